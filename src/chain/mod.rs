@@ -1,0 +1,2 @@
+pub mod merkle;
+pub mod target;

@@ -1,0 +1,425 @@
+//! The engine owns the search space: it cuts jobs into work units, keeps every backend fed, hashes
+//! each candidate again, and counts.
+
+mod meter;
+mod search_space;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::Hash as _;
+use bitcoin::{BlockHash, Network};
+use tokio::sync::{mpsc, watch};
+
+pub use self::search_space::{SearchSpace, Taken};
+
+use self::meter::Meter;
+use crate::chain::merkle;
+use crate::event::{Announcer, Event, SourceState, Summary, Tally};
+use crate::job::{Candidate, Job, Refusal, Solution, Verdict, WorkUnit};
+use crate::scan::{BackendInfo, Feed, Hit, Scanner};
+
+/// How many solutions may wait for their source. A source that does not keep up loses what comes
+/// on top (said and counted as stale): scanners wait for nobody.
+const SOLUTIONS_WAITING: usize = 4096;
+
+/// When to stop by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Goal {
+    /// After so many accepted blocks.
+    pub blocks: Option<u64>,
+    /// After so many accepted shares.
+    pub shares: Option<u64>,
+}
+
+/// What all of the engine's sides share.
+#[derive(Debug)]
+struct Shared {
+    /// Counts job changes: bumped whenever units handed out before are no longer wanted.
+    generation: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+    meters: Vec<Meter>,
+    backends: Vec<BackendInfo>,
+    hardware_errors: AtomicU64,
+    announcer: Announcer,
+    goal: Goal,
+    begun: Instant,
+    stopping: watch::Sender<bool>,
+    source: String,
+}
+
+#[derive(Debug)]
+struct State {
+    space: Option<SearchSpace>,
+    /// Candidates of units before this generation are stale.
+    valid_from: u64,
+    /// The block on top of which a solution was found that is not known to have failed: no second
+    /// one is sought.
+    solved: Option<BlockHash>,
+    /// Gone when the engine stops.
+    solutions: Option<mpsc::Sender<Solution>>,
+    next_solution: u64,
+    /// Handed to the source and not answered yet.
+    unanswered: HashMap<u64, Solution>,
+    blocks: Tally,
+    shares: Tally,
+    started: bool,
+}
+
+impl Shared {
+    /// The state. A panic elsewhere while it was held leaves nothing half done that matters.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes every unit handed out so far unwanted and wakes who waits for new ones.
+    fn next_generation(&self) -> u64 {
+        let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
+        self.wake.notify_all();
+        generation
+    }
+
+    /// Stops handing out work and taking solutions; what was taken may still be answered.
+    fn stop(&self, state: &mut State) {
+        state.space = None;
+        state.solutions = None;
+        self.next_generation();
+        self.stopping.send_replace(true);
+    }
+
+    /// Counts a verdict and announces it.
+    fn judge(&self, state: &mut State, solution: &Solution, verdict: Verdict) {
+        let block = solution.is_block();
+        let share = !solution.job.ends_when_solved;
+        if share {
+            state.shares.count(&verdict);
+            self.announcer.announce(Event::Share {
+                verdict: verdict.clone(),
+                difficulty: solution.difficulty(),
+                hash: solution.hash,
+                latency: solution.found.elapsed(),
+            });
+        }
+        if block {
+            state.blocks.count(&verdict);
+            self.announcer.announce(Event::Block {
+                verdict,
+                height: solution.job.height,
+                header: solution.header,
+                hash: solution.hash,
+            });
+        }
+        let reached = |goal: Option<u64>, tally: Tally| goal.is_some_and(|n| tally.accepted >= n);
+        if reached(self.goal.blocks, state.blocks) || reached(self.goal.shares, state.shares) {
+            self.stop(state);
+        }
+    }
+}
+
+/// Runs scanners and stands between them and a source.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Vec<(BackendInfo, JoinHandle<()>)>,
+}
+
+impl Engine {
+    /// Starts a thread for each scanner; they wait for the first job. The port is the source's.
+    ///
+    /// `source` is the source's name, without secrets.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        scanners: Vec<Arc<dyn Scanner>>,
+        source: String,
+        goal: Goal,
+        announcer: Announcer,
+    ) -> std::io::Result<(Self, Port)> {
+        let backends: Vec<_> = scanners.iter().map(|scanner| scanner.info()).collect();
+        let (to_source, solutions) = mpsc::channel(SOLUTIONS_WAITING);
+        let shared = Arc::new(Shared {
+            generation: AtomicU64::new(0),
+            state: Mutex::new(State {
+                space: None,
+                valid_from: 0,
+                solved: None,
+                solutions: Some(to_source),
+                next_solution: 0,
+                unanswered: HashMap::new(),
+                blocks: Tally::default(),
+                shares: Tally::default(),
+                started: false,
+            }),
+            wake: Condvar::new(),
+            meters: backends.iter().map(|backend| Meter::new(backend.threads)).collect(),
+            backends: backends.clone(),
+            hardware_errors: AtomicU64::new(0),
+            announcer,
+            goal,
+            begun: Instant::now(),
+            stopping: watch::Sender::new(false),
+            source,
+        });
+        let mut threads = Vec::with_capacity(scanners.len());
+        for (backend, scanner) in scanners.into_iter().enumerate() {
+            let feed = BackendFeed { shared: shared.clone(), backend };
+            let thread = std::thread::Builder::new()
+                .name(format!("{}-{backend}", backends[backend].backend))
+                .spawn(move || scanner.run(&feed))?;
+            threads.push((backends[backend].clone(), thread));
+        }
+        let port = Port { shared: shared.clone(), solutions };
+        Ok((Self { shared, threads }, port))
+    }
+
+    /// Stops: no more work is handed out, and the source's port ends once it is drained.
+    pub fn stop(&self) {
+        let shared = &self.shared;
+        shared.stop(&mut shared.state());
+    }
+
+    /// Resolves when the engine stops, for whatever reason.
+    pub async fn stopped(&self) {
+        let mut stopping = self.shared.stopping.subscribe();
+        // The sender lives in `shared`, so this cannot fail.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Hashes so far, a figure a backend, in the order of the scanners.
+    #[must_use]
+    pub fn hashes(&self) -> Vec<(BackendInfo, u64)> {
+        let totals = self.shared.meters.iter().map(Meter::total);
+        self.shared.backends.iter().cloned().zip(totals).collect()
+    }
+
+    /// The sum of it all. Solutions that got no answer are counted as unknown, and announced so.
+    /// Call it when the source has ended; waits for the scanners to end.
+    #[must_use]
+    pub fn finish(self) -> Summary {
+        self.stop();
+        for (backend, thread) in self.threads {
+            if thread.join().is_err() {
+                let name = format!("{}:{}", backend.backend, backend.kernel);
+                self.shared.announcer.announce(Event::Notice(format!("backend {name} panicked")));
+            }
+        }
+        let shared = self.shared;
+        let mut state = shared.state();
+        let unanswered = std::mem::take(&mut state.unanswered);
+        for solution in unanswered.values() {
+            let why = Refusal::new("", "the source had not answered when adit stopped");
+            shared.judge(&mut state, solution, Verdict::Unknown(why));
+        }
+        Summary {
+            elapsed: shared.begun.elapsed(),
+            hashes: shared.meters.iter().map(Meter::total).sum(),
+            blocks: state.blocks,
+            shares: state.shares,
+            hardware_errors: shared.hardware_errors.load(Ordering::Relaxed),
+            events_lost: shared.announcer.lost(),
+        }
+    }
+}
+
+/// The source's side of the engine: jobs and verdicts go in, solutions come out.
+#[derive(Debug)]
+pub struct Port {
+    shared: Arc<Shared>,
+    solutions: mpsc::Receiver<Solution>,
+}
+
+impl Port {
+    /// Says that the source has answered for the first time, and which chain it is on.
+    pub fn started(&self, network: Option<Network>) {
+        let mut state = self.shared.state();
+        if !std::mem::replace(&mut state.started, true) {
+            self.shared.announcer.announce(Event::Started {
+                source: self.shared.source.clone(),
+                network,
+                backends: self.shared.backends.clone(),
+            });
+        }
+    }
+
+    /// Announces a change of the connection.
+    pub fn source_is(&self, state: SourceState, reason: Option<String>) {
+        let source = self.shared.source.clone();
+        self.shared.announcer.announce(Event::Source { state, source, reason });
+    }
+
+    /// Announces something that a person should know.
+    pub fn notice(&self, text: impl Into<String>) {
+        self.shared.announcer.announce(Event::Notice(text.into()));
+    }
+
+    /// Makes `job` the one that is mined. One on top of a block for which a solution is on its way
+    /// is not begun: there is never a second solution for one height.
+    pub fn publish(&self, job: Job) {
+        let job = Arc::new(job);
+        let shared = &self.shared;
+        let mut state = shared.state();
+        if state.solutions.is_none() {
+            return;
+        }
+        if job.ends_when_solved && state.solved == Some(job.previous_block_hash) {
+            return;
+        }
+        let generation = shared.generation.load(Ordering::Relaxed) + 1;
+        if job.clean {
+            state.valid_from = generation;
+        }
+        state.space = Some(SearchSpace::new(job.clone(), generation));
+        shared.next_generation();
+        drop(state);
+        shared.announcer.announce(Event::Job {
+            height: job.height,
+            previous_block_hash: job.previous_block_hash,
+            difficulty: job.share_target.difficulty(),
+            clean: job.clean,
+        });
+    }
+
+    /// Stops mining until the next job: what is found for earlier ones would count for nothing.
+    pub fn withdraw(&self) {
+        let mut state = self.shared.state();
+        state.space = None;
+        state.valid_from = self.shared.next_generation();
+    }
+
+    /// Answers a solution. A second answer to the same one is ignored.
+    pub fn verdict(&self, solution: &Solution, verdict: Verdict) {
+        let mut state = self.shared.state();
+        if state.unanswered.remove(&solution.id).is_none() {
+            return;
+        }
+        let failed = !matches!(verdict, Verdict::Accepted);
+        if failed && state.solved == Some(solution.job.previous_block_hash) {
+            state.solved = None;
+        }
+        self.shared.judge(&mut state, solution, verdict);
+    }
+
+    /// The next solution; `None` when it is time to go.
+    pub async fn solution(&mut self) -> Option<Solution> {
+        self.solutions.recv().await
+    }
+}
+
+/// One backend's side of the engine.
+struct BackendFeed {
+    shared: Arc<Shared>,
+    backend: usize,
+}
+
+impl Feed for BackendFeed {
+    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        let mut state = self.shared.state();
+        loop {
+            state.solutions.as_ref()?;
+            let taken = state.space.as_mut().map(|s| s.take(midstates, nonces, Instant::now()));
+            let wait = match taken {
+                Some(Taken::Unit(unit)) => return Some(unit),
+                Some(Taken::Later(wait)) => wait,
+                // Whatever comes next wakes us; the hour only bounds a wait that nothing ends.
+                Some(Taken::Exhausted) | None => Duration::from_secs(3600),
+            };
+            state = match self.shared.wake.wait_timeout(state, wait) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    #[cold]
+    fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
+        let shared = &self.shared;
+        let job = &unit.prepared.job;
+        let candidate = Candidate { unit, midstate: hit.midstate, nonce: hit.nonce };
+        let header = candidate.header();
+        let hash = merkle::sha256d(&bitcoin::consensus::serialize(&header));
+        let [.., a, b, c, d] = hash;
+        let hash = BlockHash::from_byte_array(hash);
+        if !job.share_target.is_met_by(&hash) {
+            // Looking at the top 32 bits alone lets near misses through. Anything else is a lie.
+            if !job.share_target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
+                self.hardware_error(&candidate, hash);
+            }
+            return self.unless_replaced(unit);
+        }
+
+        let mut state = shared.state();
+        if state.solutions.is_none() {
+            return ControlFlow::Break(());
+        }
+        let id = state.next_solution;
+        state.next_solution += 1;
+        let solution = Solution {
+            id,
+            job: job.clone(),
+            extranonce: unit.prepared.extranonce,
+            header,
+            hash,
+            found: Instant::now(),
+        };
+        if unit.generation < state.valid_from {
+            let why = Refusal::new("", "found for a job that had been replaced; not sent");
+            shared.judge(&mut state, &solution, Verdict::Stale(why));
+            return ControlFlow::Break(());
+        }
+        if job.ends_when_solved {
+            if state.solved == Some(job.previous_block_hash) {
+                return ControlFlow::Break(());
+            }
+            state.solved = Some(job.previous_block_hash);
+            state.space = None;
+            shared.next_generation();
+        }
+        let sent = state.solutions.as_ref().map(|to| to.try_send(solution.clone()));
+        match sent {
+            Some(Ok(())) => {
+                state.unanswered.insert(id, solution);
+            }
+            _ => {
+                let why = Refusal::new("", "the source does not keep up; not sent");
+                shared.judge(&mut state, &solution, Verdict::Stale(why));
+            }
+        }
+        drop(state);
+        self.unless_replaced(unit)
+    }
+
+    fn count(&self, thread: usize, hashes: u64) {
+        self.shared.meters[self.backend].add(thread, hashes);
+    }
+}
+
+impl BackendFeed {
+    /// `Break` if the unit's job is no longer the one that is mined.
+    fn unless_replaced(&self, unit: &WorkUnit) -> ControlFlow<()> {
+        if unit.generation == self.shared.generation.load(Ordering::Acquire) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
+
+    /// Counts a candidate that is none and says what differed.
+    fn hardware_error(&self, candidate: &Candidate<'_>, hash: BlockHash) {
+        self.shared.hardware_errors.fetch_add(1, Ordering::Relaxed);
+        let info = &self.shared.backends[self.backend];
+        self.shared.announcer.announce(Event::HardwareError {
+            backend: format!("{}:{}", info.backend, info.kernel),
+            detail: format!(
+                "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
+                candidate.nonce,
+                candidate.header().version.to_consensus().cast_unsigned(),
+            ),
+        });
+    }
+}

@@ -1,0 +1,364 @@
+//! Cuts a job into work units that never overlap and leave nothing out.
+//!
+//! The space has four dimensions. From the outside in: nTime (it moves with the clock), the
+//! extranonce, the version, the nonce. Everything but the nonce is cut into *slabs*, runs of
+//! versions of one (nTime, extranonce), as wide as the backend that opens one likes; a slab's
+//! nonces are then dealt out in order, in pieces of any size. Backends that ask for the same width
+//! share a slab, so that its midstates are made once.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chain::merkle::Hash256;
+use crate::job::{Job, MerkleRoot, Prepared, WorkUnit};
+use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, SecondBlock};
+
+/// What [`SearchSpace::take`] has to give.
+#[derive(Debug)]
+pub enum Taken {
+    /// Work.
+    Unit(WorkUnit),
+    /// All is dealt out until the clock allows the next nTime, this much later.
+    Later(Duration),
+    /// All is dealt out for good.
+    Exhausted,
+}
+
+/// A run of versions with nonces left to deal.
+#[derive(Debug)]
+struct Slab {
+    prepared: Arc<Prepared>,
+    midstates: Range<usize>,
+    nonces: NonceRange,
+    /// How many midstates the backend asked for that opened it; `None` is for anyone.
+    width: Option<usize>,
+}
+
+/// The next slab to be opened.
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    /// Seconds past the job's first nTime.
+    seconds: u32,
+    extranonce: u64,
+    /// Index of the version, as [`crate::job::VersionMask::roll`] takes it.
+    version: u64,
+}
+
+/// What is left of one job.
+#[derive(Debug)]
+pub struct SearchSpace {
+    job: Arc<Job>,
+    generation: u64,
+    versions: u64,
+    extranonces: u64,
+    cursor: Option<Cursor>,
+    /// The merkle root of the cursor's extranonce, once made.
+    merkle_root: Option<Hash256>,
+    slabs: Vec<Slab>,
+}
+
+impl SearchSpace {
+    /// The whole of `job`'s space. Its units will carry `generation`.
+    #[must_use]
+    pub fn new(job: Arc<Job>, generation: u64) -> Self {
+        let extranonces = match &job.merkle_root {
+            MerkleRoot::Fixed(_) => 1,
+            MerkleRoot::Rolled(coinbase) => coinbase.extranonces(),
+        };
+        Self {
+            versions: job.version_mask.versions(),
+            extranonces,
+            cursor: Some(Cursor { seconds: 0, extranonce: 0, version: 0 }),
+            merkle_root: None,
+            slabs: Vec::new(),
+            job,
+            generation,
+        }
+    }
+
+    /// The job that is cut.
+    #[must_use]
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// The next piece: at most `midstates` midstates and `nonces` nonces (0 of either is taken as
+    /// 1). Fewer where a slab runs out.
+    pub fn take(&mut self, midstates: usize, nonces: u64, now: Instant) -> Taken {
+        let width = midstates.clamp(1, MAX_MIDSTATES);
+        let fits = |slab: &Slab| slab.width.is_none_or(|w| w == width);
+        let index = match self.slabs.iter().position(fits) {
+            Some(index) => index,
+            None => match self.open(width, now) {
+                Ok(slab) => {
+                    self.slabs.push(slab);
+                    self.slabs.len() - 1
+                }
+                // Nothing new to open: help with what others have opened.
+                Err(_) if !self.slabs.is_empty() => 0,
+                Err(nothing) => return nothing,
+            },
+        };
+        Taken::Unit(self.deal(index, width, nonces))
+    }
+
+    /// Gives back what a backend took and could not do; it is dealt out before anything new.
+    pub fn put_back(&mut self, unit: WorkUnit) {
+        if unit.generation == self.generation {
+            let WorkUnit { prepared, midstates, nonces, .. } = unit;
+            self.slabs.insert(0, Slab { prepared, midstates, nonces, width: None });
+        }
+    }
+
+    /// Deals a piece of the slab at `index`, and drops the slab if that was the last.
+    fn deal(&mut self, index: usize, width: usize, nonces: u64) -> WorkUnit {
+        let slab = &mut self.slabs[index];
+        if slab.midstates.len() > width {
+            // Too wide for this backend: the versions beyond its width become a slab of their own.
+            let cut = slab.midstates.start + width;
+            let beyond = cut..slab.midstates.end;
+            slab.midstates.end = cut;
+            let rest = Slab {
+                prepared: slab.prepared.clone(),
+                midstates: beyond,
+                nonces: slab.nonces,
+                width: None,
+            };
+            self.slabs.push(rest);
+        }
+        let slab = &mut self.slabs[index];
+        let (dealt, rest) = slab.nonces.split(nonces);
+        let unit = WorkUnit {
+            prepared: slab.prepared.clone(),
+            midstates: slab.midstates.clone(),
+            nonces: dealt,
+            generation: self.generation,
+        };
+        match rest {
+            Some(rest) => slab.nonces = rest,
+            None => drop(self.slabs.remove(index)),
+        }
+        unit
+    }
+
+    /// Opens the next slab and moves the cursor past it.
+    fn open(&mut self, width: usize, now: Instant) -> Result<Slab, Taken> {
+        let Some(at) = self.cursor else { return Err(Taken::Exhausted) };
+        let due = Duration::from_secs(u64::from(at.seconds));
+        let passed = now.saturating_duration_since(self.job.received);
+        if passed < due {
+            return Err(Taken::Later(due - passed));
+        }
+
+        let merkle_root = *self.merkle_root.get_or_insert_with(|| match &self.job.merkle_root {
+            MerkleRoot::Fixed(root) => *root,
+            MerkleRoot::Rolled(coinbase) => coinbase.merkle_root(at.extranonce),
+        });
+        let end = self.versions.min(at.version + width as u64);
+        let prepared = prepare(&self.job, at, merkle_root, at.version..end);
+        self.cursor = self.after(at, end);
+        if self.cursor.is_none_or(|next| next.extranonce != at.extranonce) {
+            self.merkle_root = None;
+        }
+        let midstates = 0..prepared.midstates.len();
+        Ok(Slab {
+            prepared: Arc::new(prepared),
+            midstates,
+            nonces: NonceRange::full(),
+            width: Some(width),
+        })
+    }
+
+    /// Where the cursor goes when the versions below `version_end` are dealt out.
+    fn after(&self, at: Cursor, version_end: u64) -> Option<Cursor> {
+        if version_end < self.versions {
+            return Some(Cursor { version: version_end, ..at });
+        }
+        if at.extranonce + 1 < self.extranonces {
+            return Some(Cursor { extranonce: at.extranonce + 1, version: 0, ..at });
+        }
+        (at.seconds < self.job.ntime.ahead).then(|| Cursor {
+            seconds: at.seconds + 1,
+            extranonce: 0,
+            version: 0,
+        })
+    }
+}
+
+/// Makes the midstates and the shared second block of one run of versions.
+fn prepare(job: &Arc<Job>, at: Cursor, merkle_root: Hash256, versions: Range<u64>) -> Prepared {
+    let ntime = job.ntime.first.saturating_add(at.seconds);
+    let header = bitcoin::consensus::serialize(&job.header(job.version, merkle_root, ntime, 0));
+    let (first, rest) = header.split_first_chunk::<64>().expect("a header has 80 bytes");
+    let (tail, _nonce) = rest.split_first_chunk::<12>().expect("a header has 80 bytes");
+    let mut first = *first;
+    let midstates = versions
+        .map(|index| {
+            let version = job.version_mask.roll(job.version, index);
+            first[..4].copy_from_slice(&version.to_le_bytes());
+            Midstate::of(version, &first)
+        })
+        .collect();
+    Prepared {
+        job: job.clone(),
+        extranonce: at.extranonce,
+        merkle_root,
+        ntime,
+        midstates,
+        second_block: SecondBlock::of(tail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chain::target::Target;
+    use crate::job::{Coinbase, JobKey, TimeRange, VersionMask};
+    use bitcoin::hashes::Hash as _;
+
+    fn job(mask: u32, ahead: u32, rolled: bool) -> Arc<Job> {
+        let merkle_root = if rolled {
+            MerkleRoot::Rolled(Coinbase {
+                prefix: vec![1, 2, 3],
+                fixed_extranonce: vec![4],
+                extranonce_len: 1,
+                suffix: vec![5, 6],
+                merkle_branch: vec![[7; 32]],
+            })
+        } else {
+            MerkleRoot::Fixed([9; 32])
+        };
+        Arc::new(Job {
+            key: JobKey { connection: 0, number: 0 },
+            version: 0x2000_0000,
+            version_mask: VersionMask::new(mask),
+            previous_block_hash: bitcoin::BlockHash::all_zeros(),
+            height: None,
+            nbits: bitcoin::CompactTarget::from_consensus(0x1d00_ffff),
+            ntime: TimeRange { first: 1_700_000_000, ahead },
+            merkle_root,
+            share_target: Target::max(),
+            network_target: Target::DIFFICULTY_1,
+            clean: true,
+            ends_when_solved: false,
+            body: None,
+            received: Instant::now(),
+        })
+    }
+
+    /// Takes everything, with a random one of `asks` each time, giving some pieces back, and checks
+    /// that every (nTime, extranonce, version, nonce) was dealt exactly once.
+    fn check(job: &Arc<Job>, asks: &[(usize, u64)], give_back_each: usize) {
+        let late = job.received + Duration::from_secs(3600);
+        let mut space = SearchSpace::new(job.clone(), 7);
+        let mut dealt: BTreeMap<(u32, u64, u32), Vec<(u64, u64)>> = BTreeMap::new();
+        let mut taken = 0usize;
+        loop {
+            let (k, n) = asks[taken % asks.len()];
+            let unit = match space.take(k, n, late) {
+                Taken::Unit(unit) => unit,
+                Taken::Exhausted => break,
+                Taken::Later(_) => panic!("the clock has moved far enough"),
+            };
+            taken += 1;
+            assert!(unit.midstates.len() <= k.max(1) && unit.nonces.count() <= n.max(1));
+            assert_eq!(unit.generation, 7);
+            if give_back_each > 0 && taken.is_multiple_of(give_back_each) {
+                space.put_back(unit);
+                continue;
+            }
+            let header =
+                |i: usize| crate::job::Candidate { unit: &unit, midstate: i, nonce: 0 }.header();
+            for (i, midstate) in unit.scan().midstates.iter().enumerate() {
+                let bytes = bitcoin::consensus::serialize(&header(i));
+                assert_eq!(
+                    Midstate::of(midstate.version, bytes[..64].try_into().unwrap()),
+                    *midstate
+                );
+                assert_eq!(
+                    SecondBlock::of(bytes[64..76].try_into().unwrap()),
+                    unit.prepared.second_block
+                );
+                dealt
+                    .entry((unit.prepared.ntime, unit.prepared.extranonce, midstate.version))
+                    .or_default()
+                    .push((u64::from(unit.nonces.first()), unit.nonces.end()));
+            }
+        }
+        let extranonces = match &job.merkle_root {
+            MerkleRoot::Fixed(_) => 1,
+            MerkleRoot::Rolled(_) => 256,
+        };
+        let expected = u64::from(job.ntime.ahead + 1) * extranonces * job.version_mask.versions();
+        assert_eq!(dealt.len() as u64, expected, "every place was visited");
+        for (place, mut ranges) in dealt {
+            ranges.sort_unstable();
+            let mut next = 0;
+            for (first, end) in ranges {
+                assert_eq!(first, next, "gap or overlap at {place:x?}");
+                next = end;
+            }
+            assert_eq!(next, NonceRange::ALL, "nonces left out at {place:x?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn units_never_overlap_and_leave_nothing_out(
+            mask_bits in 0u32..5,
+            ahead in 0u32..3,
+            rolled in any::<bool>(),
+            asks in proptest::collection::vec((0usize..70, (1u64 << 30)..(1 << 33)), 1..5),
+            give_back_each in prop_oneof![Just(0usize), 2usize..7],
+        ) {
+            let mask = (0x1fff_e000u32 >> (16 - mask_bits)) & 0x1fff_e000;
+            check(&job(mask, ahead, rolled && mask_bits < 4), &asks, give_back_each);
+        }
+
+        #[test]
+        fn every_version_under_a_mask_is_rolled_once_and_no_other_bit_moves(
+            mask in any::<u32>(), version in any::<u32>(),
+        ) {
+            let mask = VersionMask::new(mask & 0x00f3_0a80);
+            let all: std::collections::BTreeSet<u32> =
+                (0..mask.versions()).map(|i| mask.roll(version, i)).collect();
+            prop_assert_eq!(all.len() as u64, mask.versions());
+            prop_assert!(all.iter().all(|v| (v ^ version) & !mask.bits() == 0));
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_is_asked_for_and_something_is_given() {
+        check(&job(0x6000, 1, false), &[(0, 1 << 31), (3, u64::MAX)], 0);
+    }
+
+    #[test]
+    fn ntime_waits_for_the_clock() {
+        let job = job(0, 2, false);
+        let mut space = SearchSpace::new(job.clone(), 1);
+        assert!(matches!(space.take(16, u64::MAX, job.received), Taken::Unit(_)));
+        match space.take(16, u64::MAX, job.received + Duration::from_millis(400)) {
+            Taken::Later(wait) => assert_eq!(wait, Duration::from_millis(600)),
+            other => panic!("{other:?}"),
+        }
+        match space.take(16, u64::MAX, job.received + Duration::from_secs(1)) {
+            Taken::Unit(unit) => assert_eq!(unit.prepared.ntime, job.ntime.first + 1),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_unit_of_another_job_is_not_taken_back() {
+        let mut old = SearchSpace::new(job(0, 0, false), 1);
+        let Taken::Unit(unit) = old.take(1, 10, Instant::now()) else { panic!() };
+        let mut new = SearchSpace::new(job(0, 0, false), 2);
+        new.put_back(unit);
+        assert!(new.slabs.is_empty());
+    }
+}

@@ -1,0 +1,231 @@
+//! The hashing core: what every scanner is handed, and the SHA-256d facts that all kernels share.
+//!
+//! A block header is 80 bytes, so SHA-256 reads it in two 64-byte blocks (FIPS 180-4 §5.2.1). The
+//! first holds the version, the previous block hash and 28 bytes of the merkle root; the second
+//! the merkle root's last 4 bytes, nTime, nBits, the nonce, and padding. The state after the first
+//! block is the *midstate*: it is computed once and serves 2^32 nonces. Rolling the version changes
+//! the midstate and leaves the second block alone, so several midstates can share one message
+//! schedule.
+
+pub mod cpu;
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use crate::job::WorkUnit;
+
+/// SHA-256's initial hash value H(0) (FIPS 180-4 §5.3.3).
+pub const IV: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// The SHA-256 state after a header's first 64 bytes, with the version it was computed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Midstate {
+    /// The header's version field, as a number.
+    pub version: u32,
+    /// H0..H7 after the first compression (FIPS 180-4 §6.2.2).
+    pub state: [u32; 8],
+}
+
+impl Midstate {
+    /// Compresses the first 64 bytes of a serialized header.
+    #[must_use]
+    pub fn of(version: u32, first_block: &[u8; 64]) -> Self {
+        let mut state = IV;
+        sha2::block_api::compress256(&mut state, std::slice::from_ref(first_block));
+        Self { version, state }
+    }
+}
+
+/// The first three words of a header's second block as SHA-256 reads them: the big-endian words of
+/// header bytes 64..76 (merkle tail, nTime, nBits). The fourth is the nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondBlock {
+    /// W0, W1 and W2 of the second block's message schedule.
+    pub words: [u32; 3],
+}
+
+impl SecondBlock {
+    /// Reads the words from a serialized header's bytes 64..76.
+    #[must_use]
+    pub fn of(tail: &[u8; 12]) -> Self {
+        let word = |i: usize| u32::from_be_bytes([tail[i], tail[i + 1], tail[i + 2], tail[i + 3]]);
+        Self { words: [word(0), word(4), word(8)] }
+    }
+}
+
+/// A half-open range of nonces that never wraps: `first .. first + count`, at most to 2^32.
+///
+/// A nonce is the number in the header's field; the word that SHA-256 reads is its byte swap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NonceRange {
+    first: u32,
+    count: u64,
+}
+
+impl NonceRange {
+    /// How many nonces there are: 2^32.
+    pub const ALL: u64 = 1 << 32;
+
+    /// Every nonce.
+    #[must_use]
+    pub const fn full() -> Self {
+        Self { first: 0, count: Self::ALL }
+    }
+
+    /// `count` nonces from `first`; `None` if that is none at all or runs past 2^32.
+    #[must_use]
+    pub fn new(first: u32, count: u64) -> Option<Self> {
+        (count > 0 && count <= Self::ALL - u64::from(first)).then_some(Self { first, count })
+    }
+
+    /// The lowest nonce.
+    #[must_use]
+    pub const fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// How many nonces, 1 to 2^32.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// One past the highest nonce, up to 2^32.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.first as u64 + self.count
+    }
+
+    /// Parts the range after its first `count` nonces; the second part is `None` when nothing is
+    /// left. A `count` of 0 is taken as 1.
+    #[must_use]
+    pub fn split(self, count: u64) -> (Self, Option<Self>) {
+        let head = count.clamp(1, self.count);
+        let rest = u32::try_from(u64::from(self.first) + head)
+            .ok()
+            .and_then(|first| Self::new(first, self.count - head));
+        (Self { first: self.first, count: head }, rest)
+    }
+}
+
+impl fmt::Debug for NonceRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..{:#x}", self.first, self.end())
+    }
+}
+
+/// Which bits of a hash must be zero for a kernel to report it, as a mask on H7 *as SHA-256 yields
+/// it*. The hash's most significant 32 bits are H7 byte-swapped, so the mask is swapped too.
+///
+/// It keeps the target's leading zero bits among the top 32 and no more: a kernel may report a
+/// little too much (the engine hashes each candidate again) and never too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HitMask(u32);
+
+impl HitMask {
+    /// The mask for a target whose most significant 32 bits are `top`.
+    #[must_use]
+    pub const fn for_top_word(top: u32) -> Self {
+        let zeros = top.leading_zeros();
+        let mask = if zeros == 0 { 0 } else { u32::MAX << (32 - zeros) };
+        Self(mask.swap_bytes())
+    }
+
+    /// The bits, to be applied to H7.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether a hash whose last word is `h7` is to be reported.
+    #[must_use]
+    pub const fn admits(self, h7: u32) -> bool {
+        h7 & self.0 == 0
+    }
+}
+
+/// What a kernel is handed: midstates that share one second block, and the nonces to try with each.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    /// One midstate per rolled version, at least one, at most [`MAX_MIDSTATES`].
+    pub midstates: &'a [Midstate],
+    /// The words the midstates share.
+    pub second_block: SecondBlock,
+    /// The nonces to try against every midstate.
+    pub nonces: NonceRange,
+    /// What to report.
+    pub hit_mask: HitMask,
+}
+
+/// The most midstates a [`Scan`] carries.
+pub const MAX_MIDSTATES: usize = 64;
+
+/// A (midstate, nonce) pair that a kernel reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hit {
+    /// Index into the scan's midstates.
+    pub midstate: usize,
+    /// The nonce as the header's field has it.
+    pub nonce: u32,
+}
+
+/// A way of computing SHA-256d on one CPU thread.
+pub trait Kernel: Send + Sync + fmt::Debug {
+    /// The name that `--backend cpu:NAME` takes.
+    fn name(&self) -> &'static str;
+
+    /// How many midstates it likes to be handed where the version can be rolled.
+    fn midstates(&self) -> usize;
+
+    /// Tries every nonce against every midstate and reports each pair whose hash [`HitMask`]
+    /// admits: all of them, each once, none outside the range, in any order. When `found` breaks,
+    /// the scan ends as soon as it can.
+    ///
+    /// Returns the number of hashes done: pairs that were tried against the mask.
+    fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64;
+}
+
+/// What a backend is, in the words that `--json` promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// `cpu` or `gpu`.
+    pub backend: &'static str,
+    /// The kernel's name, or the shader variant's.
+    pub kernel: String,
+    /// The processor or graphics card, as it names itself.
+    pub device: String,
+    /// Host threads that it keeps busy.
+    pub threads: usize,
+}
+
+/// Where a scanner's work comes from and goes to. The engine is the only one in the product; tests
+/// and benches bring their own.
+pub trait Feed: Sync {
+    /// The next unit, of at most `midstates` midstates and `nonces` nonces. Waits while there is
+    /// nothing to do; `None` means that it is time to stop.
+    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
+
+    /// Takes a hit of `unit`. `Break` says that the rest of the unit is not wanted any more.
+    fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()>;
+
+    /// Counts `hashes` done by the scanner's thread number `thread`.
+    fn count(&self, thread: usize, hashes: u64);
+}
+
+/// A backend: it owns its threads, pulls units from a [`Feed`] and reports hits to it.
+pub trait Scanner: Send + Sync {
+    /// What it is.
+    fn info(&self) -> BackendInfo;
+
+    /// Scans until the feed says stop. Blocks its caller.
+    fn run(&self, feed: &dyn Feed);
+}
