@@ -118,6 +118,25 @@ pub enum Event {
     Summary(Summary),
 }
 
+impl Event {
+    /// The rates between two readings of the hash counters, `seconds` apart. The backends stand in
+    /// the same order in both.
+    #[must_use]
+    pub fn rate(before: &[(BackendInfo, u64)], now: &[(BackendInfo, u64)], seconds: f64) -> Self {
+        let mut total = 0;
+        let backends = before
+            .iter()
+            .zip(now)
+            .map(|((_, before), (info, now))| {
+                let done = now.saturating_sub(*before);
+                total += done;
+                (info.clone(), HashRate::of(done, seconds))
+            })
+            .collect();
+        Self::Rate { total: HashRate::of(total, seconds), backends }
+    }
+}
+
 /// Verdicts counted. Their sum is what was submitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -183,6 +202,14 @@ impl Announcer {
         if self.to.try_send(Announcement { time: SystemTime::now(), event }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Announces the end. This one is never dropped: it waits for room, which there is as soon as
+    /// the listener has shown what came before.
+    pub fn conclude(&self, summary: Summary) {
+        let end = Announcement { time: SystemTime::now(), event: Event::Summary(summary) };
+        // Without a listener there is nobody to tell.
+        let _ = self.to.send(end);
     }
 
     /// How many events were dropped.

@@ -1,7 +1,22 @@
-//! adit
+//! A SHA-256d miner for regtest, signet and testnet.
+//!
+//! Data goes one way round: a [`source`] emits [`job::Job`]s; the [`engine`] cuts each into
+//! [`job::WorkUnit`]s and hands them to the scanners of [`scan`]; their candidates are hashed again
+//! and go back to the source as [`job::Solution`]s; each gets a [`job::Verdict`]. All that happens
+//! is announced as an [`event::Event`] and shown by [`report`]. ARCHITECTURE.md has the whole
+//! picture.
+
 pub mod chain;
+pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod event;
+pub mod exit;
 pub mod job;
+pub mod journal;
+pub mod printable;
+pub mod report;
 pub mod scan;
+pub mod secret;
+pub mod signals;
 pub mod source;

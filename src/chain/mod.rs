@@ -1,2 +1,9 @@
+//! Consensus facts: what a header, a target, a coinbase and a block are.
+
+pub mod block;
+pub mod coinbase;
+pub mod commitment;
 pub mod merkle;
+pub mod params;
+pub mod payout;
 pub mod target;

@@ -58,9 +58,11 @@ struct State {
     space: Option<SearchSpace>,
     /// Candidates of units before this generation are stale.
     valid_from: u64,
-    /// The block on top of which a solution was found that is not known to have failed: no second
-    /// one is sought.
+    /// The block on top of which a solution was found that has no verdict yet: no second one is
+    /// sought.
     solved: Option<BlockHash>,
+    /// Candidates of units before this generation are surplus: their height is solved.
+    surplus_before: u64,
     /// Gone when the engine stops.
     solutions: Option<mpsc::Sender<Solution>>,
     next_solution: u64,
@@ -149,6 +151,7 @@ impl Engine {
                 space: None,
                 valid_from: 0,
                 solved: None,
+                surplus_before: 0,
                 solutions: Some(to_source),
                 next_solution: 0,
                 unanswered: HashMap::new(),
@@ -258,8 +261,8 @@ impl Port {
         self.shared.announcer.announce(Event::Notice(text.into()));
     }
 
-    /// Makes `job` the one that is mined. One on top of a block for which a solution is on its way
-    /// is not begun: there is never a second solution for one height.
+    /// Makes `job` the one that is mined. While a solution on top of the same block is on its way,
+    /// it is not begun: there is never a second solution for one height.
     pub fn publish(&self, job: Job) {
         let job = Arc::new(job);
         let shared = &self.shared;
@@ -298,8 +301,7 @@ impl Port {
         if state.unanswered.remove(&solution.id).is_none() {
             return;
         }
-        let failed = !matches!(verdict, Verdict::Accepted);
-        if failed && state.solved == Some(solution.job.previous_block_hash) {
+        if state.solved == Some(solution.job.previous_block_hash) {
             state.solved = None;
         }
         self.shared.judge(&mut state, solution, verdict);
@@ -354,7 +356,7 @@ impl Feed for BackendFeed {
         }
 
         let mut state = shared.state();
-        if state.solutions.is_none() {
+        if state.solutions.is_none() || unit.generation < state.surplus_before {
             return ControlFlow::Break(());
         }
         let id = state.next_solution;
@@ -373,22 +375,16 @@ impl Feed for BackendFeed {
             return ControlFlow::Break(());
         }
         if job.ends_when_solved {
-            if state.solved == Some(job.previous_block_hash) {
-                return ControlFlow::Break(());
-            }
             state.solved = Some(job.previous_block_hash);
             state.space = None;
-            shared.next_generation();
+            state.surplus_before = shared.next_generation();
         }
-        let sent = state.solutions.as_ref().map(|to| to.try_send(solution.clone()));
-        match sent {
-            Some(Ok(())) => {
-                state.unanswered.insert(id, solution);
-            }
-            _ => {
-                let why = Refusal::new("", "the source does not keep up; not sent");
-                shared.judge(&mut state, &solution, Verdict::Stale(why));
-            }
+        let sent = state.solutions.as_ref().is_some_and(|to| to.try_send(solution.clone()).is_ok());
+        if sent {
+            state.unanswered.insert(id, solution);
+        } else {
+            let why = Refusal::new("", "the source does not keep up; not sent");
+            shared.judge(&mut state, &solution, Verdict::Stale(why));
         }
         drop(state);
         self.unless_replaced(unit)

@@ -8,23 +8,13 @@
 //! schedule.
 
 pub mod cpu;
+pub mod sha256;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
+use self::sha256::IV;
 use crate::job::WorkUnit;
-
-/// SHA-256's initial hash value H(0) (FIPS 180-4 §5.3.3).
-pub const IV: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
 
 /// The SHA-256 state after a header's first 64 bytes, with the version it was computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +93,16 @@ impl NonceRange {
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.first as u64 + self.count
+    }
+
+    /// What is left of the range from nonce `first` on; the range itself where `first` is not in it.
+    #[must_use]
+    pub fn after(self, first: u32) -> Self {
+        let skipped = u64::from(first).checked_sub(u64::from(self.first));
+        match skipped.filter(|skipped| *skipped < self.count) {
+            Some(skipped) => Self { first, count: self.count - skipped },
+            None => self,
+        }
     }
 
     /// Parts the range after its first `count` nonces; the second part is `None` when nothing is
@@ -191,6 +191,9 @@ pub trait Kernel: Send + Sync + fmt::Debug {
     /// the scan ends as soon as it can.
     ///
     /// Returns the number of hashes done: pairs that were tried against the mask.
+    ///
+    /// # Panics
+    /// When there is no midstate, or more than [`MAX_MIDSTATES`].
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64;
 }
 

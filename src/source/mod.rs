@@ -1,5 +1,9 @@
 //! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
 
+pub mod builtin;
+pub mod getblocktemplate;
+pub mod refusals;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

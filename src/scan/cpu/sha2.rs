@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use sha2::block_api::compress256;
 
-use crate::scan::{Hit, IV, Kernel, Scan};
+use crate::scan::sha256::IV;
+use crate::scan::{Hit, Kernel, Scan};
 
 /// The reference kernel. Runs on every processor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +23,7 @@ impl Kernel for Sha2 {
     }
 
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
+        super::check(scan);
         // The second block of the header: merkle tail, nTime, nBits, nonce, then the padding of an
         // 80-byte message (FIPS 180-4 §5.1.1).
         let mut header = [0; 64];

@@ -1,0 +1,110 @@
+//! A solved header and its job's transactions, put together as `submitblock` takes them.
+
+use bitcoin::block::Header;
+use bitcoin::consensus::Encodable as _;
+use bitcoin::consensus::encode::VarInt;
+
+use super::coinbase;
+use crate::job::{BlockBody, Coinbase};
+
+/// The whole block in hex: header, number of transactions, coinbase (with its witness where `body`
+/// says so), and the other transactions as they came.
+#[must_use]
+pub fn assemble_hex(
+    header: &Header,
+    coinbase: &Coinbase,
+    extranonce: u64,
+    body: &BlockBody,
+) -> String {
+    let head = head(header, coinbase, extranonce, body);
+    let mut block = String::with_capacity(2 * head.len() + body.transactions_hex.len());
+    block.push_str(&hex::encode(head));
+    block.push_str(&body.transactions_hex);
+    block
+}
+
+/// All of the block that comes before the transactions of `body`: header, number of transactions,
+/// coinbase.
+#[must_use]
+pub fn head(header: &Header, coinbase: &Coinbase, extranonce: u64, body: &BlockBody) -> Vec<u8> {
+    let stripped = coinbase.serialize(extranonce);
+    let coinbase = if body.segwit { coinbase::with_witness(&stripped) } else { stripped };
+    let mut head = Vec::with_capacity(Header::SIZE + 9 + coinbase.len());
+    // A Vec takes everything: there is no error to tell of.
+    let _ = header.consensus_encode(&mut head);
+    let _ = VarInt::from(1 + body.transaction_count).consensus_encode(&mut head);
+    head.extend_from_slice(&coinbase);
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::{Amount, Block, Transaction, TxMerkleNode};
+    use proptest::prelude::*;
+
+    use super::super::coinbase::{CoinbaseTemplate, CoinbaseText, ScriptSigData};
+    use super::super::commitment::WitnessCommitment;
+    use super::super::merkle::{self, Hash256};
+    use super::super::payout::PayoutScript;
+    use super::*;
+
+    /// A transaction with a witness: a coinbase is as good as any here.
+    fn transaction(number: u32) -> Transaction {
+        let coinbase = CoinbaseTemplate {
+            height: number,
+            data: ScriptSigData::from(&CoinbaseText::new("another").unwrap()),
+            value: Amount::from_sat(number.into()),
+            payout: PayoutScript::anyone_can_spend(),
+            witness_commitment: None,
+        }
+        .build(vec![]);
+        bitcoin::consensus::deserialize(&coinbase::with_witness(&coinbase.serialize(7))).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_block_reads_back_whole(
+            count in prop_oneof![0..5usize, 250..256usize],
+            segwit in any::<bool>(),
+            extranonce in any::<u64>(),
+            upper in any::<bool>(),
+        ) {
+            let others: Vec<Transaction> = (0..count as u32).map(transaction).collect();
+            let txids: Vec<Hash256> =
+                others.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
+            let wtxids: Vec<Hash256> =
+                others.iter().map(|tx| tx.compute_wtxid().to_byte_array()).collect();
+            let coinbase = CoinbaseTemplate {
+                height: 17,
+                data: ScriptSigData::default(),
+                value: Amount::ONE_BTC,
+                payout: PayoutScript::anyone_can_spend(),
+                witness_commitment: segwit.then(|| WitnessCommitment::of(&wtxids).script()),
+            }
+            .build(merkle::branch(txids));
+            let transactions_hex: String = others.iter().map(serialize_hex).collect();
+            let body = BlockBody {
+                segwit,
+                transaction_count: count,
+                transactions_hex: if upper { transactions_hex.to_uppercase() } else { transactions_hex },
+            };
+            let mut header = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).header;
+            header.merkle_root = TxMerkleNode::from_byte_array(coinbase.merkle_root(extranonce));
+
+            let hex = assemble_hex(&header, &coinbase, extranonce, &body);
+            prop_assert_eq!(hex.len(), hex.capacity());
+            let block: Block = deserialize_hex(&hex).unwrap();
+            prop_assert_eq!(block.header, header);
+            prop_assert_eq!(block.txdata.len(), 1 + count);
+            prop_assert_eq!(&block.txdata[1..], &others);
+            prop_assert!(block.check_merkle_root());
+            prop_assert_eq!(block.txdata[0].input[0].witness.is_empty(), !segwit);
+            if segwit {
+                prop_assert!(block.check_witness_commitment());
+            }
+        }
+    }
+}

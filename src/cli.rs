@@ -1,0 +1,410 @@
+//! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
+
+mod complaint;
+mod values;
+
+use std::ffi::OsString;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bitcoin::address::{Address, NetworkUnchecked};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use complaint::{complaint, is_display};
+pub use values::{
+    BackendList, BackendSpec, LogFormat, Percent, RpcLogin, RpcUrl, SourceSpec, ValueError,
+    VersionRolling, nearest, redact,
+};
+
+use crate::chain::coinbase::CoinbaseText;
+use crate::exit::{Exit, Failure};
+use crate::secret::Secret;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done                       4    the work source refused us for good
+  1  failed while running       130  stopped by SIGINT, after a clean end
+  2  wrong usage or settings    143  stopped by SIGTERM, after a clean end
+  3  a backend failed its self-test
+
+Every option may stand in the configuration file, under its long name:
+  source = \"regtest\"
+  rpc-password = \"...\"
+  [mine]
+  blocks = 10
+The command line beats the environment, and the environment beats the file.";
+
+const MINE_EXAMPLES: &str = "\
+Examples:
+  adit mine --blocks 10                    ten blocks on the built-in chain; needs nothing
+  adit mine regtest --address bcrt1q...    the local regtest node, its cookie found by itself
+  adit mine signet --datadir /srv/signet --address tb1q...
+  ADIT_RPC_PASSWORD=... adit mine http://alice@10.0.0.5:18443 --address bcrt1q...
+  adit mine --json --for 10s | jq -c 'select(.event == \"block\")'
+
+The exit codes are listed by `adit --help`.";
+
+const MINE_ABOUT: &str = "\
+Mines blocks and hands them to SOURCE until told to stop: by --blocks, by --for, or by Ctrl-C.
+
+Blocks are reported on stdout, logs and progress on stderr. What is mined is meant for tests and \
+test chains: on the main chain a CPU finds, in any time worth naming, nothing.";
+
+/// A SHA-256d miner for regtest, signet and testnet.
+///
+/// It mines real blocks: on the chain that is built in, or from the templates of a node. Start with
+/// `adit mine --blocks 10`, which needs nothing else.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "adit",
+    version,
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    infer_long_args = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to show it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Mine blocks from a node's templates, or on the built-in chain
+    #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES)]
+    Mine(Box<MineArgs>),
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Output and settings")]
+pub struct OutputArgs {
+    /// Read settings from FILE instead of adit.toml in the user's configuration directory
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Write JSON to stdout: for `mine` one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log less: -q only warnings and no progress line, -qq only errors
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// Log more: -v what happens, -vv what is sent and received too
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// The form of the log on stderr: text or json
+    #[arg(
+        long,
+        value_name = "FORM",
+        global = true,
+        value_enum,
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+}
+
+/// What `adit mine` takes.
+#[derive(Clone, Debug, Args)]
+pub struct MineArgs {
+    /// Where work comes from
+    ///
+    /// Either `http://[USER[:PASS]@]HOST:PORT`, a node's JSON-RPC; or `regtest`, `signet`,
+    /// `testnet4`, `testnet3` or `main`, the local node of that chain with its default port and
+    /// cookie file; or `builtin`, a regtest chain of our own that needs nothing installed and keeps
+    /// a node's rules. In user name and password, write special characters as %XX.
+    #[arg(value_name = "SOURCE", default_value = "builtin")]
+    pub source: SourceSpec,
+
+    /// Stop after N accepted blocks
+    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    pub blocks: Option<NonZeroU64>,
+    /// Stop after this time: 500ms, 90s, 10m, 2h, 1h30m
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        value_parser = values::duration,
+        help_heading = "When to stop"
+    )]
+    pub run_for: Option<Duration>,
+
+    /// Pay to this address; without one, on regtest, to one that anyone can spend from
+    #[arg(long, value_name = "ADDR", value_parser = values::address, help_heading = "What to mine")]
+    pub address: Option<Address<NetworkUnchecked>>,
+    /// Put this text into the coinbase
+    #[arg(
+        long,
+        value_name = "TEXT",
+        value_parser = values::coinbase_text,
+        help_heading = "What to mine"
+    )]
+    pub coinbase_text: Option<CoinbaseText>,
+    /// Write found blocks into this directory before they are submitted
+    #[arg(long, value_name = "DIR", help_heading = "What to mine")]
+    pub journal: Option<PathBuf>,
+
+    /// Log in to the node with the cookie in FILE
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["rpc_user", "rpc_password"],
+        help_heading = "Node"
+    )]
+    pub rpc_cookie: Option<PathBuf>,
+    /// Look for the cookie in the node's data directory DIR
+    #[arg(long, value_name = "DIR", help_heading = "Node")]
+    pub datadir: Option<PathBuf>,
+    /// Log in to the node as USER
+    #[arg(long, value_name = "USER", help_heading = "Node")]
+    pub rpc_user: Option<String>,
+    /// Log in with this password; others can see a command line, so rather set it in
+    /// `ADIT_RPC_PASSWORD` or in the configuration file
+    #[arg(long, value_name = "PASS", help_heading = "Node")]
+    pub rpc_password: Option<Secret>,
+
+    /// What hashes
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+    /// Spend only this share of the time hashing, in percent
+    #[arg(long, value_name = "PERCENT", help_heading = "Hashing")]
+    pub throttle: Option<Percent>,
+    /// Roll the version field: auto, where the job allows it, or off
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Hashing"
+    )]
+    pub version_rolling: VersionRolling,
+}
+
+/// What hashes, and on how many threads.
+#[derive(Clone, Debug, Args)]
+pub struct HashingArgs {
+    /// What hashes: auto, cpu, or cpu:KERNEL with one of the kernels sha2, sha-ni, avx2, avx512
+    #[arg(long, value_name = "LIST", default_value = "auto", help_heading = "Hashing")]
+    pub backend: BackendList,
+    /// CPU threads [default: as many as the process may use]
+    #[arg(long, value_name = "N", value_parser = values::threads, help_heading = "Hashing")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// What `adit bench` takes.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+    /// Measure this long for each result
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        value_parser = values::duration,
+        default_value = "5s"
+    )]
+    pub run_for: Duration,
+    /// Write comma-separated values to stdout
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+}
+
+/// What `adit grind` takes. How many there are and whether they are any good is for the command to
+/// say: its words and its exit code are those of `bitcoin-util grind`.
+#[derive(Clone, Debug, Args)]
+pub struct GrindArgs {
+    /// The block header to solve, as 160 hex characters
+    #[arg(value_name = "HEADER", num_args = 0..)]
+    pub header: Vec<OsString>,
+    /// What to grind with
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+}
+
+/// What `adit check` takes.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// What to check
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+}
+
+/// What `adit devices` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DevicesArgs {}
+
+impl MineArgs {
+    /// How to log in to the node.
+    ///
+    /// # Errors
+    /// When there is a user name without a password, or a password without a user name.
+    pub fn rpc_login(&self) -> Result<RpcLogin, Failure> {
+        let (url_user, url_password) = match &self.source {
+            SourceSpec::Rpc(url) => (url.user.as_ref(), url.password.as_ref()),
+            SourceSpec::Builtin | SourceSpec::LocalNode(_) => (None, None),
+        };
+        if let Some(file) = &self.rpc_cookie {
+            return Ok(RpcLogin::Cookie(file.clone()));
+        }
+        let user = url_user.or(self.rpc_user.as_ref());
+        let password = url_password.or(self.rpc_password.as_ref());
+        match (user, password) {
+            (None, None) => Ok(RpcLogin::Discover { datadir: self.datadir.clone() }),
+            (Some(user), Some(password)) => {
+                Ok(RpcLogin::Password { user: user.clone(), password: password.clone() })
+            }
+            (Some(_), None) => Err(Failure::new(
+                Exit::Usage,
+                "login to the node",
+                "there is a user name and no password",
+            )
+            .hint("set ADIT_RPC_PASSWORD, or rpc-password in the configuration file")),
+            (None, Some(_)) => Err(Failure::new(
+                Exit::Usage,
+                "login to the node",
+                "there is a password and no user name",
+            )
+            .hint(
+                "give --rpc-user, or unset ADIT_RPC_PASSWORD and rpc-password to use the cookie",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn told(line: &str) -> String {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        assert!(!is_display(&error), "{line}");
+        complaint(&error).render()
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+        BenchArgs::augment_args(OutputArgs::augment_args(clap::Command::new("bench")))
+            .debug_assert();
+        for command in [
+            GrindArgs::augment_args(clap::Command::new("grind")),
+            CheckArgs::augment_args(clap::Command::new("check")),
+            DevicesArgs::augment_args(clap::Command::new("devices")),
+        ] {
+            command.debug_assert();
+        }
+    }
+
+    #[test]
+    fn options_arrive() {
+        let cli = Cli::try_parse_from(
+            "adit -v mine regtest --blocks 3 --for 1m --backend cpu:sha2 --threads 2 --throttle 50 \
+             --version-rolling off --json --coinbase-text hi --rpc-user u --rpc-password p"
+                .split_whitespace(),
+        )
+        .unwrap();
+        let Command::Mine(mine) = cli.command;
+        assert_eq!(mine.source.to_string(), "regtest");
+        assert_eq!(mine.blocks.map(NonZeroU64::get), Some(3));
+        assert_eq!(mine.run_for, Some(Duration::from_secs(60)));
+        assert_eq!(mine.hashing.threads.map(NonZeroUsize::get), Some(2));
+        assert_eq!(mine.version_rolling, VersionRolling::Off);
+        assert_eq!((cli.output.json, cli.output.verbose), (true, 1));
+        assert_eq!(
+            mine.rpc_login(),
+            Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
+        );
+    }
+
+    #[test]
+    fn logins() {
+        let login = |line: &str| {
+            let Command::Mine(mine) = Cli::try_parse_from(line.split(' ')).unwrap().command;
+            mine.rpc_login()
+        };
+        assert_eq!(login("adit mine regtest"), Ok(RpcLogin::Discover { datadir: None }));
+        assert_eq!(login("adit mine http://h:1 --rpc-cookie c"), Ok(RpcLogin::Cookie("c".into())));
+        assert_eq!(
+            login("adit mine http://u@h:1 --rpc-password p"),
+            Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
+        );
+        assert!(login("adit mine http://u@h:1").unwrap_err().render().contains("no password"));
+        assert!(login("adit mine regtest --rpc-password p").is_err());
+    }
+
+    #[test]
+    fn wrong_usage_is_told_in_the_promised_form() {
+        for (line, said) in [
+            (
+                "adit mien",
+                "error: command \"mien\": there is no such command\nhint: did you mean mine?\n",
+            ),
+            (
+                "adit mine --block 1",
+                "error: option --block: there is no such option\nhint: did you mean --blocks?\n",
+            ),
+            (
+                "adit mine --rpc-pasword=hunter2",
+                "error: option --rpc-pasword: there is no such option\nhint: did you mean --rpc-password?\n",
+            ),
+            (
+                "adit mine --blocks 0",
+                "error: --blocks \"0\": it must be a whole number, at least 1\n",
+            ),
+            (
+                "adit mine --for 90",
+                "error: --for \"90\": its unit is missing\nhint: write 90s for seconds; m, h, d and ms are known too\n",
+            ),
+            (
+                "adit mine --version-rolling of",
+                "error: --version-rolling \"of\": it must be auto or off\nhint: did you mean off?\n",
+            ),
+            (
+                "adit mine regtest signet",
+                "error: argument \"signet\": it is one too many\nhint: --help lists what there is\n",
+            ),
+            (
+                "adit mine http://bob:hunter2@h",
+                "error: source \"http://***@h\": the port is missing\nhint: nodes listen on 8332 (main), 18332 \
+                 (testnet3), 48332 (testnet4), 38332 (signet) and 18443 (regtest) unless told otherwise\n",
+            ),
+            (
+                "adit mine --blocks",
+                "error: --blocks: its value is missing\nhint: --help lists what there is\n",
+            ),
+            (
+                "adit mine --rpc-cookie c --rpc-user u",
+                "error: --rpc-cookie: it does not go together with --rpc-user\n",
+            ),
+            ("adit mine --blocks 1 --blocks 2", "error: --blocks: it is given more than once\n"),
+            ("adit mine --json=1", "error: --json: it takes no value\n"),
+        ] {
+            assert_eq!(told(line), said, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_help_text_shows_a_secret_or_promises_riches() {
+        let mut command = Cli::command();
+        let mut help = command.render_long_help().to_string();
+        help += &command.find_subcommand_mut("mine").unwrap().render_long_help().to_string();
+        for word in ["profit", "earn", "reward"] {
+            assert!(!help.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_one_line() {
+        assert_eq!(
+            Cli::command().render_version(),
+            concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `adit mine`: a source, the engine and a report, wired together.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit::chain::params::Params;
+use adit::chain::payout::PayoutScript;
+use adit::cli::{BackendSpec, MineArgs, OutputArgs, RpcLogin, SourceSpec, VersionRolling};
+use adit::engine::{Engine, Goal};
+use adit::event::{Announcer, Event};
+use adit::exit::{Exit, Failure};
+use adit::journal::Journal;
+use adit::report::{Format, OutputError, Progress, Report};
+use adit::scan::{Kernel, Scanner, cpu};
+use adit::signals::Signals;
+use adit::source::Source;
+use adit::source::builtin::Builtin;
+use adit::source::getblocktemplate::{
+    Config, Credentials, Endpoint, GetBlockTemplate, cookie_files,
+};
+use anyhow::Context as _;
+use bitcoin::Network;
+use tokio::sync::Notify;
+
+/// How often the hash rate is announced.
+const RATE_EVERY: Duration = Duration::from_secs(2);
+/// The first rate comes sooner, so that there is something to see.
+const FIRST_RATE: Duration = Duration::from_millis(500);
+/// How long a source may take to get the last answers when it is time to go.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Mines until told to stop.
+pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
+    let scanners = scanners(&args)?;
+    let source = source(&args)?;
+    let signals = Signals::listen().context("signal handlers")?;
+
+    let (announcer, events) = Announcer::new();
+    let output_lost = Arc::new(Notify::new());
+    let lost = output_lost.clone();
+    let format = if output.json { Format::Json } else { Format::Lines };
+    let report = Report::start(events, format, progress, move || lost.notify_one())
+        .context("report thread")?;
+
+    // One thread for all of the network: a job and its solution need no hand-over between workers.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("network runtime")?;
+    let mined = runtime.block_on(mine(&args, scanners, source, &signals, &output_lost, &announcer));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    drop(announcer);
+    let shown = report.join();
+    let exit = mined?;
+    match shown.output {
+        Ok(()) | Err(OutputError::Closed) => Ok(exit),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs engine and source against each other until one of the reasons to stop is there.
+async fn mine(
+    args: &MineArgs,
+    scanners: Vec<Arc<dyn Scanner>>,
+    source: Box<dyn Source>,
+    signals: &Signals,
+    output_lost: &Notify,
+    announcer: &Announcer,
+) -> anyhow::Result<Exit> {
+    let goal = Goal { blocks: args.blocks.map(NonZero::get), shares: None };
+    let begun = Instant::now();
+    let (engine, port) = Engine::start(scanners, source.name(), goal, announcer.clone())
+        .context("scanner threads")?;
+    let mut running = tokio::spawn(source.run(port));
+    let deadline = async {
+        match args.run_for {
+            Some(time) => tokio::time::sleep(time.saturating_sub(begun.elapsed())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut exit = Exit::Done;
+    let ended = tokio::select! {
+        ended = &mut running => Some(ended),
+        () = engine.stopped() => None,
+        () = deadline => None,
+        () = output_lost.notified() => None,
+        signal = signals.stop() => {
+            exit = signal;
+            None
+        }
+        () = announce_rates(&engine, announcer) => None,
+    };
+    engine.stop();
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        // What is on its way may still be answered.
+        None => tokio::time::timeout(LAST_ANSWERS, &mut running).await.ok(),
+    };
+    running.abort();
+    announcer.conclude(engine.finish());
+    match ended {
+        Some(ended) => ended.context("source")?.map(|()| exit).map_err(Into::into),
+        None => Ok(exit),
+    }
+}
+
+/// Announces the hash rate now and then, for ever.
+async fn announce_rates(engine: &Engine, announcer: &Announcer) {
+    let (mut before, mut at) = (engine.hashes(), Instant::now());
+    let mut wait = FIRST_RATE;
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = RATE_EVERY;
+        let (now, passed) = (engine.hashes(), at.elapsed().as_secs_f64());
+        at = Instant::now();
+        announcer.announce(Event::rate(&before, &now, passed));
+        before = now;
+    }
+}
+
+/// The backends that were asked for.
+fn scanners(args: &MineArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    let threads = args.hashing.threads.map_or_else(cpu::usable_threads, NonZero::get);
+    let percent = args.throttle.map_or(100, adit::cli::Percent::get);
+    let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
+    for spec in args.hashing.backend.specs() {
+        let kernel = match spec {
+            BackendSpec::Auto | BackendSpec::Cpu(None) => fastest(args)?,
+            BackendSpec::Cpu(Some(name)) => named(*name)?,
+        };
+        let scanner = cpu::CpuScanner::new(kernel, threads, percent).context("scanner threads")?;
+        scanners.push(Arc::new(scanner));
+    }
+    Ok(scanners)
+}
+
+/// The kernel of this name, if it is there and does not lie.
+fn named(name: cpu::KernelName) -> Result<Arc<dyn Kernel>, Failure> {
+    let what = format!("backend cpu:{name}");
+    let kernel = name.kernel().map_err(|missing| {
+        Failure::new(Exit::Usage, what.clone(), missing.to_string())
+            .hint("--backend auto takes the fastest that this processor has")
+    })?;
+    match cpu::self_test(&*kernel) {
+        Ok(()) => Ok(kernel),
+        Err(lie) => Err(Failure::new(Exit::SelfTest, what, lie.to_string())),
+    }
+}
+
+/// The kernel that is fastest here, named in one log line beside the others' rates.
+fn fastest(args: &MineArgs) -> Result<Arc<dyn Kernel>, Failure> {
+    let (timed, failed) = cpu::calibrate(args.version_rolling == VersionRolling::Auto);
+    for (name, lie) in &failed {
+        tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
+    }
+    let rates: Vec<_> =
+        timed.iter().map(|timed| format!("{} {}", timed.kernel.name(), timed.rate)).collect();
+    match timed.into_iter().next() {
+        Some(fastest) => {
+            tracing::info!(
+                "kernel {}, of {} on one thread",
+                fastest.kernel.name(),
+                rates.join(", ")
+            );
+            Ok(fastest.kernel)
+        }
+        None => Err(Failure::new(Exit::SelfTest, "backend cpu", "no kernel passed its self-test")),
+    }
+}
+
+/// The source that was asked for.
+fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
+    let version_rolling = args.version_rolling == VersionRolling::Auto;
+    let text = args.coinbase_text.clone().unwrap_or_default();
+    let (endpoint, network) = match &args.source {
+        SourceSpec::Builtin => {
+            let payout = match &args.address {
+                Some(address) => PayoutScript::of(address, Network::Regtest).map_err(|error| {
+                    Failure::new(Exit::Refused, "pay-out address", error.to_string())
+                        .hint("the built-in chain is a regtest chain; it pays no one, so --address can be left away")
+                })?,
+                None => PayoutScript::anyone_can_spend(),
+            };
+            return Ok(Box::new(Builtin { payout, text, version_rolling }));
+        }
+        SourceSpec::Rpc(url) => (Endpoint { host: url.host.clone(), port: url.port }, None),
+        SourceSpec::LocalNode(network) => {
+            let port = Params::of(*network).rpc_port;
+            (Endpoint { host: "127.0.0.1".to_owned(), port }, Some(*network))
+        }
+    };
+    let credentials = match args.rpc_login()? {
+        RpcLogin::Password { user, password } => Credentials::UserPassword { user, password },
+        RpcLogin::Cookie(file) => Credentials::Cookie(vec![file]),
+        RpcLogin::Discover { datadir } => {
+            Credentials::Cookie(cookie_files(&endpoint, network, datadir.as_deref())?)
+        }
+    };
+    let address = args.address.clone();
+    let config = Config { endpoint, credentials, network, address, text, version_rolling };
+    Ok(Box::new(GetBlockTemplate::new(config, Arc::new(journal(args)?))))
+}
+
+/// The journal where it was asked for, or where the user's state is kept.
+fn journal(args: &MineArgs) -> anyhow::Result<Journal> {
+    let dir = match &args.journal {
+        Some(dir) => dir.clone(),
+        None => {
+            adit::config::state_folder().map(|state| state.join("journal")).ok_or_else(|| {
+                Failure::new(Exit::Usage, "journal", "this system names no place to keep it")
+                    .hint("name a directory with --journal")
+            })?
+        }
+    };
+    let (journal, left_alone) = Journal::open(&dir).map_err(|error| {
+        let mut failure = Failure::from_chain(Exit::Usage, &error);
+        failure.hint = error.hint().map(str::to_owned);
+        failure
+    })?;
+    for file in left_alone {
+        tracing::warn!("{file}");
+    }
+    Ok(journal)
+}

@@ -1,0 +1,165 @@
+//! How a run ends: the promised exit codes, and the promised form of an error.
+
+use std::fmt;
+
+use crate::printable::printable;
+use crate::source::{Refused, SourceError};
+
+/// The exit codes that scripts may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for is done.
+    Done,
+    /// It failed while running.
+    Failed,
+    /// Wrong usage or configuration.
+    Usage,
+    /// A backend failed its self-test.
+    SelfTest,
+    /// The work source refused us for good.
+    Refused,
+    /// Stopped by SIGINT after a clean end.
+    Interrupted,
+    /// Stopped by SIGTERM after a clean end.
+    Terminated,
+}
+
+impl Exit {
+    /// The number that the process hands to its parent.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::SelfTest => 3,
+            Self::Refused => 4,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// An error as a person is told it: what failed and why, and where something can be done about it,
+/// what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Failure {
+    /// The exit code it leads to.
+    pub exit: Exit,
+    /// What failed.
+    pub what: String,
+    /// Why; may be empty.
+    pub why: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(exit: Exit, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), why: why.into(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// From any error: its first line says what failed, what caused it says why.
+    #[must_use]
+    pub fn from_chain(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes: Vec<_> = std::iter::successors(error.source(), |e| e.source())
+            .map(ToString::to_string)
+            .collect();
+        Self::new(exit, error.to_string(), causes.join(": "))
+    }
+
+    /// `error: <what>: <why>`, and a second line `hint: <what to do>` where there is one. Each is
+    /// one line, whatever the parts hold.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("error: {}\n", one_line(&self.to_string()));
+        if let Some(hint) = &self.hint {
+            text.extend(["hint: ", &one_line(hint), "\n"]);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.why.as_str() {
+            "" => f.write_str(&self.what),
+            why => write!(f, "{}: {why}", self.what),
+        }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let exit = match error.refused {
+            Refused::Configuration => Exit::Usage,
+            Refused::BySource => Exit::Refused,
+            Refused::Failure => Exit::Failed,
+        };
+        Self { exit, what: error.what, why: error.why, hint: error.hint }
+    }
+}
+
+/// Longest text of a peer's that is shown in one line.
+const LINE_MAX: usize = 1_000;
+
+/// `text` fit to be shown to a person: one line of bounded length, nothing that steers a terminal
+/// or turns the direction of writing.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    printable(&text.replace(['\n', '\r', '\t'], " "), LINE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_two_lines_at_most() {
+        let plain = Failure::new(Exit::Failed, "the journal", "disk full");
+        assert_eq!(plain.render(), "error: the journal: disk full\n");
+        let hinted = Failure::new(Exit::Usage, "a\nb", "\u{1b}[31mred").hint("do\r\nthis");
+        assert_eq!(hinted.render(), "error: a b: \u{fffd}[31mred\nhint: do  this\n");
+    }
+
+    #[test]
+    fn each_source_error_has_its_exit_code() {
+        for (refused, code) in
+            [(Refused::Configuration, 2), (Refused::BySource, 4), (Refused::Failure, 1)]
+        {
+            let failure = Failure::from(SourceError::new(refused, "a", "b").hint("c"));
+            assert_eq!(failure.exit.code(), code);
+            assert_eq!(failure.render(), "error: a: b\nhint: c\n");
+        }
+    }
+
+    #[test]
+    fn causes_become_the_why() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("inner"));
+        assert_eq!(Failure::from_chain(Exit::Failed, &error).to_string(), "outer: inner");
+    }
+
+    #[test]
+    fn long_and_hostile_text_is_cut_and_cleaned() {
+        let shown = one_line(&"x".repeat(5_000));
+        assert_eq!(shown.chars().count(), LINE_MAX);
+        assert_eq!(one_line("a\u{202e}b\u{9b}c\u{7f}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
+    }
+}

@@ -1,0 +1,576 @@
+//! One journal file: created or adopted, written in place, and locked as long as it is open.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::BuildHasher as _;
+use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::record::{self, Check, Record};
+use super::{Fate, Found, JournalError, WhyLeft};
+
+/// A file of more bytes is neither written nor read.
+pub(super) const MAX_FILE: u64 = 256 << 20;
+const SUFFIX: &str = ".journal";
+/// What a file has behind its name until it is locked and begun.
+const NEW: &str = ".new";
+
+/// An offset in the file, and the check of the line that ends there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    check: Check,
+}
+
+/// Where a found block of unknown fate stands in the file.
+#[derive(Debug)]
+struct Live {
+    offset: u64,
+    bytes: usize,
+    network: Arc<str>,
+}
+
+/// A journal file that this process holds the lock of.
+#[derive(Debug)]
+pub(super) struct JournalFile {
+    path: PathBuf,
+    file: File,
+    /// Behind the first line: where records begin.
+    start: Place,
+    /// Behind the last live line. What follows is zeros, an earlier pass, or torn.
+    end: Place,
+    /// The size of the file, all of it allocated.
+    len: u64,
+    /// Whether the file's cursor is at `end`, so that a record needs no seek.
+    at_end: bool,
+    /// The found blocks of unknown fate.
+    live: BTreeMap<u64, Live>,
+    live_bytes: u64,
+    /// Fates that are known and not yet written.
+    fates: Vec<(u64, Fate)>,
+    /// The last record's network: most entries share it.
+    network: Arc<str>,
+    /// The lines being written; kept for its allocation.
+    lines: Vec<u8>,
+}
+
+/// What came of looking at a file that someone else made.
+#[derive(Debug)]
+pub(super) enum Adoption {
+    /// Its process is dead, and blocks in it have no known fate.
+    Adopted(Box<JournalFile>),
+    /// Its process lives, or there was nothing in it and it is gone now.
+    Nothing,
+    /// It is no journal that we can read.
+    Left(WhyLeft),
+}
+
+/// What a file name in the directory means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileName {
+    /// A journal.
+    Journal,
+    /// A journal that is being begun, or was when its process died.
+    New,
+    /// Not ours.
+    Other,
+}
+
+impl FileName {
+    pub(super) fn of(name: &str) -> Self {
+        let (name, kind) = match name.strip_suffix(NEW) {
+            Some(name) => (name, Self::New),
+            None => (name, Self::Journal),
+        };
+        let ours = name
+            .strip_prefix("adit-")
+            .and_then(|rest| rest.strip_suffix(SUFFIX))
+            .and_then(|rest| rest.split_once('-'))
+            .is_some_and(|(process, nonce)| {
+                process.parse::<u32>().is_ok()
+                    && nonce.len() == 16
+                    && nonce.bytes().all(|digit| digit.is_ascii_hexdigit())
+            });
+        if ours { kind } else { Self::Other }
+    }
+}
+
+impl JournalFile {
+    /// Creates a file of `space` zeros behind its first line, on disk when it returns.
+    pub(super) fn create(dir: &Path, space: u64) -> Result<Self, JournalError> {
+        // Another adit that is starting may take a file between its creation and its lock for a
+        // dead process's leftover and remove it. Then the lock or the renaming fails, and the next
+        // name is tried. Under its real name a file is never without its lock and first line.
+        const ATTEMPTS: usize = 16;
+        let mut attempt = 1;
+        loop {
+            let name = new_name();
+            let path = dir.join(&name);
+            let new_path = dir.join(name + NEW);
+            let why = match Self::create_as(&new_path, path.clone(), space) {
+                Ok(file) => {
+                    sync_dir(dir).map_err(failed("write the journal directory", dir))?;
+                    return Ok(file);
+                }
+                Err(why) => why,
+            };
+            if why.kind() != io::ErrorKind::AlreadyExists {
+                let _ = fs::remove_file(&new_path);
+            }
+            let again = matches!(
+                why.kind(),
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+            );
+            if !again || attempt == ATTEMPTS {
+                return Err(failed("create the journal file", &path)(why));
+            }
+            attempt += 1;
+        }
+    }
+
+    fn create_as(new_path: &Path, path: PathBuf, space: u64) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(new_path)?;
+        file.try_lock()?;
+        let mut head = Vec::new();
+        let check = record::push_head(&mut head, std::process::id());
+        let start = Place { offset: head.len() as u64, check };
+        file.write_all(&head)?;
+        write_zeros(&mut file, space)?;
+        file.seek(SeekFrom::Start(start.offset))?;
+        file.sync_all()?;
+        fs::rename(new_path, &path)?;
+        Ok(Self::new(path, file, start, start.offset + space))
+    }
+
+    fn new(path: PathBuf, file: File, start: Place, len: u64) -> Self {
+        Self {
+            path,
+            file,
+            start,
+            end: start,
+            len,
+            at_end: true,
+            live: BTreeMap::new(),
+            live_bytes: 0,
+            fates: Vec::new(),
+            network: Arc::from(""),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Takes over the file of a dead process. One in which no fate is unknown is removed.
+    pub(super) fn adopt(path: &Path) -> Adoption {
+        match Self::try_adopt(path) {
+            Ok(adoption) => adoption,
+            // Another adit was quicker.
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Adoption::Nothing,
+            Err(why) => Adoption::Left(WhyLeft::Unreadable(why)),
+        }
+    }
+
+    fn try_adopt(path: &Path) -> io::Result<Adoption> {
+        // Looked at before it is opened: opening a device or a pipe could do anything.
+        match open_regular(path)? {
+            Some(file) => Self::take_over(path, file),
+            None => Ok(Adoption::Left(WhyLeft::NotAFile)),
+        }
+    }
+
+    /// Locks a file just opened at `path`, and reads it if it was not locked.
+    pub(super) fn take_over(path: &Path, file: File) -> io::Result<Adoption> {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Adoption::Nothing),
+            Err(TryLockError::Error(why)) => return Err(why),
+        }
+        // Whoever removes a file does so under its lock. If it is still there now, it is ours.
+        if !is_at(&file, path)? {
+            return Ok(Adoption::Nothing);
+        }
+        let len = file.metadata()?.len();
+        if len > MAX_FILE {
+            return Ok(Adoption::Left(WhyLeft::TooLarge { bytes: len }));
+        }
+        match Self::recover(path, file, len)? {
+            Ok(file) if file.live.is_empty() => {
+                fs::remove_file(path)?;
+                Ok(Adoption::Nothing)
+            }
+            Ok(file) => Ok(Adoption::Adopted(Box::new(file))),
+            Err(why) => Ok(Adoption::Left(why)),
+        }
+    }
+
+    /// Reads the lines up to the first that does not follow the one before it.
+    fn recover(path: &Path, file: File, len: u64) -> io::Result<Result<Self, WhyLeft>> {
+        let mut reader = BufReader::with_capacity(1 << 16, &file);
+        let mut line = Vec::new();
+        let Some(check) = read_line(&mut reader, Check::FIRST, &mut line)? else {
+            return Ok(Err(WhyLeft::NotAJournal));
+        };
+        match record::parse(&line) {
+            Some(Record::Journal { format: record::FORMAT }) => {}
+            Some(Record::Journal { format }) => return Ok(Err(WhyLeft::OtherFormat { format })),
+            _ => return Ok(Err(WhyLeft::NotAJournal)),
+        }
+        let mut end = Place { offset: line.len() as u64, check };
+        let start = end;
+        let mut live: BTreeMap<u64, Live> = BTreeMap::new();
+        let mut network: Arc<str> = Arc::from("");
+        while let Some(check) = read_line(&mut reader, end.check, &mut line)? {
+            match record::parse(&line) {
+                Some(Record::Found(found)) if found.believed().is_some() => {
+                    share(&mut network, &found.network);
+                    let network = Arc::clone(&network);
+                    live.insert(found.id, Live { offset: end.offset, bytes: line.len(), network });
+                }
+                Some(Record::Fate { id }) => {
+                    live.remove(&id);
+                }
+                _ => {}
+            }
+            end = Place { offset: end.offset + line.len() as u64, check };
+        }
+        let live_bytes = live.values().map(|live| live.bytes as u64).sum();
+        let mut file = Self::new(path.to_owned(), file, start, len);
+        file.end = end;
+        file.at_end = false;
+        file.live = live;
+        file.live_bytes = live_bytes;
+        Ok(Ok(file))
+    }
+
+    /// Removes the leftover of a process that died while it created a file.
+    pub(super) fn sweep(path: &Path) {
+        if let Ok(Some(file)) = open_regular(path)
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Puts a found block, and the fates waiting, into the file: on disk when it returns. `space`
+    /// is what the file has at least and grows by.
+    pub(super) fn record(
+        &mut self,
+        id: u64,
+        found: &Found<'_>,
+        space: u64,
+    ) -> Result<(), JournalError> {
+        let mut encoded = self.encode(id, found)?;
+        if self.end.offset + encoded.bytes > self.len && self.make_room(encoded.bytes, space) {
+            encoded = self.encode(id, found)?;
+        }
+        let Encoded { begins, ending, bytes } = encoded;
+        let end = self.end.offset + bytes;
+        let zeros = match end > self.len {
+            false => 0,
+            true if end > MAX_FILE => return Err(JournalError::Full { path: self.path.clone() }),
+            true => end.next_multiple_of(space).min(MAX_FILE) - end,
+        };
+        let lines = std::mem::take(&mut self.lines);
+        let written = self
+            .write(&[&lines, found.block_hex.as_bytes(), &ending.bytes], zeros)
+            .and_then(|()| self.file.sync_data());
+        self.lines = lines;
+        if let Err(why) = written {
+            // What reached the file lies behind the end, and the next write covers it.
+            self.at_end = false;
+            return Err(failed("write the journal file", &self.path)(why));
+        }
+        share(&mut self.network, found.network);
+        let network = Arc::clone(&self.network);
+        let begins = begins as u64;
+        let line = bytes - begins;
+        let offset = self.end.offset + begins;
+        self.live.insert(id, Live { offset, bytes: line as usize, network });
+        self.live_bytes += line;
+        self.fates.clear();
+        self.end = Place { offset: end, check: ending.check };
+        self.len = self.len.max(end + zeros);
+        Ok(())
+    }
+
+    /// Puts the fates waiting, and the beginning of a found block's line, into `lines`.
+    fn encode(&mut self, id: u64, found: &Found<'_>) -> Result<Encoded, JournalError> {
+        let check = self.encode_fates();
+        let begins = self.lines.len();
+        let ending = record::push_found(&mut self.lines, check, id, found)?;
+        let bytes = (self.lines.len() + found.block_hex.len() + ending.bytes.len()) as u64;
+        Ok(Encoded { begins, ending, bytes })
+    }
+
+    /// Puts the fates waiting into `lines`.
+    fn encode_fates(&mut self) -> Check {
+        self.lines.clear();
+        let mut check = self.end.check;
+        for &(id, fate) in &self.fates {
+            check = record::push_fate(&mut self.lines, check, id, fate);
+        }
+        check
+    }
+
+    /// Starts again at the front, or in another file where blocks of unknown fate are in the way.
+    /// Says whether anything changed.
+    fn make_room(&mut self, bytes: u64, space: u64) -> bool {
+        if self.live.is_empty() {
+            // The first record of the new pass takes the place of the old pass's first, and
+            // nothing of the old follows from it.
+            self.end = self.start;
+            self.at_end = false;
+            self.fates.clear();
+            // A file that grew shrinks again, but not below what is to be written now.
+            let least = self.start.offset + bytes.next_multiple_of(space);
+            if self.len > least && self.file.set_len(least).is_ok() {
+                self.len = least;
+            }
+            true
+        } else if 2 * self.live_bytes <= self.end.offset - self.start.offset {
+            // Where that fails, growing may still do.
+            self.move_on(space).is_ok()
+        } else {
+            false
+        }
+    }
+
+    /// Takes the blocks of unknown fate to a new file, and removes this one. A death between the
+    /// two leaves them in both, and they are sent twice: that harms nobody.
+    fn move_on(&mut self, space: u64) -> Result<(), JournalError> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let mut new = Self::create(dir, (2 * self.live_bytes).next_multiple_of(space))?;
+        match self.copy_live(&mut new) {
+            Ok(()) => {
+                new.lines = std::mem::take(&mut self.lines);
+                let old = std::mem::replace(self, new);
+                let _ = fs::remove_file(&old.path);
+                Ok(())
+            }
+            Err(why) => {
+                let _ = fs::remove_file(&new.path);
+                Err(failed("write the journal file", &new.path)(why))
+            }
+        }
+    }
+
+    fn copy_live(&mut self, new: &mut Self) -> io::Result<()> {
+        self.at_end = false;
+        let mut line = Vec::new();
+        for (&id, live) in &self.live {
+            read_at(&mut self.file, live, &mut line)?;
+            new.lines.clear();
+            let check = record::push_again(&mut new.lines, new.end.check, &line)
+                .ok_or(io::ErrorKind::InvalidData)?;
+            let lines = std::mem::take(&mut new.lines);
+            new.write(&[&lines, &[], &[]], 0)?;
+            let offset = new.end.offset;
+            let bytes = lines.len();
+            new.lines = lines;
+            new.live.insert(id, Live { offset, bytes, network: Arc::clone(&live.network) });
+            new.live_bytes += bytes as u64;
+            new.end = Place { offset: offset + bytes as u64, check };
+        }
+        new.len = new.len.max(new.end.offset);
+        new.file.sync_data()
+    }
+
+    /// Writes `parts` and a number of zeros behind the last live line, in one go.
+    fn write(&mut self, parts: &[&[u8]; 3], zeros: u64) -> io::Result<()> {
+        if !self.at_end {
+            self.file.seek(SeekFrom::Start(self.end.offset))?;
+        }
+        // Until it has gone well.
+        self.at_end = false;
+        let mut slices = parts.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.file.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) => return Err(why),
+            }
+        }
+        if zeros > 0 {
+            write_zeros(&mut self.file, zeros)?;
+        } else {
+            self.at_end = true;
+        }
+        Ok(())
+    }
+
+    /// Notes what became of a block. Written with the next record, or by [`Self::flush`].
+    pub(super) fn settle(&mut self, id: u64, fate: Fate) {
+        if let Some(live) = self.live.remove(&id) {
+            self.live_bytes -= live.bytes as u64;
+            self.fates.push((id, fate));
+        }
+    }
+
+    /// Writes the fates waiting, without waiting for the disk.
+    pub(super) fn flush(&mut self) -> Result<(), JournalError> {
+        if self.fates.is_empty() {
+            return Ok(());
+        }
+        let check = self.encode_fates();
+        let lines = std::mem::take(&mut self.lines);
+        let written = self.write(&[&lines, &[], &[]], 0);
+        let offset = self.end.offset + lines.len() as u64;
+        self.lines = lines;
+        written.map_err(failed("write the journal file", &self.path))?;
+        self.end = Place { offset, check };
+        self.len = self.len.max(offset);
+        self.fates.clear();
+        Ok(())
+    }
+
+    /// Whether each block's fate is known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// The blocks of unknown fate, oldest first, each with its network.
+    pub(super) fn live(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.live.iter().map(|(&id, live)| (id, &*live.network))
+    }
+
+    /// The line of a block of unknown fate; nothing where its fate is known.
+    pub(super) fn line(&mut self, id: u64) -> Result<Option<Vec<u8>>, JournalError> {
+        let Some(live) = self.live.get(&id) else { return Ok(None) };
+        self.at_end = false;
+        let mut line = Vec::new();
+        read_at(&mut self.file, live, &mut line)
+            .map_err(failed("read the journal file", &self.path))?;
+        Ok(Some(line))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, under its lock.
+    pub(super) fn remove(&self) -> Result<(), JournalError> {
+        match fs::remove_file(&self.path) {
+            // Someone has done so already.
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove the journal file", &self.path)),
+        }
+    }
+
+    /// Removes the file if nothing in it is wanted any more, else leaves the live lines in it for
+    /// the next adit.
+    pub(super) fn finish(&mut self) -> Result<(), JournalError> {
+        if self.is_settled() {
+            // What cannot be removed is at least to say that nothing in it is wanted.
+            return self.remove().inspect_err(|_| drop(self.flush()));
+        }
+        self.flush()?;
+        self.file
+            .set_len(self.end.offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(failed("write the journal file", &self.path))
+    }
+
+    /// Where the last live line ends, in bytes.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> u64 {
+        self.end.offset
+    }
+}
+
+/// A record on its way into the file.
+struct Encoded {
+    /// Where its line begins among the lines to be written.
+    begins: usize,
+    ending: record::FoundEnding,
+    /// The length of all lines to be written.
+    bytes: u64,
+}
+
+/// Makes an error of what the system said.
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+    let path = path.to_owned();
+    move |why| JournalError::Io { doing, path, why }
+}
+
+/// A name that no other file has or had.
+fn new_name() -> String {
+    let process = std::process::id();
+    // The standard library's hasher has a random key.
+    let nonce = std::hash::RandomState::new().hash_one((process, SystemTime::now()));
+    format!("adit-{process}-{nonce:016x}{SUFFIX}")
+}
+
+/// Writes the directory's names to disk.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened, and need not.
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+fn write_zeros(file: &mut File, count: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(count), file).map(|_| ())
+}
+
+/// Opens a regular file for reading and writing; nothing where it is something else.
+pub(super) fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    OpenOptions::new().read(true).write(true).open(path).map(Some)
+}
+
+/// Whether `path` still names this very file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(why) => return Err(why),
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let open = file.metadata()?;
+        Ok(open.dev() == there.dev() && open.ino() == there.ino())
+    }
+    // Names are never used twice.
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(there.is_file())
+    }
+}
+
+/// Reads the next line if it follows one with the check `before`.
+fn read_line(
+    reader: &mut BufReader<&File>,
+    before: Check,
+    line: &mut Vec<u8>,
+) -> io::Result<Option<Check>> {
+    line.clear();
+    // Zeros would be read to their end in search of a newline.
+    if reader.fill_buf()?.first() != Some(&b'{') {
+        return Ok(None);
+    }
+    reader.take(record::MAX_LINE as u64).read_until(b'\n', line)?;
+    Ok(record::follows(before, line))
+}
+
+fn read_at(file: &mut File, live: &Live, line: &mut Vec<u8>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(live.offset))?;
+    line.resize(live.bytes, 0);
+    file.read_exact(line)
+}
+
+/// Makes `shared` equal to `text`, with a new allocation only where it is not.
+fn share(shared: &mut Arc<str>, text: &str) {
+    if **shared != *text {
+        *shared = Arc::from(text);
+    }
+}

@@ -1,0 +1,341 @@
+//! Found blocks on disk before they are submitted.
+//!
+//! A block is worth more than the connection it is sent over. [`Journal::record`] returns when the
+//! block is on disk, and only then is its first byte sent; [`Journal::settle`] notes the answer.
+//! What has none - the node died, or adit did - is sent again: [`Journal::pending`] names it.
+//! Losing a fate only means that a block is sent twice, which the node answers `duplicate`.
+//!
+//! # Files
+//! Each process writes one file of its own, `adit-<process>-<nonce>.journal`, and holds its lock
+//! while it lives, so that several may share a directory. A file whose lock is free belongs to a
+//! dead process: the next adit to start adopts it, and removes it when the last fate in it is
+//! known. A process that ends with all fates known leaves nothing behind.
+//!
+//! # Format
+//! JSON lines, for people too: the `block` of a `found` line can be given to
+//! `bitcoin-cli submitblock` by hand.
+//!
+//! ```json
+//! {"record":"journal","format":1,"process":4711,"check":"…"}
+//! {"record":"found","id":1,"time":1790000000.250000,"network":"regtest","source":"…","height":7|null,
+//!  "hash":"…","previous_block_hash":"…","header":"…","block":"…","check":"…"}        (on one line)
+//! {"record":"fate","id":1,"fate":"accepted"|"rejected"|"stale","check":"…"}
+//! ```
+//!
+//! `check` is the SipHash-2-4 of the line's bytes before `,"check"`, keyed with the check of the
+//! line before (0 for the first line) and the number 0x61646974206a6e6c. The live lines are those
+//! from the front that form an unbroken chain; what follows - zeros, a torn line, lines of an
+//! earlier pass - is nothing.
+//!
+//! The file is made of zeros at once and written from front to back, since overwriting is what a
+//! disk syncs fastest: one write and one sync a block, fates riding along with the next block.
+//! When the space runs out and every fate is known, writing starts again behind the first line,
+//! which breaks the chain of all that is there. When some are unknown, these are taken to a new
+//! file, or the file grows.
+
+mod error;
+mod file;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+
+pub use self::error::{JournalError, LeftAlone, WhyLeft};
+use self::file::{Adoption, FileName, JournalFile, failed};
+use self::record::Record;
+use crate::job::Verdict;
+
+/// A found block, as it is about to be submitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The chain it is for, as [`Journal::pending`] is asked for it.
+    pub network: &'a str,
+    /// Where it is sent, as a person names it: without secrets.
+    pub source: &'a str,
+    /// Its height, where that is known.
+    pub height: Option<u32>,
+    /// Its header. The block's hash and the one before it are taken from here.
+    pub header: &'a Header,
+    /// The whole block as hex digits, lower or upper case.
+    pub block_hex: &'a str,
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The source took it.
+    Accepted,
+    /// The source refused it.
+    Rejected,
+    /// It was right, but too late.
+    Stale,
+}
+
+impl Fate {
+    /// What a verdict says of the block's fate; nothing where that stays unknown.
+    #[must_use]
+    pub const fn of(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Accepted => Some(Self::Accepted),
+            Verdict::Rejected(_) => Some(Self::Rejected),
+            Verdict::Stale(_) => Some(Self::Stale),
+            Verdict::Unknown(_) => None,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// Names a recorded block as long as this journal is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// 0 for our own file, from 1 for adopted ones: those are older.
+    file: u32,
+    /// The id in that file.
+    id: u64,
+}
+
+impl EntryId {
+    /// Whether it was recorded by an earlier process, not by this one.
+    #[must_use]
+    pub const fn is_adopted(self) -> bool {
+        self.file != 0
+    }
+}
+
+/// A recorded block whose fate is unknown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pending {
+    /// To settle it by.
+    pub id: EntryId,
+    /// When it was recorded, in seconds since 1970.
+    pub time: f64,
+    /// The chain it is for.
+    pub network: String,
+    /// Where it was to be sent.
+    pub source: String,
+    /// Its height, where that was known.
+    pub height: Option<u32>,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its header.
+    pub header: Header,
+    /// The whole block as hex digits.
+    pub block_hex: String,
+}
+
+/// The found blocks on disk: one file of this process and those of dead ones that it adopted.
+///
+/// Dropping it does what [`Journal::close`] does, and has no way to tell of an error.
+#[derive(Debug)]
+pub struct Journal {
+    /// What a file has at least and grows by, in bytes.
+    space: u64,
+    files: Mutex<Files>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Files {
+    own: JournalFile,
+    last_id: u64,
+    adopted: BTreeMap<u32, JournalFile>,
+}
+
+/// Room for some two thousand blocks of a regtest chain, and soon written once at the start.
+const SPACE: u64 = 1 << 20;
+/// How many files are adopted at most: each keeps one open.
+const MOST_ADOPTED: usize = 64;
+
+impl Journal {
+    /// Opens the journal in `dir`, which is created where it is not there (for this user only).
+    /// Returned beside it are the files that look like a journal and were left alone, in the order
+    /// of their names.
+    ///
+    /// # Errors
+    /// When the directory cannot be created, listed or written to, or the disk is full.
+    pub fn open(dir: &Path) -> Result<(Self, Vec<LeftAlone>), JournalError> {
+        Self::open_with(dir, SPACE)
+    }
+
+    fn open_with(dir: &Path, space: u64) -> Result<(Self, Vec<LeftAlone>), JournalError> {
+        create_dir(dir)?;
+        let (adopted, left_alone) = adopt_all(dir)?;
+        let own = JournalFile::create(dir, space)?;
+        let files = Files { own, last_id: 0, adopted };
+        Ok((Self { space, files: Mutex::new(files), closed: false }, left_alone))
+    }
+
+    /// Writes a found block to disk; it is there when this returns. Takes about as long as the
+    /// disk needs for one sync.
+    ///
+    /// # Errors
+    /// When the disk is full or fails, or when it is no block. The block may be submitted all the
+    /// same; it is just not safe from a crash.
+    pub fn record(&self, found: &Found<'_>) -> Result<EntryId, JournalError> {
+        let mut files = self.lock();
+        let id = files.last_id + 1;
+        files.own.record(id, found, self.space)?;
+        files.last_id = id;
+        Ok(EntryId { file: 0, id })
+    }
+
+    /// Notes what became of a block. That is written with the next block recorded, by
+    /// [`Journal::flush`] or at the end, whichever comes first. An entry whose fate is known
+    /// already is left as it is. An adopted file is removed with the last fate in it.
+    pub fn settle(&self, entry: EntryId, fate: Fate) {
+        let mut files = self.lock();
+        let Some(file) = files.file(entry.file) else { return };
+        file.settle(entry.id, fate);
+        // Where it cannot be removed, its fates are written by the next flush instead.
+        if entry.is_adopted() && file.is_settled() && file.remove().is_ok() {
+            files.adopted.remove(&entry.file);
+        }
+    }
+
+    /// Writes the fates noted, without waiting for the disk: to be called about a second after the
+    /// last block, and cheap where there is nothing to write.
+    ///
+    /// # Errors
+    /// When a file cannot be written to. The fates are kept for the next try.
+    pub fn flush(&self) -> Result<(), JournalError> {
+        let mut files = self.lock();
+        files.all().map(JournalFile::flush).fold(Ok(()), Result::and)
+    }
+
+    /// The blocks for this network whose fate is unknown: those of dead processes first, then this
+    /// process's own (with those that are being submitted right now), each in the order recorded.
+    #[must_use]
+    pub fn pending(&self, network: &str) -> Vec<EntryId> {
+        let files = self.lock();
+        let adopted = files.adopted.iter().map(|(&number, file)| (number, file));
+        adopted
+            .chain(std::iter::once((0, &files.own)))
+            .flat_map(|(number, file)| file.live().map(move |(id, of)| (number, id, of)))
+            .filter(|&(_, _, of)| of == network)
+            .map(|(file, id, _)| EntryId { file, id })
+            .collect()
+    }
+
+    /// Reads a block of unknown fate back from disk; nothing where its fate is known by now.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not there any more.
+    pub fn read(&self, entry: EntryId) -> Result<Option<Pending>, JournalError> {
+        let mut files = self.lock();
+        let Some(file) = files.file(entry.file) else { return Ok(None) };
+        let Some(line) = file.line(entry.id)? else { return Ok(None) };
+        let changed = || JournalError::Changed { path: file.path().to_owned() };
+        let Some(Record::Found(found)) = record::parse(&line) else { return Err(changed()) };
+        let Some((header, hash)) = found.believed().filter(|_| found.id == entry.id) else {
+            return Err(changed());
+        };
+        Ok(Some(Pending {
+            id: entry,
+            time: found.time,
+            network: found.network.into_owned(),
+            source: found.source.into_owned(),
+            height: found.height,
+            hash,
+            header,
+            block_hex: found.block.into_owned(),
+        }))
+    }
+
+    /// Ends it: files in which every fate is known are removed, and what is unknown is left for
+    /// the next adit to start.
+    ///
+    /// # Errors
+    /// When a file cannot be removed or written to.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        self.closed = true;
+        self.lock().finish()
+    }
+
+    /// A panic elsewhere is no reason to lose blocks: every change is made after its write.
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if !self.closed {
+            let _ = self.lock().finish();
+        }
+    }
+}
+
+impl Files {
+    fn file(&mut self, number: u32) -> Option<&mut JournalFile> {
+        if number == 0 { Some(&mut self.own) } else { self.adopted.get_mut(&number) }
+    }
+
+    fn finish(&mut self) -> Result<(), JournalError> {
+        self.all().map(JournalFile::finish).fold(Ok(()), Result::and)
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut JournalFile> {
+        std::iter::once(&mut self.own).chain(self.adopted.values_mut())
+    }
+}
+
+/// Creates `dir` and what is missing above it, on disk when it returns.
+fn create_dir(dir: &Path) -> Result<(), JournalError> {
+    let missing: Vec<PathBuf> =
+        dir.ancestors().take_while(|dir| !dir.exists()).map(Path::to_owned).collect();
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(failed("create the journal directory", dir))?;
+    for parent in missing.iter().filter_map(|dir| dir.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        file::sync_dir(parent).map_err(failed("write the directory", parent))?;
+    }
+    Ok(())
+}
+
+/// Adopts the files of dead processes.
+fn adopt_all(dir: &Path) -> Result<(BTreeMap<u32, JournalFile>, Vec<LeftAlone>), JournalError> {
+    let list = || -> std::io::Result<Vec<PathBuf>> {
+        fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    };
+    let mut paths = list().map_err(failed("list the journal directory", dir))?;
+    paths.sort();
+    let mut adopted = BTreeMap::new();
+    let mut left_alone = Vec::new();
+    let mut number = 0;
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        match FileName::of(name) {
+            FileName::Other => {}
+            FileName::New => JournalFile::sweep(&path),
+            FileName::Journal if adopted.len() == MOST_ADOPTED => {
+                left_alone.push(LeftAlone { path, why: WhyLeft::TooMany });
+            }
+            FileName::Journal => match JournalFile::adopt(&path) {
+                Adoption::Adopted(file) => {
+                    number += 1;
+                    adopted.insert(number, *file);
+                }
+                Adoption::Nothing => {}
+                Adoption::Left(why) => left_alone.push(LeftAlone { path, why }),
+            },
+        }
+    }
+    Ok((adopted, left_alone))
+}

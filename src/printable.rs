@@ -1,0 +1,51 @@
+//! Words of strangers (a node, a pool, a command line), made fit for a terminal and a log.
+
+/// `text` on one line of at most `max` characters: what would move the cursor, start an escape
+/// sequence or turn the writing direction is replaced by `U+FFFD`, and what is too much is cut off
+/// with `…`.
+#[must_use]
+pub fn printable(text: &str, max: usize) -> String {
+    let mut chars = text.chars().map(|c| if is_printable(c) { c } else { '\u{fffd}' });
+    let mut line: String = chars.by_ref().take(max).collect();
+    if chars.next().is_some() {
+        line.pop();
+        line.push('…');
+    }
+    line
+}
+
+/// Whether `c` leaves a terminal and the order of the text around it alone.
+#[must_use]
+pub fn is_printable(c: char) -> bool {
+    let invisible = matches!(
+        c,
+        '\u{200b}'..='\u{200f}'     // zero width, and direction marks
+            | '\u{2028}'..='\u{202e}'   // separators of lines, and direction overrides
+            | '\u{2060}'..='\u{206f}'   // direction isolates
+            | '\u{feff}'                // byte order mark
+    );
+    !c.is_control() && !invisible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harmless_text_is_left_alone() {
+        assert_eq!(printable("high-hash", 200), "high-hash");
+        assert_eq!(printable("größer ⛏", 8), "größer ⛏");
+        assert_eq!(printable("", 8), "");
+    }
+
+    #[test]
+    fn hostile_text_stays_on_one_short_line() {
+        assert_eq!(
+            printable("a\x1b[2J\r\nb\u{202e}c\u{7f}", 99),
+            "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}c\u{fffd}"
+        );
+        assert_eq!(printable("abcdef", 4), "abc…");
+        assert_eq!(printable(&"x".repeat(1 << 20), 200).chars().count(), 200);
+        assert_eq!(printable("abc", 0), "…");
+    }
+}

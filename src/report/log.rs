@@ -1,0 +1,97 @@
+//! The log on stderr.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::Progress;
+use crate::cli::{LogFormat, OutputArgs};
+
+/// Whether the terminal says of itself that it can only add lines.
+pub(super) fn dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Whether colours are wanted where there is a terminal.
+pub(super) fn colours() -> bool {
+    !dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What is logged: of ourselves, what a person should know, and more or less of it as `-v` and `-q`
+/// say; of the crates we use, warnings.
+fn levels(output: &OutputArgs) -> Targets {
+    let (ours, theirs) = match (output.quiet, output.verbose) {
+        (2.., _) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        (1, _) => (LevelFilter::WARN, LevelFilter::WARN),
+        (0, 0) => (LevelFilter::INFO, LevelFilter::WARN),
+        (0, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
+        (0, _) => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    Targets::new().with_default(theirs).with_target("adit", ours)
+}
+
+/// Sets the log up for the whole process. To be called once; a second call changes nothing.
+pub fn init(output: &OutputArgs, progress: &Progress) {
+    let terminal = io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(AroundProgress(progress.clone()))
+        .with_ansi(terminal && colours())
+        .with_target(output.verbose > 0);
+    let registry = tracing_subscriber::registry().with(levels(output));
+    // A person at a terminal knows what time it is; whoever reads a file later does not.
+    let _ = match output.log_format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text if terminal => registry.with(layer.without_time()).try_init(),
+        LogFormat::Text => registry.with(layer).try_init(),
+    };
+}
+
+/// Writes to stderr with the progress line out of the way.
+#[derive(Clone)]
+struct AroundProgress(Progress);
+
+impl<'a> MakeWriter<'a> for AroundProgress {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for AroundProgress {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The subscriber hands over whole lines; nobody is left to tell if stderr is gone.
+        self.0.suspend(|| io::stderr().write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    fn logs(quiet: u8, verbose: u8, target: &str, level: Level) -> bool {
+        let output =
+            OutputArgs { config: None, json: false, quiet, verbose, log_format: LogFormat::Text };
+        levels(&output).would_enable(target, &level)
+    }
+
+    #[test]
+    fn quiet_and_verbose_change_what_is_logged() {
+        assert!(logs(0, 0, "adit::report", Level::INFO));
+        assert!(!logs(0, 0, "adit::report", Level::DEBUG));
+        assert!(!logs(0, 0, "hyper", Level::INFO) && logs(0, 0, "hyper", Level::WARN));
+        assert!(logs(0, 1, "adit", Level::DEBUG) && logs(0, 2, "adit", Level::TRACE));
+        assert!(!logs(1, 0, "adit", Level::INFO) && logs(1, 0, "adit", Level::WARN));
+        assert!(!logs(2, 0, "adit", Level::WARN) && logs(9, 0, "adit", Level::ERROR));
+    }
+}

@@ -1,0 +1,479 @@
+//! Shows what is announced: lines for people or JSON for scripts on stdout, progress and log on
+//! stderr. Nothing waits for it.
+
+mod json;
+mod lines;
+pub mod log;
+mod progress;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use json::Json;
+use lines::Lines;
+use progress::Board;
+pub use progress::Progress;
+
+use crate::chain::params::Params;
+use crate::event::{Announcement, Event, Summary};
+
+/// What stdout carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people.
+    Lines,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why results could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Whoever read stdout has closed it. No failure of ours, and reason enough to stop.
+    #[error("stdout was closed")]
+    Closed,
+    /// Anything else, such as a full disk.
+    #[error("stdout")]
+    Failed(#[source] io::Error),
+}
+
+impl From<io::Error> for OutputError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// What the report came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The run in figures, if it was announced.
+    pub summary: Option<Summary>,
+    /// Whether everything reached stdout.
+    pub output: Result<(), OutputError>,
+}
+
+/// The thread that shows what is announced.
+#[derive(Debug)]
+pub struct Report {
+    thread: JoinHandle<Outcome>,
+}
+
+impl Report {
+    /// Starts showing what comes out of `events` until the summary came or all senders are gone.
+    ///
+    /// When stdout takes no more, `on_output_lost` is called once and it goes on without: so nobody
+    /// who waits for the end of the events waits in vain.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(
+        events: Receiver<Announcement>,
+        format: Format,
+        progress: Progress,
+        on_output_lost: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let out = io::stdout();
+        let terminal = out.is_terminal();
+        let view: Box<dyn View> = match format {
+            Format::Json => Box::new(Json),
+            Format::Lines => Box::new(Lines::new(terminal, terminal && log::colours())),
+        };
+        let show = Show {
+            view,
+            board: Board::new(SystemTime::now()),
+            // Only on a shared terminal do result lines and the progress line meet.
+            line_below: if terminal { progress.clone() } else { Progress::hidden() },
+            progress,
+            plain_status: format == Format::Lines,
+            out,
+            pending: Vec::new(),
+            lost: None,
+            on_output_lost: Some(Box::new(on_output_lost)),
+        };
+        let thread =
+            thread::Builder::new().name("report".into()).spawn(move || show.run(&events))?;
+        Ok(Self { thread })
+    }
+
+    /// Waits for the end and says what it came to.
+    #[must_use]
+    pub fn join(self) -> Outcome {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Turns events into what stdout carries. Writing it is somebody else's business.
+trait View: Send {
+    /// Adds what the event looks like.
+    fn event(&mut self, announcement: &Announcement, out: &mut Vec<u8>);
+
+    /// Adds what was held back and is due. Called now and then, and before the end.
+    fn tick(&mut self, _now: SystemTime, _out: &mut Vec<u8>) {}
+
+    /// Whether there is anything to be due.
+    fn ticks(&self) -> bool {
+        false
+    }
+}
+
+/// How often the progress line is drawn and held-back lines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How many bytes are collected at most before they are written.
+const PENDING_MAX: usize = 64 * 1024;
+
+struct Show<W: Write> {
+    view: Box<dyn View>,
+    board: Board,
+    progress: Progress,
+    line_below: Progress,
+    plain_status: bool,
+    out: W,
+    pending: Vec<u8>,
+    lost: Option<OutputError>,
+    on_output_lost: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl<W: Write> Show<W> {
+    fn run(mut self, events: &Receiver<Announcement>) -> Outcome {
+        let mut summary = None;
+        let mut next_tick = SystemTime::now();
+        while let Some(announcement) = self.next(events, &mut next_tick) {
+            self.take(&announcement);
+            if let Event::Summary(figures) = announcement.event {
+                summary = Some(figures);
+                break;
+            }
+            self.tick(&mut next_tick);
+        }
+        self.view.tick(SystemTime::now() + Duration::from_secs(3_600), &mut self.pending);
+        self.flush();
+        self.progress.finish();
+        if let Some(Summary { events_lost: lost @ 1.., .. }) = summary {
+            tracing::warn!("{lost} events came too fast to be shown; the summary counts them all");
+        }
+        Outcome { summary, output: self.lost.map_or(Ok(()), Err) }
+    }
+
+    /// The next event. What is pending is written before there is anything to wait for.
+    fn next(
+        &mut self,
+        events: &Receiver<Announcement>,
+        next_tick: &mut SystemTime,
+    ) -> Option<Announcement> {
+        loop {
+            match events.try_recv() {
+                Ok(announcement) => return Some(announcement),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.flush(),
+            }
+            if !self.progress.is_shown() && !self.view.ticks() {
+                return events.recv().ok();
+            }
+            match events.recv_timeout(TICK) {
+                Ok(announcement) => return Some(announcement),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.tick(next_tick),
+            }
+        }
+    }
+
+    fn take(&mut self, announcement: &Announcement) {
+        if matches!(announcement.event, Event::Summary(_)) {
+            // What was held back comes before the summary, and no progress after it.
+            self.view.tick(SystemTime::now() + Duration::from_secs(3_600), &mut self.pending);
+            self.progress.finish();
+        }
+        self.view.event(announcement, &mut self.pending);
+        self.board.note(announcement);
+        log_event(&announcement.event);
+        if self.plain_status
+            && !self.progress.is_shown()
+            && let Some(status) = self.board.status_due(announcement)
+        {
+            tracing::info!("{status}");
+        }
+        if self.pending.len() > PENDING_MAX {
+            self.flush();
+        }
+    }
+
+    fn tick(&mut self, next_tick: &mut SystemTime) {
+        let now = SystemTime::now();
+        // A clock that was set back must not stop the ticks.
+        let wait = next_tick.duration_since(now).unwrap_or_default();
+        if wait.is_zero() || wait > TICK {
+            *next_tick = now + TICK;
+            self.view.tick(now, &mut self.pending);
+            // However busy it is: nobody waits for a line longer than this.
+            self.flush();
+            if self.progress.is_shown() {
+                self.progress.show(&self.board.status(now));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pending.is_empty() && self.lost.is_none() {
+            let (out, pending) = (&mut self.out, &self.pending);
+            let written =
+                self.line_below.suspend(|| out.write_all(pending).and_then(|()| out.flush()));
+            if let Err(error) = written {
+                self.lost = Some(error.into());
+                if let Some(call) = self.on_output_lost.take() {
+                    call();
+                }
+            }
+        }
+        self.pending.clear();
+    }
+}
+
+/// What of an event belongs into the log.
+fn log_event(event: &Event) {
+    use crate::event::SourceState;
+    use crate::exit::one_line;
+    match event {
+        Event::Started { source, network, backends } => {
+            let chain = network.map_or("an unknown chain", |chain| Params::of(chain).name);
+            let backends: Vec<_> = backends
+                .iter()
+                .map(|b| {
+                    format!("{} {} on {} ({} threads)", b.backend, b.kernel, b.device, b.threads)
+                })
+                .collect();
+            tracing::info!(
+                "mining on {chain} from {} with {}",
+                one_line(source),
+                one_line(&backends.join(", "))
+            );
+        }
+        Event::Job { height, previous_block_hash, difficulty, clean } => {
+            tracing::debug!(
+                height,
+                %previous_block_hash,
+                difficulty = difficulty.to_f64(),
+                clean,
+                "new job"
+            );
+        }
+        Event::Source { state, source, reason } => {
+            let source = one_line(source);
+            let reason = reason.as_deref().map(one_line).unwrap_or_default();
+            let gap = if reason.is_empty() { "" } else { ": " };
+            match state {
+                SourceState::Connected => tracing::info!("{source}: connected{gap}{reason}"),
+                SourceState::Lost => tracing::warn!("{source}: lost{gap}{reason}"),
+                SourceState::Retrying => tracing::warn!("{source}: retrying{gap}{reason}"),
+            }
+        }
+        Event::HardwareError { backend, detail } => {
+            tracing::error!("hardware error on {}: {}", one_line(backend), one_line(detail));
+        }
+        Event::Notice(text) => tracing::info!("{}", one_line(text)),
+        Event::Share { .. } | Event::Block { .. } | Event::Rate { .. } | Event::Summary(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::{BlockHash, Network};
+
+    use super::*;
+    use crate::chain::target::{HashRate, Target};
+    use crate::event::{Announcer, SourceState, Tally};
+    use crate::job::{Refusal, Verdict};
+    use crate::scan::BackendInfo;
+
+    /// A time with a fraction.
+    pub(super) fn at(milliseconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + milliseconds)
+    }
+
+    pub(super) fn backend() -> BackendInfo {
+        BackendInfo { backend: "cpu", kernel: "sha2".into(), device: "A CPU".into(), threads: 2 }
+    }
+
+    pub(super) fn block(height: Option<u32>, verdict: Verdict) -> Event {
+        let header = bitcoin::constants::genesis_block(Network::Regtest).header;
+        Event::Block { verdict, height, header, hash: header.block_hash() }
+    }
+
+    pub(super) fn rejected() -> Verdict {
+        Verdict::Rejected(Refusal::new("high-hash", "the hash does not meet the target"))
+    }
+
+    pub(super) fn summary(events_lost: u64) -> Event {
+        Event::Summary(Summary {
+            elapsed: Duration::from_millis(12_345),
+            hashes: 1_234_567_890,
+            blocks: Tally { accepted: 1_234, rejected: 1, stale: 2, unknown: 3 },
+            shares: Tally::default(),
+            hardware_errors: 0,
+            events_lost,
+        })
+    }
+
+    pub(super) fn all_events() -> Vec<Event> {
+        let difficulty = Target::DIFFICULTY_1.difficulty();
+        let hash = BlockHash::all_zeros();
+        vec![
+            Event::Started {
+                source: "builtin".into(),
+                network: Some(Network::Regtest),
+                backends: vec![backend()],
+            },
+            Event::Source {
+                state: SourceState::Retrying,
+                source: "http://h:1".into(),
+                reason: Some("it said\u{1b}[31m \"no\"".into()),
+            },
+            Event::Job { height: Some(7), previous_block_hash: hash, difficulty, clean: true },
+            Event::Share {
+                verdict: Verdict::Stale(Refusal::new("", "too late")),
+                difficulty,
+                hash,
+                latency: Duration::from_millis(12),
+            },
+            block(Some(7), Verdict::Accepted),
+            block(None, rejected()),
+            Event::Rate {
+                total: HashRate::of(3_000_000, 2.0),
+                backends: vec![(backend(), HashRate::of(3_000_000, 2.0))],
+            },
+            Event::HardwareError { backend: "cpu sha2".into(), detail: "H7 differs".into() },
+            Event::Notice("for people only".into()),
+            summary(0),
+        ]
+    }
+
+    pub(super) fn rendered(view: &mut dyn View, events: Vec<Event>) -> String {
+        let mut out = Vec::new();
+        for event in events {
+            view.event(&Announcement { time: at(123), event }, &mut out);
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Writes to memory and counts the writes; refuses when told to.
+    #[derive(Clone, Default)]
+    struct Sink {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        writes: Arc<AtomicUsize>,
+        refuses: Option<io::ErrorKind>,
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(kind) = self.refuses {
+                return Err(kind.into());
+            }
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            self.bytes.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn show(sink: &Sink, view: impl View + 'static, lost: &Arc<AtomicUsize>) -> Show<Sink> {
+        let lost = Arc::clone(lost);
+        Show {
+            view: Box::new(view),
+            board: Board::new(at(0)),
+            progress: Progress::hidden(),
+            line_below: Progress::hidden(),
+            plain_status: true,
+            out: sink.clone(),
+            pending: Vec::new(),
+            lost: None,
+            on_output_lost: Some(Box::new(move || {
+                lost.fetch_add(1, Ordering::Relaxed);
+            })),
+        }
+    }
+
+    #[test]
+    fn a_flood_of_blocks_is_shown_in_full_and_in_few_writes() {
+        let (announcer, events) = Announcer::new();
+        for height in 0..50_000 {
+            announcer.announce(block(Some(height), Verdict::Accepted));
+        }
+        announcer.announce(summary(0));
+        let (sink, lost) = (Sink::default(), Arc::default());
+        let start = std::time::Instant::now();
+        let outcome = show(&sink, Lines::new(false, false), &lost).run(&events);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(outcome.output.is_ok() && outcome.summary.is_some());
+        let text = String::from_utf8(sink.bytes.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("block ")).count(), 50_000);
+        assert!(sink.writes.load(Ordering::Relaxed) < 200);
+    }
+
+    #[test]
+    fn a_closed_stdout_is_told_once_and_events_go_on() {
+        for (kind, closed) in
+            [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)]
+        {
+            let (announcer, events) = Announcer::new();
+            let sink = Sink { refuses: Some(kind), ..Sink::default() };
+            let lost = Arc::default();
+            let show = show(&sink, Json, &lost);
+            let thread = thread::spawn(move || show.run(&events));
+            for height in 0..3 {
+                announcer.announce(block(Some(height), Verdict::Accepted));
+                thread::sleep(Duration::from_millis(5));
+            }
+            announcer.announce(summary(0));
+            let outcome = thread.join().unwrap();
+            assert_eq!(lost.load(Ordering::Relaxed), 1);
+            assert_eq!(matches!(outcome.output, Err(OutputError::Closed)), closed);
+            assert!(outcome.summary.is_some() && outcome.output.is_err());
+        }
+    }
+
+    #[test]
+    fn it_ends_with_the_summary_or_with_the_last_sender() {
+        let (announcer, events) = Announcer::new();
+        announcer.announce(summary(0));
+        announcer.announce(block(Some(1), Verdict::Accepted));
+        let sink = Sink::default();
+        assert!(show(&sink, Json, &Arc::default()).run(&events).summary.is_some());
+        let text = String::from_utf8(sink.bytes.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1);
+
+        let (announcer, events) = Announcer::new();
+        announcer.announce(block(Some(1), Verdict::Accepted));
+        drop(announcer);
+        let sink = Sink::default();
+        assert!(show(&sink, Json, &Arc::default()).run(&events).summary.is_none());
+        assert!(!sink.bytes.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_lone_event_is_not_held_back() {
+        let (announcer, events) = Announcer::new();
+        let sink = Sink::default();
+        let show = show(&sink, Json, &Arc::default());
+        let thread = thread::spawn(move || show.run(&events));
+        announcer.announce(block(Some(1), Verdict::Accepted));
+        let start = std::time::Instant::now();
+        while sink.bytes.lock().unwrap().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(announcer);
+        thread.join().unwrap();
+    }
+}

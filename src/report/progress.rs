@@ -1,0 +1,228 @@
+//! The progress line: what it says, and where it is drawn.
+
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, SystemTime};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::chain::target::HashRate;
+use crate::event::{Announcement, Event, SourceState, Summary, Tally};
+use crate::exit::one_line;
+
+/// The line at the bottom of a terminal that says how it goes. Cheap to clone; hidden where there
+/// is no terminal to draw on.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// No line.
+    #[must_use]
+    pub const fn hidden() -> Self {
+        Self { bar: None }
+    }
+
+    /// A line on stderr if that is a terminal that one can draw on.
+    #[must_use]
+    pub fn on_stderr() -> Self {
+        if !io::stderr().is_terminal() || super::log::dumb() {
+            return Self::hidden();
+        }
+        let style = ProgressStyle::with_template("{wide_msg}");
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10))
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self { bar: Some(bar) }
+    }
+
+    /// Whether there is a line.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.bar.as_ref().is_some_and(|bar| !bar.is_finished())
+    }
+
+    /// Draws the line anew.
+    pub fn show(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    /// Takes the line away while `write` writes to the terminal.
+    pub fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes the line away for good.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How often the status is logged where there is no progress line.
+const STATUS_EVERY: Duration = Duration::from_secs(30);
+
+/// What the progress line speaks of.
+pub(super) struct Board {
+    started: SystemTime,
+    rate: Option<HashRate>,
+    blocks: Tally,
+    shares: Tally,
+    height: Option<u32>,
+    source: Option<SourceState>,
+    status_at: SystemTime,
+}
+
+impl Board {
+    pub(super) fn new(now: SystemTime) -> Self {
+        Self {
+            started: now,
+            rate: None,
+            blocks: Tally::default(),
+            shares: Tally::default(),
+            height: None,
+            source: None,
+            status_at: now,
+        }
+    }
+
+    pub(super) fn note(&mut self, announcement: &Announcement) {
+        match &announcement.event {
+            Event::Started { .. } => self.source = Some(SourceState::Connected),
+            Event::Job { height, .. } => self.height = *height,
+            Event::Share { verdict, .. } => self.shares.count(verdict),
+            Event::Block { verdict, .. } => self.blocks.count(verdict),
+            Event::Rate { total, .. } => self.rate = Some(*total),
+            Event::Source { state, .. } => self.source = Some(*state),
+            Event::HardwareError { .. } | Event::Notice(_) | Event::Summary(_) => {}
+        }
+    }
+
+    /// The line: rate, blocks, shares, height, time, and the source where it is not well.
+    pub(super) fn status(&self, now: SystemTime) -> String {
+        let mut parts = Vec::with_capacity(6);
+        parts.push(self.rate.map_or_else(|| "- H/s".to_owned(), |rate| rate.to_string()));
+        parts.push(counted(&self.blocks, "block"));
+        if self.shares != Tally::default() {
+            parts.push(counted(&self.shares, "share"));
+        }
+        if let Some(height) = self.height {
+            parts.push(format!("height {height}"));
+        }
+        let elapsed = now.duration_since(self.started).unwrap_or_default();
+        parts.push(clock(Duration::from_secs(elapsed.as_secs())));
+        match self.source {
+            None => parts.push("connecting".to_owned()),
+            Some(SourceState::Connected) => parts.push("connected".to_owned()),
+            Some(SourceState::Lost) => parts.push("source lost".to_owned()),
+            Some(SourceState::Retrying) => parts.push("source lost, retrying".to_owned()),
+        }
+        one_line(&parts.join(" · "))
+    }
+
+    /// The same now and then, as a line for a log.
+    pub(super) fn status_due(&mut self, announcement: &Announcement) -> Option<String> {
+        let now = announcement.time;
+        let rated = matches!(announcement.event, Event::Rate { .. });
+        let due = now.duration_since(self.status_at).map_or(true, |age| age >= STATUS_EVERY);
+        (rated && due).then(|| {
+            self.status_at = now;
+            self.status(now)
+        })
+    }
+}
+
+/// The mean rate of the whole run.
+pub(super) fn overall(summary: &Summary) -> HashRate {
+    HashRate::of(summary.hashes, summary.elapsed.as_secs_f64())
+}
+
+/// `12 blocks`, `1 block`, `13 blocks (1 not accepted)`.
+fn counted(tally: &Tally, what: &str) -> String {
+    let not_accepted = tally.rejected + tally.stale + tally.unknown;
+    let s = if tally.accepted == 1 { "" } else { "s" };
+    let text = format!("{} {what}{s}", grouped(tally.accepted));
+    match not_accepted {
+        0 => text,
+        n => format!("{text} ({} not accepted)", grouped(n)),
+    }
+}
+
+/// `1 accepted, 0 rejected, 0 stale, 0 unknown`.
+pub(super) fn tally(tally: &Tally) -> String {
+    format!(
+        "{} accepted, {} rejected, {} stale, {} unknown",
+        grouped(tally.accepted),
+        grouped(tally.rejected),
+        grouped(tally.stale),
+        grouped(tally.unknown)
+    )
+}
+
+/// `0:12`, `1:02:03`; milliseconds where there are some.
+pub(super) fn clock(time: Duration) -> String {
+    let (seconds, milliseconds) = (time.as_secs(), time.subsec_millis());
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let text = match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    };
+    if milliseconds == 0 { text } else { format!("{text}.{milliseconds:03}") }
+}
+
+/// A number with a comma every three digits.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{all_events, at};
+    use super::*;
+
+    #[test]
+    fn the_status_says_how_it_goes() {
+        let mut board = Board::new(at(0));
+        assert_eq!(board.status(at(0)), "- H/s · 0 blocks · 0:00 · connecting");
+        for event in all_events() {
+            board.note(&Announcement { time: at(1), event });
+        }
+        assert_eq!(
+            board.status(at(3_725_900)),
+            "1.500 MH/s · 1 block (1 not accepted) · 0 shares (1 not accepted) · height 7 · \
+             1:02:05 · source lost, retrying"
+        );
+    }
+
+    #[test]
+    fn a_log_gets_the_status_now_and_then() {
+        let mut board = Board::new(at(0));
+        let rate = |time| Announcement {
+            time,
+            event: Event::Rate { total: HashRate::of(1, 1.0), backends: vec![] },
+        };
+        let due: Vec<_> = [5, 29, 30, 31, 59, 60]
+            .map(|s| board.status_due(&rate(at(s * 1_000))).is_some())
+            .into();
+        assert_eq!(due, [false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+    }
+}

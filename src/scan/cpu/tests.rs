@@ -1,0 +1,176 @@
+//! Every kernel against plain code, through the comparison that the self-test uses as well.
+
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+
+use super::KernelName;
+use super::self_test::{Sample, known};
+use crate::scan::{HitMask, Kernel, MAX_MIDSTATES, NonceRange};
+
+/// A small generator of repeatable numbers (splitmix64, public domain).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn header(&mut self) -> [u8; 80] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
+/// One scan against plain code: the very hits, each once, and the exact number of hashes.
+fn agrees(kernel: &dyn Kernel, sample: &Sample, first: u32, count: u64, mask: HitMask) {
+    let nonces = NonceRange::new(first, count).unwrap();
+    if let Err(lie) = sample.check(kernel, nonces, mask) {
+        panic!("{}: nonces {nonces:?}, {mask:?}: {lie}", kernel.name());
+    }
+}
+
+fn each_kernel(test: impl Fn(&dyn Kernel)) {
+    for name in KernelName::all() {
+        match name.kernel() {
+            Ok(kernel) => test(&*kernel),
+            // Another machine's business; `adit devices` tells which kernels this one has.
+            Err(missing) => eprintln!("{name} cannot be tested: {missing}"),
+        }
+    }
+}
+
+/// The mask that asks for `zeros` leading zero bits of the hash.
+fn zeros(zeros: u32) -> HitMask {
+    HitMask::for_top_word(u32::MAX.checked_shr(zeros).unwrap_or(0))
+}
+
+#[test]
+fn real_headers_are_found() {
+    each_kernel(|kernel| {
+        for (name, header) in known() {
+            let nonce = u32::from_le_bytes(header[76..].try_into().unwrap());
+            for k in [1, 2, 5] {
+                let sample = Sample::new(name, &header, k);
+                // The nonce in each lane of a vector, and last and first of a range.
+                for before in 0..33 {
+                    agrees(kernel, &sample, nonce - before, 40, zeros(32));
+                    agrees(kernel, &sample, nonce - before, u64::from(before) + 1, zeros(32));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn random_headers() {
+    each_kernel(|kernel| {
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let sample = Sample::new("random", &random.header(), random.below(6) as usize + 1);
+            let count = random.below(200) + 1;
+            let first = random.below((1 << 32) - count) as u32;
+            for mask in [zeros(random.below(12) as u32), zeros(3), zeros(7)] {
+                agrees(kernel, &sample, first, count, mask);
+            }
+        }
+    });
+}
+
+#[test]
+fn every_count_of_midstates() {
+    each_kernel(|kernel| {
+        let base = Random(2).header();
+        for k in 1..=MAX_MIDSTATES {
+            let sample = Sample::new("random", &base, k);
+            agrees(kernel, &sample, 77, 37, zeros(1));
+            agrees(kernel, &sample, 1 << 20, 16, zeros(4));
+        }
+    });
+}
+
+#[test]
+fn every_short_count_at_odd_places() {
+    each_kernel(|kernel| {
+        let mut random = Random(3);
+        for k in [1, 3, 4] {
+            let sample = Sample::new("random", &random.header(), k);
+            for count in 1..=40 {
+                for first in [0, 1, 15, 16, 0x7fff_fff3, 0xffff_0001] {
+                    agrees(kernel, &sample, first, count, zeros(1));
+                }
+                // Up to the last nonce there is.
+                let last = ((1_u64 << 32) - count) as u32;
+                agrees(kernel, &sample, last, count, zeros(0));
+                agrees(kernel, &sample, last, count, zeros(1));
+            }
+        }
+    });
+}
+
+#[test]
+fn every_lane_may_hit() {
+    each_kernel(|kernel| {
+        for k in [1, 2, 16, 33] {
+            let sample = Sample::new("random", &Random(4).header(), k);
+            for bits in 0..10 {
+                agrees(kernel, &sample, 9999, 65, zeros(bits));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_break_ends_the_scan() {
+    each_kernel(|kernel| {
+        for k in [1, 2, 7, 64] {
+            let sample = Sample::new("random", &Random(5).header(), k);
+            for (bits, stop_at) in [(0, 1), (0, 20), (1, 1), (1, 5), (1, 17)] {
+                let nonces = NonceRange::new(123, 1 << 30).unwrap();
+                let mut hits = Vec::new();
+                let hashes = kernel.scan(&sample.scan(nonces, zeros(bits)), &mut |hit| {
+                    hits.push(hit);
+                    if hits.len() == stop_at {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                });
+                assert_eq!(hits.len(), stop_at, "{}", kernel.name());
+                assert!(hashes >= stop_at as u64, "{}", kernel.name());
+                // Nothing but the vectors at hand is done after it.
+                assert!(hashes <= 64 * k as u64 + 64, "{}: {hashes}", kernel.name());
+                assert!(hits.into_iter().all(|hit| zeros(bits).admits(sample.h7(hit))));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_range_never_wraps() {
+    assert_eq!(NonceRange::new(0, 0), None);
+    assert_eq!(NonceRange::new(1, 1 << 32), None);
+    assert_eq!(NonceRange::new(u32::MAX, 2), None);
+    assert_eq!(NonceRange::new(0, 1 << 32), Some(NonceRange::full()));
+}
+
+#[test]
+fn a_scan_takes_neither_no_midstates_nor_too_many() {
+    each_kernel(|kernel| {
+        for k in [0, MAX_MIDSTATES + 1] {
+            let sample = Sample::new("random", &Random(6).header(), k);
+            let nonces = NonceRange::new(0, 1).unwrap();
+            let scan = sample.scan(nonces, zeros(0));
+            let scanned = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                kernel.scan(&scan, &mut |_| ControlFlow::Continue(()))
+            }));
+            assert!(scanned.is_err(), "{}: {k}", kernel.name());
+        }
+    });
+}

@@ -1,0 +1,1136 @@
+//! A regtest chain in this process: real rules, no node, no money.
+//!
+//! It checks of a block what a node checks and refuses it in a node's words. It has no mempool and
+//! keeps no coins, so the one thing a node would take and it does not is a block with transactions
+//! beside the coinbase: nothing is there to be spent.
+//!
+//! Of each block it keeps what is needed to judge the next one (height and the last 11 times, about
+//! a hundred bytes) and that of the last [`KEPT`] blocks only: memory stays the same however long
+//! it runs.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::hashes::Hash as _;
+use bitcoin::script::Builder;
+use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Transaction, Weight};
+
+use crate::chain::coinbase::{CoinbaseTemplate, ScriptSigData};
+use crate::chain::commitment::WitnessCommitment;
+use crate::chain::merkle::{self, Hash256};
+use crate::chain::payout::PayoutScript;
+use crate::chain::target::Target;
+use crate::job::{BlockBody, Job, JobKey, MerkleRoot, TimeRange, Verdict, VersionMask};
+use crate::source::refusals::verdict_for;
+
+/// Of how many blocks (the last ones to arrive) the chain remembers what builds on them.
+pub const KEPT: usize = 288;
+
+/// Regtest's nBits, at every height: it never retargets.
+const NBITS: u32 = 0x207f_ffff;
+/// BIP 9's version with no bit set.
+const VERSION: u32 = 0x2000_0000;
+/// Regtest halves its subsidy this often, in blocks.
+const HALVING_INTERVAL: u32 = 150;
+/// Seconds that nTime may be ahead of the clock (Bitcoin Core's `MAX_FUTURE_BLOCK_TIME`).
+const MAX_AHEAD: u64 = 2 * 60 * 60;
+/// The most signature operations of a block, counted the old way (`MAX_BLOCK_SIGOPS_COST` / 4).
+const MAX_SIGOPS: usize = 20_000;
+/// Lock times below this are heights, others are times (`LOCKTIME_THRESHOLD`).
+const LOCK_TIME_THRESHOLD: u32 = 500_000_000;
+
+/// Why a block was not taken. It reads as the words a node would answer `submitblock` with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reject {
+    /// It could not be read.
+    #[error("Block decode failed")]
+    Undecodable,
+    /// The hash does not meet nBits, or nBits holds no target that regtest allows.
+    #[error("high-hash")]
+    HighHash,
+    /// The merkle root is not that of the transactions.
+    #[error("bad-txnmrklroot")]
+    MerkleRoot,
+    /// The merkle tree repeats itself (CVE-2012-2459).
+    #[error("bad-txns-duplicate")]
+    DuplicateTransactions,
+    /// No transactions, or more than a block can have.
+    #[error("bad-blk-length")]
+    Length,
+    /// The first transaction is not a coinbase.
+    #[error("bad-cb-missing")]
+    CoinbaseMissing,
+    /// Another transaction is one.
+    #[error("bad-cb-multiple")]
+    CoinbaseMultiple,
+    /// The coinbase's scriptSig is not 2 to 100 bytes long.
+    #[error("bad-cb-length")]
+    CoinbaseLength,
+    /// A transaction is wrong in itself.
+    #[error("bad-txns-{0}")]
+    Transaction(&'static str),
+    /// Too many signature operations.
+    #[error("bad-blk-sigops")]
+    SigOps,
+    /// It is known, and valid.
+    #[error("duplicate")]
+    Duplicate,
+    /// It is known, and was refused.
+    #[error("duplicate-invalid")]
+    DuplicateInvalid,
+    /// It builds on nothing known; on nothing *any more* known, if it comes [`KEPT`] blocks late.
+    #[error("prev-blk-not-found")]
+    PreviousNotFound,
+    /// It builds on a block that was refused.
+    #[error("bad-prevblk")]
+    PreviousInvalid,
+    /// nBits is not regtest's.
+    #[error("bad-diffbits")]
+    DifficultyBits,
+    /// nTime is not later than the median time past.
+    #[error("time-too-old")]
+    TimeTooOld,
+    /// nTime is more than two hours ahead of the clock.
+    #[error("time-too-new")]
+    TimeTooNew,
+    /// The version is below 4 (BIPs 34, 66 and 65, in force from regtest's first block on).
+    #[error("bad-version(0x{0:08x})")]
+    Version(i32),
+    /// The coinbase does not begin with the height (BIP 34).
+    #[error("bad-cb-height")]
+    CoinbaseHeight,
+    /// The coinbase commits to witnesses and its own is not one item of 32 bytes (BIP 141).
+    #[error("bad-witness-nonce-size")]
+    WitnessNonceSize,
+    /// The witness commitment is wrong (BIP 141).
+    #[error("bad-witness-merkle-match")]
+    WitnessMerkleMatch,
+    /// There are witnesses and no commitment (BIP 141).
+    #[error("unexpected-witness")]
+    UnexpectedWitness,
+    /// Over 4,000,000 weight units.
+    #[error("bad-blk-weight")]
+    Weight,
+    /// The coinbase pays more than the subsidy.
+    #[error("bad-cb-amount")]
+    CoinbaseAmount,
+    /// It is valid and taken, and another block stays the tip.
+    #[error("inconclusive")]
+    Inconclusive,
+}
+
+impl From<Reject> for Verdict {
+    fn from(reject: Reject) -> Self {
+        verdict_for(&reject.to_string())
+    }
+}
+
+/// What the next block is to be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The tip.
+    pub previous_block_hash: BlockHash,
+    /// One more than the tip's.
+    pub height: u32,
+    /// The header's version.
+    pub version: u32,
+    /// The header's nBits.
+    pub nbits: CompactTarget,
+    /// The lowest nTime allowed, in seconds since 1970: one more than the median of the last 11.
+    pub min_time: u32,
+    /// The nTime that a node would propose: the clock's, or `min_time` if the chain is ahead of it.
+    pub current_time: u32,
+    /// The subsidy; there are no fees.
+    pub value: Amount,
+}
+
+impl Template {
+    /// A job of this template. The reward goes to `payout`, and `data` into the coinbase.
+    ///
+    /// It starts at `min_time`, not at the clock's: a chain can have no more than about six blocks
+    /// a second of its own time, so that one which follows the clock and then grows by thousands a
+    /// second comes to stand at two hours ahead after some 43,000 blocks. Beginning in 2011, when
+    /// regtest's genesis block was made, leaves room for some 3,000 million blocks.
+    #[must_use]
+    pub fn job(&self, key: JobKey, payout: &PayoutScript, data: &ScriptSigData) -> Job {
+        let coinbase = CoinbaseTemplate {
+            height: self.height,
+            data: data.clone(),
+            value: self.value,
+            payout: payout.clone(),
+            witness_commitment: Some(WitnessCommitment::of(&[]).script()),
+        };
+        Job {
+            key,
+            version: self.version,
+            version_mask: VersionMask::BIP320,
+            previous_block_hash: self.previous_block_hash,
+            height: Some(self.height),
+            nbits: self.nbits,
+            ntime: TimeRange::fixed(self.min_time),
+            merkle_root: MerkleRoot::Rolled(coinbase.build(Vec::new())),
+            share_target: target(),
+            network_target: target(),
+            clean: true,
+            ends_when_solved: true,
+            body: Some(Arc::new(BlockBody {
+                segwit: true,
+                transaction_count: 0,
+                transactions_hex: String::new(),
+            })),
+            received: Instant::now(),
+        }
+    }
+}
+
+/// Regtest's target, `7fffff00…`: every other hash meets it.
+fn target() -> Target {
+    let mut bytes = [0; 32];
+    bytes[..3].copy_from_slice(&[0x7f, 0xff, 0xff]);
+    Target::from_be_bytes(bytes)
+}
+
+/// The times of a block and the (up to ten) blocks before it, in seconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct RecentTimes {
+    /// The newest first; `len` of them count.
+    times: [u32; Self::SPAN],
+    len: usize,
+}
+
+impl RecentTimes {
+    /// Bitcoin Core's `nMedianTimeSpan`.
+    const SPAN: usize = 11;
+
+    /// Those of the genesis block.
+    fn of_first(time: u32) -> Self {
+        let mut times = [0; Self::SPAN];
+        times[0] = time;
+        Self { times, len: 1 }
+    }
+
+    /// Those of the next block.
+    fn followed_by(&self, time: u32) -> Self {
+        let mut times = [0; Self::SPAN];
+        times[0] = time;
+        times[1..].copy_from_slice(&self.times[..Self::SPAN - 1]);
+        Self { times, len: (self.len + 1).min(Self::SPAN) }
+    }
+
+    /// The median time past (BIP 113): the upper one of the two middle ones of an even number.
+    fn median(&self) -> u32 {
+        let mut times = self.times;
+        let times = &mut times[..self.len];
+        times.sort_unstable();
+        times[self.len / 2]
+    }
+}
+
+/// What is kept of a block.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    height: u32,
+    times: RecentTimes,
+    /// Whether it was taken.
+    valid: bool,
+}
+
+/// The chain.
+#[derive(Debug)]
+pub struct RegtestChain {
+    tip: BlockHash,
+    /// What is kept of the tip.
+    tip_known: Known,
+    /// What is kept of the last blocks to arrive.
+    known: HashMap<BlockHash, Known>,
+    /// Their hashes, the oldest first.
+    arrivals: VecDeque<BlockHash>,
+}
+
+impl Default for RegtestChain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RegtestChain {
+    /// A chain of regtest's genesis block alone.
+    #[must_use]
+    pub fn new() -> Self {
+        let genesis = bitcoin::constants::genesis_block(Network::Regtest).header;
+        let tip = genesis.block_hash();
+        let tip_known =
+            Known { height: 0, times: RecentTimes::of_first(genesis.time), valid: true };
+        let mut chain = Self { tip, tip_known, known: HashMap::new(), arrivals: VecDeque::new() };
+        chain.keep(tip, tip_known);
+        chain
+    }
+
+    /// The last block's hash.
+    #[must_use]
+    pub fn tip(&self) -> BlockHash {
+        self.tip
+    }
+
+    /// The last block's height; the genesis block's is 0.
+    #[must_use]
+    pub fn height(&self) -> u32 {
+        self.tip_known.height
+    }
+
+    /// What the next block is to be made of. `now`: seconds since 1970.
+    #[must_use]
+    pub fn template(&self, now: u64) -> Template {
+        let height = self.height().saturating_add(1);
+        let min_time = self.tip_known.times.median().saturating_add(1);
+        Template {
+            previous_block_hash: self.tip,
+            height,
+            version: VERSION,
+            nbits: CompactTarget::from_consensus(NBITS),
+            min_time,
+            current_time: u32::try_from(now).unwrap_or(u32::MAX).max(min_time),
+            value: subsidy(height),
+        }
+    }
+
+    /// Takes a block as `submitblock` does, from hex. `now`: seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], or that it could not be read.
+    pub fn submit_hex(&mut self, block: &str, now: u64) -> Result<(), Reject> {
+        let block: Block = deserialize_hex(block).map_err(|_| Reject::Undecodable)?;
+        self.submit(&block, now)
+    }
+
+    /// Checks a block and takes it; it becomes the tip if it is the highest. `now`: seconds since
+    /// 1970.
+    ///
+    /// The checks are a node's, in a node's order (Bitcoin Core's `ProcessNewBlock`), so that a
+    /// block wrong in two ways is refused in the same words. Two things are stricter: a block on a
+    /// side chain is checked whole at once and not just before it would become the tip, and a
+    /// coinbase that lacks its witness doesn't get one (`submitblock` puts it in, the peer-to-peer
+    /// network doesn't).
+    ///
+    /// # Errors
+    /// Why it was refused; or [`Reject::Inconclusive`] if it was taken beside the tip.
+    pub fn submit(&mut self, block: &Block, now: u64) -> Result<(), Reject> {
+        let hash = block.block_hash();
+        check_alone(block, hash)?;
+        match self.find(hash) {
+            Some(Known { valid: true, .. }) => return Err(Reject::Duplicate),
+            Some(Known { valid: false, .. }) => return Err(Reject::DuplicateInvalid),
+            None => {}
+        }
+        let parent = self.find(block.header.prev_blockhash).ok_or(Reject::PreviousNotFound)?;
+        if !parent.valid {
+            return Err(Reject::PreviousInvalid);
+        }
+        check_header(block, &parent.times, now)?;
+        let known = Known {
+            height: parent.height.saturating_add(1),
+            times: parent.times.followed_by(block.header.time),
+            valid: true,
+        };
+        if let Err(reject) = check_in_place(block, known.height, parent.times.median()) {
+            // A wrong witness is not in the block's hash: the right one may still come.
+            let of_this_hash = !matches!(
+                reject,
+                Reject::WitnessNonceSize | Reject::WitnessMerkleMatch | Reject::UnexpectedWitness
+            );
+            if of_this_hash {
+                self.keep(hash, Known { valid: false, ..known });
+            }
+            return Err(reject);
+        }
+        self.keep(hash, known);
+        // All blocks have the same work, so the most work is the greatest height, and of two the
+        // first to come.
+        if known.height <= self.height() {
+            return Err(Reject::Inconclusive);
+        }
+        (self.tip, self.tip_known) = (hash, known);
+        Ok(())
+    }
+
+    /// What is kept of a block, if anything is.
+    fn find(&self, hash: BlockHash) -> Option<Known> {
+        if hash == self.tip { Some(self.tip_known) } else { self.known.get(&hash).copied() }
+    }
+
+    /// Keeps what is known of a new block, and forgets that of the oldest.
+    fn keep(&mut self, hash: BlockHash, known: Known) {
+        if self.arrivals.len() == KEPT
+            && let Some(oldest) = self.arrivals.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.arrivals.push_back(hash);
+        self.known.insert(hash, known);
+    }
+}
+
+/// The reward for the block at `height`, without fees.
+fn subsidy(height: u32) -> Amount {
+    let first = 50 * Amount::ONE_BTC.to_sat();
+    Amount::from_sat(first.checked_shr(height / HALVING_INTERVAL).unwrap_or(0))
+}
+
+/// What can be checked of a block without knowing its place (Bitcoin Core's `CheckBlock`).
+fn check_alone(block: &Block, hash: BlockHash) -> Result<(), Reject> {
+    // Regtest's limit is 7fff…ff: half of all hashes, and a little more than nBits can say.
+    let claimed = Target::from_nbits(block.header.bits).map_err(|_| Reject::HighHash)?;
+    if claimed.to_be_bytes()[0] > 0x7f || !claimed.is_met_by(&hash) {
+        return Err(Reject::HighHash);
+    }
+
+    let txids = block.txdata.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
+    let (root, repeats) = merkle_root(txids);
+    if root != block.header.merkle_root.to_byte_array() {
+        return Err(Reject::MerkleRoot);
+    }
+    if repeats {
+        return Err(Reject::DuplicateTransactions);
+    }
+
+    let max = Weight::MAX_BLOCK.to_wu();
+    let count = block.txdata.len() as u64;
+    // Weight is three times the stripped size and once the total size.
+    let total = block.total_size() as u64;
+    let stripped = (block.weight().to_wu() - total) / 3;
+    if count == 0 || count * 4 > max || stripped * 4 > max {
+        return Err(Reject::Length);
+    }
+
+    let mut transactions = block.txdata.iter();
+    if !transactions.next().is_some_and(Transaction::is_coinbase) {
+        return Err(Reject::CoinbaseMissing);
+    }
+    if transactions.any(Transaction::is_coinbase) {
+        return Err(Reject::CoinbaseMultiple);
+    }
+    block.txdata.iter().try_for_each(check_transaction)?;
+
+    let scripts = block.txdata.iter().flat_map(|tx| {
+        let inputs = tx.input.iter().map(|input| &input.script_sig);
+        inputs.chain(tx.output.iter().map(|output| &output.script_pubkey))
+    });
+    if scripts.map(|script| script.count_sigops_legacy()).sum::<usize>() > MAX_SIGOPS {
+        return Err(Reject::SigOps);
+    }
+    Ok(())
+}
+
+/// What can be checked of a transaction without its inputs (Bitcoin Core's `CheckTransaction`; that
+/// it is not larger than a block was checked with the block).
+fn check_transaction(tx: &Transaction) -> Result<(), Reject> {
+    if tx.input.is_empty() {
+        return Err(Reject::Transaction("vin-empty"));
+    }
+    if tx.output.is_empty() {
+        return Err(Reject::Transaction("vout-empty"));
+    }
+    let mut total = 0;
+    for output in &tx.output {
+        // A node reads it as a signed number.
+        let value = output.value.to_sat();
+        if value > i64::MAX as u64 {
+            return Err(Reject::Transaction("vout-negative"));
+        }
+        if value > Amount::MAX_MONEY.to_sat() {
+            return Err(Reject::Transaction("vout-toolarge"));
+        }
+        total += value;
+        if total > Amount::MAX_MONEY.to_sat() {
+            return Err(Reject::Transaction("txouttotal-toolarge"));
+        }
+    }
+    let mut spent: Vec<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
+    spent.sort_unstable();
+    if spent.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Reject::Transaction("inputs-duplicate"));
+    }
+    if tx.is_coinbase() {
+        if !(2..=100).contains(&tx.input[0].script_sig.len()) {
+            return Err(Reject::CoinbaseLength);
+        }
+    } else if spent.iter().any(OutPoint::is_null) {
+        return Err(Reject::Transaction("prevout-null"));
+    }
+    Ok(())
+}
+
+/// What is checked of a header in its place (Bitcoin Core's `ContextualCheckBlockHeader`). `past`:
+/// the times of the blocks before it.
+fn check_header(block: &Block, past: &RecentTimes, now: u64) -> Result<(), Reject> {
+    let header = &block.header;
+    if header.bits.to_consensus() != NBITS {
+        return Err(Reject::DifficultyBits);
+    }
+    if header.time <= past.median() {
+        return Err(Reject::TimeTooOld);
+    }
+    if u64::from(header.time) > now.saturating_add(MAX_AHEAD) {
+        return Err(Reject::TimeTooNew);
+    }
+    if header.version.to_consensus() < 4 {
+        return Err(Reject::Version(header.version.to_consensus()));
+    }
+    Ok(())
+}
+
+/// What is checked of a block in its place (Bitcoin Core's `ContextualCheckBlock` and
+/// `ConnectBlock`). `past`: the median time of the blocks before it.
+///
+/// BIP 30 is not looked at: since no chain has two coinbases of one height, no chain has two of one
+/// txid.
+fn check_in_place(block: &Block, height: u32, past: u32) -> Result<(), Reject> {
+    if !block.txdata.iter().all(|tx| is_final(tx, height, past)) {
+        return Err(Reject::Transaction("nonfinal"));
+    }
+    let coinbase = &block.txdata[0];
+    let pushed = Builder::new().push_int(i64::from(height)).into_bytes();
+    if !coinbase.input[0].script_sig.as_bytes().starts_with(&pushed) {
+        return Err(Reject::CoinbaseHeight);
+    }
+    check_witnesses(block)?;
+    if block.weight() > Weight::MAX_BLOCK {
+        return Err(Reject::Weight);
+    }
+    if block.txdata.len() > 1 {
+        return Err(Reject::Transaction("inputs-missingorspent"));
+    }
+    let paid: u64 = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
+    if paid > subsidy(height).to_sat() {
+        return Err(Reject::CoinbaseAmount);
+    }
+    Ok(())
+}
+
+/// Whether a transaction's lock time is over (`IsFinalTx`, with BIP 113's clock).
+fn is_final(tx: &Transaction, height: u32, past: u32) -> bool {
+    let lock = tx.lock_time.to_consensus_u32();
+    let reached = if lock < LOCK_TIME_THRESHOLD { height } else { past };
+    lock == 0 || lock < reached || tx.input.iter().all(|input| input.sequence.is_final())
+}
+
+/// The rules of BIP 141 on commitment and witnesses (Bitcoin Core's `CheckWitnessMalleation`).
+fn check_witnesses(block: &Block) -> Result<(), Reject> {
+    let coinbase = &block.txdata[0];
+    // The last one counts.
+    let commitment = coinbase
+        .output
+        .iter()
+        .rev()
+        .find_map(|output| WitnessCommitment::in_script(&output.script_pubkey));
+    let Some(commitment) = commitment else {
+        let bare = |tx: &Transaction| tx.input.iter().all(|input| input.witness.is_empty());
+        return if block.txdata.iter().all(bare) { Ok(()) } else { Err(Reject::UnexpectedWitness) };
+    };
+    let witness = &coinbase.input[0].witness;
+    let reserved_value = match witness.nth(0).map(<&[u8; 32]>::try_from) {
+        Some(Ok(value)) if witness.len() == 1 => value,
+        _ => return Err(Reject::WitnessNonceSize),
+    };
+    let wtxids: Vec<Hash256> =
+        block.txdata[1..].iter().map(|tx| tx.compute_wtxid().to_byte_array()).collect();
+    if WitnessCommitment::with_reserved_value(&wtxids, reserved_value) != commitment {
+        return Err(Reject::WitnessMerkleMatch);
+    }
+    Ok(())
+}
+
+/// The merkle root, zero of no leaves, and whether two nodes beside each other are equal somewhere:
+/// then another list of leaves has the same root (CVE-2012-2459).
+fn merkle_root(mut level: Vec<Hash256>) -> (Hash256, bool) {
+    let mut repeats = false;
+    while level.len() > 1 {
+        repeats |= level.chunks_exact(2).any(|pair| pair[0] == pair[1]);
+        level = level
+            .chunks(2)
+            .map(|pair| merkle::sha256d([pair[0], pair[pair.len() - 1]].as_flattened()))
+            .collect();
+    }
+    (level.first().copied().unwrap_or_default(), repeats)
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::absolute::LockTime;
+    use bitcoin::block::Version;
+    use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+    use bitcoin::{ScriptBuf, Sequence, TxIn, TxMerkleNode, TxOut, Txid, Witness, transaction};
+
+    use super::*;
+    use crate::chain::block;
+    use crate::chain::coinbase::CoinbaseText;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key() -> JobKey {
+        JobKey { connection: 0, number: 0 }
+    }
+
+    /// Finds a nonce for the block, whatever its nBits say.
+    fn mine(block: &mut Block) {
+        let target = Target::from_nbits(block.header.bits).unwrap_or_else(|_| Target::max());
+        while !target.is_met_by(&block.block_hash()) {
+            block.header.nonce = block.header.nonce.wrapping_add(1);
+        }
+    }
+
+    /// Makes the commitment (if there is one), the merkle root and the proof of work right again.
+    fn seal(block: &mut Block) {
+        let wtxids: Vec<Hash256> =
+            block.txdata.iter().skip(1).map(|tx| tx.compute_wtxid().to_byte_array()).collect();
+        if let Some(output) = block.txdata.first_mut().and_then(|coinbase| {
+            coinbase
+                .output
+                .iter_mut()
+                .rev()
+                .find(|output| WitnessCommitment::in_script(&output.script_pubkey).is_some())
+        }) {
+            output.script_pubkey = WitnessCommitment::of(&wtxids).script();
+        }
+        reroot(block);
+    }
+
+    /// Makes the merkle root and the proof of work right again.
+    fn reroot(block: &mut Block) {
+        let root = block.compute_merkle_root();
+        block.header.merkle_root = root.unwrap_or_else(|| TxMerkleNode::from_byte_array([0; 32]));
+        mine(block);
+    }
+
+    /// The block that the whole path makes of a template: job, header, assembled hex.
+    fn block_of(template: &Template, extranonce: u64) -> Block {
+        let text = CoinbaseText::new("built in").unwrap();
+        let job =
+            template.job(key(), &PayoutScript::anyone_can_spend(), &ScriptSigData::from(&text));
+        let MerkleRoot::Rolled(coinbase) = &job.merkle_root else { panic!("a fixed root") };
+        let root = coinbase.merkle_root(extranonce);
+        let header = (0..=u32::MAX)
+            .map(|nonce| job.header(job.version, root, job.ntime.first, nonce))
+            .find(|header| job.network_target.is_met_by(&header.block_hash()))
+            .unwrap();
+        let body = job.body.as_ref().unwrap();
+        deserialize_hex(&block::assemble_hex(&header, coinbase, extranonce, body)).unwrap()
+    }
+
+    fn next(chain: &RegtestChain) -> Block {
+        block_of(&chain.template(NOW), 0)
+    }
+
+    fn grown(blocks: u32) -> RegtestChain {
+        let mut chain = RegtestChain::new();
+        for _ in 0..blocks {
+            chain.submit(&next(&chain), NOW).unwrap();
+        }
+        chain
+    }
+
+    /// Something that is no coinbase.
+    fn spend(number: u8) -> Transaction {
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: OutPoint::new(Txid::from_byte_array([number; 32]), 0),
+                ..TxIn::default()
+            }],
+            output: vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() }],
+        }
+    }
+
+    fn set_script_sig(block: &mut Block, bytes: &[u8]) {
+        block.txdata[0].input[0].script_sig = ScriptBuf::from_bytes(bytes.to_vec());
+    }
+
+    fn set_witness(block: &mut Block, items: &[&[u8]]) {
+        block.txdata[0].input[0].witness = Witness::from_slice(items);
+    }
+
+    /// A block made wrong, and the words it is refused with.
+    type Refused = (&'static str, fn(&mut Block));
+
+    /// Every refusal that one block is enough for. `next` comes right from a template at a height
+    /// above 16.
+    const REFUSED: &[Refused] = &[
+        ("high-hash", |b| {
+            while target().is_met_by(&b.block_hash()) {
+                b.header.nonce += 1;
+            }
+        }),
+        ("high-hash", |b| {
+            b.header.bits = CompactTarget::from_consensus(0);
+            mine(b);
+        }),
+        ("high-hash", |b| {
+            b.header.bits = CompactTarget::from_consensus(0x2080_ffff);
+            mine(b);
+        }),
+        ("high-hash", |b| {
+            b.header.bits = CompactTarget::from_consensus(0x2100_8000);
+            mine(b);
+        }),
+        ("bad-txnmrklroot", |b| {
+            b.header.merkle_root = TxMerkleNode::from_byte_array([1; 32]);
+            mine(b);
+        }),
+        ("bad-txnmrklroot", |b| {
+            b.txdata[0].output[0].value = Amount::ZERO;
+            mine(b);
+        }),
+        ("bad-txns-duplicate", |b| {
+            b.txdata.extend([spend(1), spend(2)]);
+            seal(b);
+            b.txdata.push(spend(2));
+        }),
+        ("bad-txns-duplicate", |b| {
+            // One level up: two pairs repeated.
+            b.txdata.extend((1..=5).map(spend));
+            seal(b);
+            b.txdata.extend([spend(4), spend(5)]);
+        }),
+        ("bad-blk-length", |b| {
+            b.txdata.clear();
+            seal(b);
+        }),
+        ("bad-blk-length", |b| {
+            b.txdata[0].output[0].script_pubkey = ScriptBuf::from_bytes(vec![0; 1_000_000]);
+            seal(b);
+        }),
+        ("bad-cb-missing", |b| {
+            b.txdata.insert(0, spend(1));
+            seal(b);
+        }),
+        ("bad-cb-multiple", |b| {
+            let mut another = b.txdata[0].clone();
+            another.output[0].value = Amount::ZERO;
+            b.txdata.push(another);
+            seal(b);
+        }),
+        ("bad-cb-length", |b| {
+            set_script_sig(b, &[0x51]);
+            seal(b);
+        }),
+        ("bad-cb-length", |b| {
+            set_script_sig(b, &[0x51; 101]);
+            seal(b);
+        }),
+        ("bad-txns-vout-empty", |b| {
+            b.txdata[0].output.clear();
+            seal(b);
+        }),
+        ("bad-txns-vout-negative", |b| {
+            b.txdata[0].output[0].value = Amount::from_sat(u64::MAX);
+            seal(b);
+        }),
+        ("bad-txns-vout-toolarge", |b| {
+            b.txdata[0].output[0].value = Amount::MAX_MONEY + Amount::from_sat(1);
+            seal(b);
+        }),
+        ("bad-txns-txouttotal-toolarge", |b| {
+            b.txdata[0].output[0].value = Amount::MAX_MONEY;
+            b.txdata[0].output[1].value = Amount::from_sat(1);
+            seal(b);
+        }),
+        ("bad-txns-inputs-duplicate", |b| {
+            let mut twice = spend(1);
+            twice.input.push(twice.input[0].clone());
+            b.txdata.push(twice);
+            seal(b);
+        }),
+        ("bad-txns-prevout-null", |b| {
+            let mut null = spend(1);
+            null.input.push(TxIn::default());
+            b.txdata.push(null);
+            seal(b);
+        }),
+        ("bad-blk-sigops", |b| {
+            b.txdata[0].output[0].script_pubkey = ScriptBuf::from_bytes(vec![0xac; 20_001]);
+            seal(b);
+        }),
+        ("prev-blk-not-found", |b| {
+            b.header.prev_blockhash = BlockHash::from_byte_array([7; 32]);
+            mine(b);
+        }),
+        ("bad-diffbits", |b| {
+            b.header.bits = CompactTarget::from_consensus(0x207f_fffe);
+            mine(b);
+        }),
+        ("time-too-old", |b| {
+            // A template's time is the first one that is allowed.
+            b.header.time -= 1;
+            mine(b);
+        }),
+        ("bad-version(0x00000003)", |b| {
+            b.header.version = Version::from_consensus(3);
+            mine(b);
+        }),
+        ("bad-version(0x00000000)", |b| {
+            b.header.version = Version::from_consensus(0);
+            mine(b);
+        }),
+        ("bad-txns-nonfinal", |b| {
+            let height = b.txdata[0].lock_time.to_consensus_u32() + 1;
+            b.txdata[0].lock_time = LockTime::from_consensus(height);
+            seal(b);
+        }),
+        ("bad-txns-nonfinal", |b| {
+            // The median of the times before, which is just not over.
+            b.txdata[0].lock_time = LockTime::from_consensus(b.header.time - 1);
+            seal(b);
+        }),
+        ("bad-cb-height", |b| {
+            let height = i64::from(b.txdata[0].lock_time.to_consensus_u32()) + 2;
+            set_script_sig(b, Builder::new().push_int(height).push_int(0).as_bytes());
+            seal(b);
+        }),
+        ("bad-cb-height", |b| {
+            // The right height, but not pushed the shortest way.
+            let height = b.txdata[0].lock_time.to_consensus_u32() + 1;
+            set_script_sig(b, &[2, u8::try_from(height).unwrap(), 0]);
+            seal(b);
+        }),
+        ("bad-witness-nonce-size", |b| set_witness(b, &[&[0; 31]])),
+        ("bad-witness-nonce-size", |b| set_witness(b, &[&[0; 32], &[0; 32]])),
+        ("bad-witness-merkle-match", |b| {
+            let wrong = WitnessCommitment::of(&[[9; 32]]).script();
+            b.txdata[0].output[1].script_pubkey = wrong;
+            reroot(b);
+        }),
+        ("bad-witness-merkle-match", |b| set_witness(b, &[&[1; 32]])),
+        ("unexpected-witness", |b| {
+            b.txdata[0].output.truncate(1);
+            reroot(b);
+        }),
+        ("bad-blk-weight", |b| {
+            let mut heavy = spend(1);
+            heavy.input[0].witness = Witness::from_slice(&[vec![0; 4_000_000 - 1_000]]);
+            b.txdata.push(heavy);
+            seal(b);
+        }),
+        ("bad-txns-inputs-missingorspent", |b| {
+            b.txdata.push(spend(1));
+            seal(b);
+        }),
+        ("bad-cb-amount", |b| {
+            b.txdata[0].output[0].value += Amount::from_sat(1);
+            seal(b);
+        }),
+        ("bad-cb-amount", |b| {
+            b.txdata[0].output[1].value += Amount::from_sat(1);
+            seal(b);
+        }),
+    ];
+
+    /// Blocks that are unusual and right.
+    const TAKEN: &[fn(&mut Block)] = &[
+        |_| {},
+        |b| {
+            // Nothing committed to, and nothing to commit to.
+            b.txdata[0].output.truncate(1);
+            set_witness(b, &[]);
+            seal(b);
+        },
+        |b| {
+            // Another reserved value.
+            set_witness(b, &[&[5; 32]]);
+            b.txdata[0].output[1].script_pubkey =
+                WitnessCommitment::with_reserved_value(&[], &[5; 32]).script();
+            reroot(b);
+        },
+        |b| {
+            // Of two commitments the last one counts.
+            let wrong = WitnessCommitment::of(&[[9; 32]]).script();
+            b.txdata[0].output.insert(1, TxOut { value: Amount::ZERO, script_pubkey: wrong });
+            reroot(b);
+        },
+        |b| {
+            // A lock time that is not over, on an input that doesn't care.
+            b.txdata[0].lock_time = LockTime::from_consensus(499_999_999);
+            b.txdata[0].input[0].sequence = Sequence::MAX;
+            seal(b);
+        },
+        |b| {
+            // Every bit of BIP 320 rolled, and the reward given away.
+            b.header.version = Version::from_consensus(0x3fff_e000);
+            b.txdata[0].output[0].value = Amount::ZERO;
+            seal(b);
+        },
+    ];
+
+    fn words(result: Result<(), Reject>) -> String {
+        result.map_or_else(|reject| reject.to_string(), |()| "null".into())
+    }
+
+    /// Blocks in the order they are submitted in, from the genesis block on, each with the answer.
+    fn script() -> Vec<(Block, String)> {
+        let mut script = Vec::new();
+        let mut chain = RegtestChain::new();
+        let mut say = |chain: &mut RegtestChain, block: &Block, expected: &str| {
+            assert_eq!(words(chain.submit(block, NOW)), expected);
+            script.push((block.clone(), expected.to_owned()));
+        };
+        // Far enough for heights to be pushed as numbers and the median to have 11 times.
+        for _ in 0..20 {
+            let block = next(&chain);
+            say(&mut chain, &block, "null");
+        }
+        for (expected, make_wrong) in REFUSED {
+            let mut block = next(&chain);
+            make_wrong(&mut block);
+            say(&mut chain, &block, expected);
+        }
+        for make_unusual in TAKEN {
+            let mut block = next(&chain);
+            make_unusual(&mut block);
+            say(&mut chain, &block, "null");
+            say(&mut chain, &block, "duplicate");
+        }
+
+        // Known to be invalid, and what builds on that.
+        let mut invalid = next(&chain);
+        set_script_sig(&mut invalid, &[1, 99, 0]);
+        seal(&mut invalid);
+        say(&mut chain, &invalid, "bad-cb-height");
+        say(&mut chain, &invalid, "duplicate-invalid");
+        let mut child = next(&chain);
+        child.header.prev_blockhash = invalid.block_hash();
+        mine(&mut child);
+        say(&mut chain, &child, "bad-prevblk");
+        // A wrong witness doesn't spoil the right one.
+        let good = next(&chain);
+        let mut bad = good.clone();
+        set_witness(&mut bad, &[&[3; 32]]);
+        assert_eq!(bad.block_hash(), good.block_hash());
+        let fork = chain.template(NOW);
+        say(&mut chain, &bad, "bad-witness-merkle-match");
+        say(&mut chain, &good, "null");
+        say(&mut chain, &bad, "duplicate");
+
+        // A race: the first one stays, until the other branch is longer.
+        let late = block_of(&fork, 1);
+        say(&mut chain, &late, "inconclusive");
+        say(&mut chain, &late, "duplicate");
+        assert_eq!(chain.tip(), good.block_hash());
+        let mut longer = next(&chain);
+        longer.header.prev_blockhash = late.block_hash();
+        mine(&mut longer);
+        say(&mut chain, &longer, "null");
+        assert_eq!(chain.tip(), longer.block_hash());
+        let block = next(&chain);
+        say(&mut chain, &block, "null");
+        script
+    }
+
+    #[test]
+    fn it_begins_as_regtest_does() {
+        let chain = RegtestChain::new();
+        assert_eq!(
+            chain.tip().to_string(),
+            "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
+        );
+        let template = chain.template(NOW);
+        assert_eq!(template.height, 1);
+        assert_eq!(template.min_time, 1_296_688_603);
+        assert_eq!(template.current_time, 1_800_000_000);
+        assert_eq!(template.value, Amount::from_sat(5_000_000_000));
+        assert_eq!(chain.template(0).current_time, template.min_time);
+        assert_eq!(Target::from_nbits(template.nbits), Ok(target()));
+    }
+
+    #[test]
+    fn every_refusal_is_given_for_its_own_reason() {
+        assert!(script().len() > 60);
+    }
+
+    #[test]
+    fn a_refused_block_changes_nothing() {
+        let mut chain = grown(20);
+        for (expected, make_wrong) in REFUSED {
+            let before = chain.template(NOW);
+            let mut block = next(&chain);
+            make_wrong(&mut block);
+            let verdict = Verdict::from(chain.submit(&block, NOW).unwrap_err());
+            let Verdict::Rejected(refusal) = verdict else { panic!("{expected}: {verdict:?}") };
+            assert_eq!(refusal.words, *expected);
+            assert!(!refusal.meaning.is_empty(), "{expected}");
+            assert_eq!(chain.template(NOW), before);
+        }
+        chain.submit(&next(&chain), NOW).unwrap();
+    }
+
+    #[test]
+    fn what_it_takes_the_bitcoin_crate_finds_right_too() {
+        for (block, answer) in script() {
+            let commits = block.txdata.first().is_some_and(|coinbase| coinbase.output.len() > 1);
+            match answer.as_str() {
+                "null" => {
+                    assert!(block.check_merkle_root());
+                    if commits {
+                        assert!(block.check_witness_commitment());
+                    }
+                    assert!(block.header.validate_pow(block.header.target()).is_ok());
+                }
+                "bad-txnmrklroot" => assert!(!block.check_merkle_root()),
+                "bad-witness-merkle-match" | "bad-witness-nonce-size" => {
+                    assert!(!block.check_witness_commitment());
+                }
+                "high-hash" if block.header.bits.to_consensus() == NBITS => {
+                    assert!(block.header.validate_pow(block.header.target()).is_err());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn heights_are_those_that_the_bitcoin_crate_reads() {
+        let mut chain = RegtestChain::new();
+        for height in 1..300 {
+            let block = next(&chain);
+            // It doesn't read OP_1 to OP_16.
+            if height > 16 {
+                assert_eq!(block.bip34_block_height(), Ok(height));
+            }
+            chain.submit(&block, NOW).unwrap();
+            assert_eq!(u64::from(chain.height()), height);
+        }
+    }
+
+    #[test]
+    fn the_low_heights_are_checked() {
+        let mut chain = RegtestChain::new();
+        for _ in 1..=16 {
+            let mut block = next(&chain);
+            let height = block.txdata[0].input[0].script_sig.as_bytes()[0] - 0x50;
+            set_script_sig(&mut block, &[1, height, 0]);
+            seal(&mut block);
+            assert_eq!(chain.submit(&block, NOW), Err(Reject::CoinbaseHeight));
+            chain.submit(&next(&chain), NOW).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_coinbase_without_witness_or_transaction_without_input_is_refused() {
+        let mut chain = grown(1);
+        let mut block = next(&chain);
+        set_witness(&mut block, &[]);
+        assert_eq!(chain.submit(&block, NOW), Err(Reject::WitnessNonceSize));
+        let mut block = next(&chain);
+        block.txdata.push(Transaction { input: vec![], ..spend(1) });
+        seal(&mut block);
+        assert_eq!(chain.submit(&block, NOW), Err(Reject::Transaction("vin-empty")));
+    }
+
+    #[test]
+    fn a_version_is_a_signed_number() {
+        // Not in the script: Bitcoin Knots refuses these too, in words of its own.
+        let mut chain = grown(1);
+        let mut block = next(&chain);
+        block.header.version = Version::from_consensus(i32::MIN);
+        mine(&mut block);
+        let reject = chain.submit(&block, NOW).unwrap_err();
+        assert_eq!(reject.to_string(), "bad-version(0x80000000)");
+    }
+
+    #[test]
+    fn time_is_bounded_on_both_sides() {
+        let mut chain = grown(20);
+        for (time, expected) in [
+            (u64::from(chain.template(NOW).min_time) - 1, Err(Reject::TimeTooOld)),
+            (NOW + MAX_AHEAD + 1, Err(Reject::TimeTooNew)),
+            (NOW + MAX_AHEAD, Ok(())),
+        ] {
+            let mut block = next(&chain);
+            block.header.time = time.try_into().unwrap();
+            mine(&mut block);
+            assert_eq!(chain.submit(&block, NOW), expected);
+        }
+    }
+
+    #[test]
+    fn the_median_is_a_nodes() {
+        let mut times = RecentTimes::of_first(100);
+        assert_eq!(times.median(), 100);
+        for (time, median) in [(50, 100), (70, 70), (60, 70), (10, 60)] {
+            times = times.followed_by(time);
+            assert_eq!(times.median(), median);
+        }
+        for time in 200..211 {
+            times = times.followed_by(time);
+        }
+        assert_eq!(times.median(), 205);
+    }
+
+    #[test]
+    fn the_subsidy_halves_down_to_nothing() {
+        for (height, sat) in
+            [(1, 5_000_000_000), (149, 5_000_000_000), (150, 2_500_000_000), (4_949, 1), (4_950, 0)]
+        {
+            assert_eq!(subsidy(height).to_sat(), sat, "{height}");
+        }
+        assert_eq!(subsidy(u32::MAX), Amount::ZERO);
+    }
+
+    #[test]
+    fn memory_stays_the_same_and_old_blocks_are_forgotten() {
+        let mut chain = RegtestChain::new();
+        let first = next(&chain);
+        let fork = block_of(&chain.template(NOW), 1);
+        for _ in 0..KEPT + 10 {
+            chain.submit(&next(&chain), NOW).unwrap();
+        }
+        assert_eq!((chain.known.len(), chain.arrivals.len()), (KEPT, KEPT));
+        assert_eq!(chain.submit(&first, NOW), Err(Reject::PreviousNotFound));
+        assert_eq!(chain.submit(&fork, NOW), Err(Reject::PreviousNotFound));
+
+        // Nor does a flood of blocks beside the tip make it forget the tip, or grow.
+        let tip = chain.tip();
+        let late = chain.template(NOW);
+        chain.submit(&next(&chain), NOW).unwrap();
+        let other = chain.tip();
+        for extranonce in 1..2 * KEPT as u64 {
+            let block = block_of(&late, extranonce);
+            assert_eq!(
+                chain.submit(&block, NOW),
+                Err(if extranonce < KEPT as u64 {
+                    Reject::Inconclusive
+                } else {
+                    // By now the parent is forgotten too.
+                    Reject::PreviousNotFound
+                })
+            );
+        }
+        assert_ne!(tip, other);
+        assert_eq!((chain.tip(), chain.known.len()), (other, KEPT));
+        chain.submit(&next(&chain), NOW).unwrap();
+    }
+
+    #[test]
+    fn hex_is_read_or_refused() {
+        let mut chain = RegtestChain::new();
+        let hex = serialize_hex(&next(&chain));
+        for bad in ["", "00", "zz", &hex[..hex.len() - 2], &hex[1..], "ü", &"f".repeat(10_000)] {
+            assert_eq!(chain.submit_hex(bad, NOW), Err(Reject::Undecodable));
+        }
+        assert_eq!(chain.submit_hex(&hex.to_uppercase(), NOW), Ok(()));
+        assert_eq!(Verdict::from(Reject::Duplicate), Verdict::Accepted);
+        assert_eq!(Verdict::from(Reject::Inconclusive).result(), "stale");
+    }
+
+    /// For holding the chain against a real node: each line the answer and the block in hex, in the
+    /// order to submit them to a node with an empty regtest chain.
+    #[test]
+    #[ignore = "only writes the blocks to the file that ADIT_BLOCKS names"]
+    fn blocks_for_a_real_node() {
+        let path = std::env::var_os("ADIT_BLOCKS").expect("ADIT_BLOCKS names a file");
+        let line =
+            |(block, answer): &(Block, String)| format!("{answer} {}\n", serialize_hex(block));
+        std::fs::write(path, script().iter().map(line).collect::<String>()).unwrap();
+    }
+}

@@ -1,0 +1,422 @@
+//! A node's block template (BIP 22, 23, 9, 145): read, checked, and made into a job.
+//!
+//! A template of 4,000 transactions is 8 MB of JSON, and hashing can begin once it is read: so the
+//! transactions' text is borrowed, looked at once, and copied once into the block to come.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bitcoin::hashes::Hash as _;
+use bitcoin::{Amount, BlockHash, CompactTarget, ScriptBuf};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::rpc::{Envelope, RpcError};
+use crate::chain::coinbase::{AuxTooLong, CoinbaseTemplate, CoinbaseText, ScriptSigData};
+use crate::chain::commitment::WitnessCommitment;
+use crate::chain::merkle::{self, Hash256};
+use crate::chain::payout::PayoutScript;
+use crate::chain::target::{NBitsError, Target};
+use crate::job::{BlockBody, Job, JobKey, MerkleRoot, TimeRange, VersionMask};
+use crate::printable;
+
+/// The rules that we understand (BIP 9, "getblocktemplate changes"). A template that sets another
+/// one as `!rule` is not for us.
+const RULES: [&str; 5] = ["csv", "segwit", "taproot", "signet", "testdummy"];
+
+/// 21 million coins in satoshis: no coinbase pays more.
+const MAX_MONEY: u64 = 2_100_000_000_000_000;
+
+/// What the template does not say and a job needs.
+#[derive(Clone, Debug)]
+pub struct Payout {
+    /// Who is paid.
+    pub script: PayoutScript,
+    /// What stands in the coinbase.
+    pub text: CoinbaseText,
+    /// Whether the version may be rolled.
+    pub version_rolling: bool,
+}
+
+/// Why a template cannot be mined.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The call failed.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// It is no template.
+    #[error("the template cannot be read: {0}")]
+    Json(String),
+    /// A field is not what it must be.
+    #[error("the template's {field} is wrong: {why}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It needs something we don't do.
+    #[error("the template asks for {0}, which adit does not know")]
+    Unsupported(String),
+    /// It wants more in the coinbase than fits.
+    #[error(transparent)]
+    CoinbaseAux(#[from] AuxTooLong),
+    /// A signet whose blocks need a signature.
+    #[error("blocks of this signet need a signature")]
+    SignetSignature,
+}
+
+/// A node's words on one short line.
+fn shown(words: &str) -> String {
+    printable::printable(words, 80)
+}
+
+/// A field that is not what it must be.
+fn field(field: &'static str, why: impl Into<String>) -> TemplateError {
+    TemplateError::Field { field, why: why.into() }
+}
+
+/// The fields we read, as they stand in the JSON.
+#[derive(Debug, Deserialize)]
+pub struct Template<'a> {
+    version: i64,
+    #[serde(borrow)]
+    previousblockhash: Cow<'a, str>,
+    #[serde(borrow)]
+    transactions: Vec<Transaction<'a>>,
+    #[serde(default)]
+    coinbaseaux: BTreeMap<String, String>,
+    coinbasevalue: Option<i64>,
+    #[serde(default)]
+    coinbasetxn: Option<IgnoredAny>,
+    #[serde(default)]
+    workid: Option<IgnoredAny>,
+    #[serde(default)]
+    longpollid: Option<String>,
+    #[serde(borrow)]
+    target: Cow<'a, str>,
+    mintime: i64,
+    curtime: i64,
+    #[serde(borrow)]
+    bits: Cow<'a, str>,
+    height: i64,
+    #[serde(default)]
+    rules: Vec<String>,
+    #[serde(default)]
+    vbavailable: BTreeMap<String, i64>,
+    #[serde(default)]
+    vbrequired: i64,
+    #[serde(default)]
+    noncerange: Option<String>,
+    #[serde(default)]
+    signet_challenge: Option<String>,
+    #[serde(default)]
+    default_witness_commitment: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Transaction<'a> {
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(borrow)]
+    txid: Cow<'a, str>,
+    #[serde(borrow)]
+    hash: Cow<'a, str>,
+}
+
+/// A template made into all that a [`Job`] needs but the key.
+#[derive(Debug)]
+pub struct Ready {
+    job: Job,
+    /// What to long-poll with (BIP 22).
+    pub longpollid: Option<String>,
+    /// Tells whether another template would be mined the same way.
+    pub fingerprint: Fingerprint,
+}
+
+/// What a template asks for, short: two that are equal need no new job, but for the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    previous_block_hash: BlockHash,
+    version: u32,
+    nbits: CompactTarget,
+    coinbase_value: u64,
+    transactions: Hash256,
+}
+
+impl Ready {
+    /// The job, under this key.
+    #[must_use]
+    pub fn into_job(mut self, key: JobKey, clean: bool) -> Job {
+        self.job.key = key;
+        self.job.clean = clean;
+        self.job
+    }
+
+    /// The block that it builds on.
+    #[must_use]
+    pub fn previous_block_hash(&self) -> BlockHash {
+        self.job.previous_block_hash
+    }
+}
+
+/// Reads the answer to a lone `getblocktemplate` call whose last byte came at `received`.
+///
+/// # Errors
+/// When the node refused, or sent what cannot be mined.
+pub fn read_answer(
+    body: &Bytes,
+    payout: &Payout,
+    received: Instant,
+) -> Result<Ready, TemplateError> {
+    let envelope: Envelope<Template<'_>> = parse(body)?;
+    make(envelope, payout, received)
+}
+
+/// Parses JSON; a node's mistakes come back on one line.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError> {
+    serde_json::from_slice(body).map_err(|error| TemplateError::Json(shown(&error.to_string())))
+}
+
+/// Makes a job of what the node answered.
+///
+/// # Errors
+/// When the node refused, or sent what cannot be mined.
+pub fn make(
+    envelope: Envelope<Template<'_>>,
+    payout: &Payout,
+    received: Instant,
+) -> Result<Ready, TemplateError> {
+    match envelope.into_result()? {
+        Some(template) => template.ready(payout, received),
+        None => Err(TemplateError::Json("the result is null".to_owned())),
+    }
+}
+
+impl Template<'_> {
+    fn ready(self, payout: &Payout, received: Instant) -> Result<Ready, TemplateError> {
+        self.check_demands()?;
+        let version = self.version()?;
+        let version_mask = self.version_mask(version, payout)?;
+        let previous_block_hash = BlockHash::from_byte_array(
+            internal_order(&self.previousblockhash)
+                .map_err(|why| field("previousblockhash", why))?,
+        );
+        let (nbits, target) = self.target()?;
+        let height = u32::try_from(self.height)
+            .ok()
+            .filter(|height| (1..500_000_000).contains(height))
+            .ok_or_else(|| field("height", self.height.to_string()))?;
+        let ntime = self.ntime()?;
+        let coinbase_value = match self.coinbasevalue.map(u64::try_from) {
+            Some(Ok(value)) if value <= MAX_MONEY => value,
+            Some(_) => return Err(field("coinbasevalue", "it is no amount of money")),
+            None if self.coinbasetxn.is_some() => {
+                return Err(TemplateError::Unsupported(
+                    "a given coinbase (coinbasetxn)".to_owned(),
+                ));
+            }
+            None => return Err(field("coinbasevalue", "it is missing")),
+        };
+
+        let ids = self.transaction_ids()?;
+        let segwit = self.rules.iter().any(|rule| rule.trim_start_matches('!') == "segwit");
+        let witness_commitment =
+            if segwit { Some(self.witness_commitment(&ids.witness)?) } else { None };
+        let merkle_branch = merkle::branch(ids.plain);
+        let transactions = merkle::sha256d(merkle_branch.as_flattened());
+
+        let coinbase = CoinbaseTemplate {
+            height,
+            data: self.script_sig_data(payout)?,
+            value: Amount::from_sat(coinbase_value),
+            payout: payout.script.clone(),
+            witness_commitment,
+        }
+        .build(merkle_branch);
+        let body = BlockBody {
+            segwit,
+            transaction_count: self.transactions.len(),
+            transactions_hex: self.transactions_hex()?,
+        };
+        let fingerprint =
+            Fingerprint { previous_block_hash, version, nbits, coinbase_value, transactions };
+        let job = Job {
+            key: JobKey { connection: 0, number: 0 },
+            version,
+            version_mask,
+            previous_block_hash,
+            height: Some(height),
+            nbits,
+            ntime,
+            merkle_root: MerkleRoot::Rolled(coinbase),
+            share_target: target,
+            network_target: target,
+            clean: true,
+            ends_when_solved: true,
+            body: Some(body.into()),
+            received,
+        };
+        Ok(Ready { job, longpollid: self.longpollid, fingerprint })
+    }
+
+    /// Refuses what we would get wrong.
+    fn check_demands(&self) -> Result<(), TemplateError> {
+        let unknown =
+            |rule: &&String| rule.strip_prefix('!').is_some_and(|rule| !RULES.contains(&rule));
+        if let Some(rule) = self.rules.iter().find(unknown) {
+            return Err(TemplateError::Unsupported(format!("the rule {}", shown(rule))));
+        }
+        if self.workid.is_some() {
+            return Err(TemplateError::Unsupported("a workid with each block".to_owned()));
+        }
+        if self.noncerange.as_deref().is_some_and(|range| range != "00000000ffffffff") {
+            return Err(TemplateError::Unsupported("a part of the nonces only".to_owned()));
+        }
+        // OP_TRUE is the one challenge that an empty solution meets (BIP 325).
+        if self.signet_challenge.as_deref().is_some_and(|challenge| challenge != "51") {
+            return Err(TemplateError::SignetSignature);
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> Result<u32, TemplateError> {
+        // The field is signed in the protocol; some servers print it unsigned.
+        let version = i32::try_from(self.version)
+            .map(i32::cast_unsigned)
+            .or_else(|_| u32::try_from(self.version))
+            .map_err(|_| field("version", self.version.to_string()))?;
+        Ok(version | self.required_bits()?)
+    }
+
+    fn required_bits(&self) -> Result<u32, TemplateError> {
+        u32::try_from(self.vbrequired).map_err(|_| field("vbrequired", self.vbrequired.to_string()))
+    }
+
+    /// The BIP 320 bits, but none that the template uses, lists in `vbavailable` or requires.
+    fn version_mask(&self, version: u32, payout: &Payout) -> Result<VersionMask, TemplateError> {
+        if !payout.version_rolling {
+            return Ok(VersionMask::NONE);
+        }
+        let mut taken = version;
+        for &bit in self.vbavailable.values() {
+            let bit = u32::try_from(bit)
+                .ok()
+                .and_then(|bit| 1u32.checked_shl(bit))
+                .ok_or_else(|| field("vbavailable", format!("there is no version bit {bit}")))?;
+            taken |= bit;
+        }
+        Ok(VersionMask::new(VersionMask::BIP320.bits() & !taken))
+    }
+
+    fn target(&self) -> Result<(CompactTarget, Target), TemplateError> {
+        let bits = (self.bits.len() == 8)
+            .then(|| u32::from_str_radix(&self.bits, 16).ok())
+            .flatten()
+            .ok_or_else(|| field("bits", format!("{:?}", shown(&self.bits))))?;
+        let nbits = CompactTarget::from_consensus(bits);
+        let target = Target::from_nbits(nbits)
+            .map_err(|error: NBitsError| field("bits", error.to_string()))?;
+        let said = fixed_hex(&self.target).map_err(|why| field("target", why))?;
+        if Target::from_be_bytes(said) != target {
+            return Err(field("target", "it is not what bits stands for"));
+        }
+        Ok((nbits, target))
+    }
+
+    fn ntime(&self) -> Result<TimeRange, TemplateError> {
+        let seconds = |name, value: i64| {
+            u32::try_from(value).map_err(|_| field(name, format!("{value} is no time")))
+        };
+        let (current, least) =
+            (seconds("curtime", self.curtime)?, seconds("mintime", self.mintime)?);
+        // The extranonce is wide enough that nTime need not be rolled; each new template brings
+        // the node's clock along.
+        Ok(TimeRange::fixed(current.max(least)))
+    }
+
+    fn script_sig_data(&self, payout: &Payout) -> Result<ScriptSigData, TemplateError> {
+        let mut aux = Vec::new();
+        for value in self.coinbaseaux.values() {
+            aux.extend(hex::decode(value).map_err(|_| field("coinbaseaux", "it is not hex"))?);
+        }
+        Ok(ScriptSigData::new(&aux, &payout.text)?)
+    }
+
+    fn transaction_ids(&self) -> Result<Ids, TemplateError> {
+        let mut ids = Ids {
+            plain: Vec::with_capacity(self.transactions.len()),
+            witness: Vec::with_capacity(self.transactions.len()),
+        };
+        for transaction in &self.transactions {
+            let txid = internal_order(&transaction.txid).map_err(|why| field("txid", why))?;
+            let wtxid = internal_order(&transaction.hash).map_err(|why| field("hash", why))?;
+            ids.plain.push(txid);
+            ids.witness.push(wtxid);
+        }
+        Ok(ids)
+    }
+
+    /// The commitment to these witness ids, which must be the one that the template gives, if it
+    /// does.
+    fn witness_commitment(&self, wtxids: &[Hash256]) -> Result<ScriptBuf, TemplateError> {
+        let ours = WitnessCommitment::of(wtxids).script();
+        if let Some(theirs) = &self.default_witness_commitment {
+            let theirs = hex::decode(theirs)
+                .map_err(|_| field("default_witness_commitment", "it is not hex"))?;
+            if theirs != ours.as_bytes() {
+                let why = "it does not commit to the template's transactions";
+                return Err(field("default_witness_commitment", why));
+            }
+        }
+        Ok(ours)
+    }
+
+    /// The transactions' hex, one after the other.
+    fn transactions_hex(&self) -> Result<String, TemplateError> {
+        let length = self.transactions.iter().map(|transaction| transaction.data.len()).sum();
+        let mut text = String::with_capacity(length);
+        for (index, transaction) in self.transactions.iter().enumerate() {
+            if !is_hex(&transaction.data) {
+                return Err(field(
+                    "transactions",
+                    format!("the data of number {index} is not hex"),
+                ));
+            }
+            text.push_str(&transaction.data);
+        }
+        Ok(text)
+    }
+}
+
+/// Transaction ids with and without witness, in internal byte order.
+struct Ids {
+    plain: Vec<Hash256>,
+    witness: Vec<Hash256>,
+}
+
+/// Whether `text` is hex of whole bytes, and not empty. Without branches, so that it is vectorized:
+/// a template holds megabytes of it.
+fn is_hex(text: &str) -> bool {
+    let digit = |byte: u8| byte.wrapping_sub(b'0') < 10 || (byte | 0x20).wrapping_sub(b'a') < 6;
+    !text.is_empty()
+        && text.len().is_multiple_of(2)
+        && text.as_bytes().chunks(4096).all(|chunk| chunk.iter().fold(true, |ok, &b| ok & digit(b)))
+}
+
+/// 32 bytes of hex as they stand.
+fn fixed_hex(text: &str) -> Result<Hash256, String> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| format!("{:?} is not 64 hex digits", shown(text)))?;
+    Ok(bytes)
+}
+
+/// 32 bytes of hex in display order, turned to internal order.
+fn internal_order(text: &str) -> Result<Hash256, String> {
+    let mut bytes = fixed_hex(text)?;
+    bytes.reverse();
+    Ok(bytes)
+}
