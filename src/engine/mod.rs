@@ -27,6 +27,12 @@ use crate::scan::{BackendInfo, Feed, Hit, Scanner};
 /// on top (said and counted as stale): scanners wait for nobody.
 const SOLUTIONS_WAITING: usize = 4096;
 
+/// How many nonces of an easy job are tried by whoever publishes it, before a scanner's thread is
+/// woken: hashing them takes a few microseconds, and waking a thread tens of them.
+const SIP: u64 = 64;
+/// Up to so many hashes on the average a job is easy enough for that.
+const EASY: f64 = 64.0;
+
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Goal {
@@ -37,7 +43,6 @@ pub struct Goal {
 }
 
 /// What all of the engine's sides share.
-#[derive(Debug)]
 struct Shared {
     /// Counts job changes: bumped whenever units handed out before are no longer wanted.
     generation: AtomicU64,
@@ -45,6 +50,7 @@ struct Shared {
     wake: Condvar,
     meters: Vec<Meter>,
     backends: Vec<BackendInfo>,
+    scanners: Vec<Arc<dyn Scanner>>,
     hardware_errors: AtomicU64,
     announcer: Announcer,
     goal: Goal,
@@ -79,11 +85,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes every unit handed out so far unwanted and wakes who waits for new ones.
+    /// Makes every unit handed out so far unwanted.
     fn next_generation(&self) -> u64 {
-        let generation = self.generation.fetch_add(1, Ordering::Release) + 1;
-        self.wake.notify_all();
-        generation
+        self.generation.fetch_add(1, Ordering::Release) + 1
     }
 
     /// Stops handing out work and taking solutions; what was taken may still be answered.
@@ -91,7 +95,18 @@ impl Shared {
         state.space = None;
         state.solutions = None;
         self.next_generation();
+        self.wake.notify_all();
         self.stopping.send_replace(true);
+    }
+
+    /// Tries the first nonces of the current job on this thread.
+    fn sip(self: &Arc<Self>) {
+        for (backend, scanner) in self.scanners.iter().enumerate() {
+            let feed = BackendFeed { shared: self.clone(), backend };
+            if scanner.sip(&feed, SIP) {
+                return;
+            }
+        }
     }
 
     /// Counts a verdict and announces it.
@@ -124,7 +139,6 @@ impl Shared {
 }
 
 /// Runs scanners and stands between them and a source.
-#[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<(BackendInfo, JoinHandle<()>)>,
@@ -162,6 +176,7 @@ impl Engine {
             wake: Condvar::new(),
             meters: backends.iter().map(|backend| Meter::new(backend.threads)).collect(),
             backends: backends.clone(),
+            scanners: scanners.clone(),
             hardware_errors: AtomicU64::new(0),
             announcer,
             goal,
@@ -231,7 +246,6 @@ impl Engine {
 }
 
 /// The source's side of the engine: jobs and verdicts go in, solutions come out.
-#[derive(Debug)]
 pub struct Port {
     shared: Arc<Shared>,
     solutions: mpsc::Receiver<Solution>,
@@ -286,6 +300,12 @@ impl Port {
             difficulty: job.share_target.difficulty(),
             clean: job.clean,
         });
+        if job.ends_when_solved && job.share_target.difficulty().expected_hashes() <= EASY {
+            shared.sip();
+        }
+        if shared.state().space.is_some() {
+            shared.wake.notify_all();
+        }
     }
 
     /// Stops mining until the next job: what is found for earlier ones would count for nothing.
@@ -335,6 +355,13 @@ impl Feed for BackendFeed {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+        }
+    }
+
+    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        match self.shared.state().space.as_mut()?.take(midstates, nonces, Instant::now()) {
+            Taken::Unit(unit) => Some(unit),
+            Taken::Later(_) | Taken::Exhausted => None,
         }
     }
 

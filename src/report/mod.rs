@@ -92,6 +92,7 @@ impl Report {
             plain_status: format == Format::Lines,
             out,
             pending: Vec::new(),
+            busy: false,
             lost: None,
             on_output_lost: Some(Box::new(on_output_lost)),
         };
@@ -124,6 +125,9 @@ trait View: Send {
 /// How often the progress line is drawn and held-back lines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long a listener that has shown something waits for more before it waits for a wake-up.
+const BREATH: Duration = Duration::from_millis(4);
+
 /// How many bytes are collected at most before they are written.
 const PENDING_MAX: usize = 64 * 1024;
 
@@ -135,6 +139,8 @@ struct Show<W: Write> {
     plain_status: bool,
     out: W,
     pending: Vec<u8>,
+    /// Whether there was something to show since the last wait.
+    busy: bool,
     lost: Option<OutputError>,
     on_output_lost: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -172,6 +178,13 @@ impl<W: Write> Show<W> {
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => self.flush(),
             }
+            if std::mem::take(&mut self.busy) {
+                // Where one event came, more may follow: waking for each of thousands a second
+                // would take time from whoever announces them.
+                thread::sleep(BREATH);
+                continue;
+            }
+            self.busy = true;
             if !self.progress.is_shown() && !self.view.ticks() {
                 return events.recv().ok();
             }

@@ -217,6 +217,9 @@ pub trait Feed: Sync {
     /// nothing to do; `None` means that it is time to stop.
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
 
+    /// The same without waiting: `None` where there is nothing to do.
+    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
+
     /// Takes a hit of `unit`. `Break` says that the rest of the unit is not wanted any more.
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()>;
 
@@ -231,4 +234,11 @@ pub trait Scanner: Send + Sync {
 
     /// Scans until the feed says stop. Blocks its caller.
     fn run(&self, feed: &dyn Feed);
+
+    /// Scans one unit of at most `nonces` nonces on the caller's own thread, for jobs so easy that
+    /// waking a thread takes longer than solving them. Whether it did; a backend that has to wait
+    /// for anything does not.
+    fn sip(&self, _feed: &dyn Feed, _nonces: u64) -> bool {
+        false
+    }
 }

@@ -245,6 +245,13 @@ impl Scanner for CpuScanner {
         }
     }
 
+    fn sip(&self, feed: &dyn Feed, nonces: u64) -> bool {
+        let Some(unit) = feed.try_next(1, nonces) else { return false };
+        let hashes = self.kernel.scan(&unit.scan(), &mut |hit| feed.hit(&unit, hit));
+        feed.count(0, hashes);
+        true
+    }
+
     fn run(&self, feed: &dyn Feed) {
         self.pool.broadcast(|context| self.scan(context.index(), feed));
     }
