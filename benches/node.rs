@@ -1,12 +1,16 @@
-//! Blocks a second against a real regtest node: a bare script (one template, two hashes, one submit
-//! on one kept connection), the same with both calls in one batch, and adit, in turns, each slice on
-//! a node of its own. Quote the ratio of the medians: the machine is shared with the node.
+//! Blocks a second against a real regtest node, in turns, each slice on a node of its own:
 //!
-//! `cargo bench --bench node` takes three rounds of three seconds; `-- --test` one short slice.
+//! - the bare script: `bare_script.py`, one template, two hashes, one submit on one kept connection;
+//! - the same loop compiled, and compiled with both calls in one batch: what the node can do;
+//! - adit, journal and all. It syncs each block to disk before it sends it; the others don't.
+//!
+//! `cargo bench --bench node` takes five rounds of three seconds; `-- --test` one short slice. Quote
+//! the ratio of the medians: the machine is shared with the node.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use common::adit::Adit;
@@ -17,21 +21,38 @@ fn main() {
     let test = std::env::args().any(|argument| argument == "--test");
     let (rounds, slice) =
         if test { (1, Duration::from_millis(300)) } else { (5, Duration::from_secs(3)) };
-    let mut rates = [const { Vec::new() }; 3];
+    let mut rates = [const { Vec::new() }; 4];
     for _ in 0..rounds {
-        let [script, batches, adit] = &mut rates;
+        let [script, compiled, batches, adit] = &mut rates;
+        script.push(script_blocks_per_second(slice));
+        adit.push(adit_blocks_per_second(slice));
         let node = Node::start(Chain::Regtest, &[]);
-        script.push(bare_script_blocks_per_second(&node, slice).blocks_per_second());
+        compiled.push(bare_script_blocks_per_second(&node, slice).blocks_per_second());
         let node = Node::start(Chain::Regtest, &[]);
         batches.push(bare_script_with_batches(&node, slice).blocks_per_second());
-        adit.push(adit_blocks_per_second(slice));
     }
-    let [script, batches, adit] = rates.map(median);
-    println!("bare script, two calls a block  {script:7.0} blocks/s");
-    println!("bare script, one batch a block  {batches:7.0} blocks/s");
-    println!("adit                            {adit:7.0} blocks/s");
-    println!("adit to the bare script         {:7.2}", adit / script);
-    println!("adit to the script with batches {:7.2}", adit / batches);
+    let [script, compiled, batches, adit] = rates.map(median);
+    println!("bare script                 {script:6.0} blocks/s   adit to it {:.2}", adit / script);
+    println!(
+        "its loop compiled           {compiled:6.0} blocks/s   adit to it {:.2}",
+        adit / compiled
+    );
+    println!(
+        "compiled, one batch a block {batches:6.0} blocks/s   adit to it {:.2}",
+        adit / batches
+    );
+    println!("adit                        {adit:6.0} blocks/s");
+}
+
+fn script_blocks_per_second(slice: Duration) -> f64 {
+    let node = Node::start(Chain::Regtest, &[]);
+    let output = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bare_script.py"))
+        .args([node.port().to_string(), node.cookie(), slice.as_secs_f64().to_string()])
+        .output()
+        .expect("this bench needs python3: apt-get install python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
 }
 
 fn adit_blocks_per_second(slice: Duration) -> f64 {

@@ -27,7 +27,9 @@ fn answer(size: usize) -> Bytes {
     for number in 0..TRANSACTIONS {
         let mut data = Vec::with_capacity(size);
         while data.len() < size {
-            data.extend(sha256d(&[number.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat()));
+            data.extend(sha256d(
+                &[number.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat(),
+            ));
         }
         data.truncate(size);
         let (txid, mut wtxid) = (sha256d(&number.to_be_bytes()), sha256d(&data));

@@ -410,6 +410,7 @@ mod tests {
             plain_status: true,
             out: sink.clone(),
             pending: Vec::new(),
+            busy: false,
             lost: None,
             on_output_lost: Some(Box::new(move || {
                 lost.fetch_add(1, Ordering::Relaxed);
