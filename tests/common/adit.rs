@@ -31,7 +31,7 @@ impl Home {
 
     /// Where the default configuration file goes.
     pub fn write_config(&self, toml: &str) -> PathBuf {
-        let folder = self.path().join("config/adit");
+        let folder = self.path().join("config");
         fs::create_dir_all(&folder).expect("a folder for the configuration");
         let file = folder.join("adit.toml");
         fs::write(&file, toml).expect("the configuration is written");
@@ -44,6 +44,7 @@ pub struct Adit {
     arguments: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     home: Arc<Home>,
+    terminal: bool,
 }
 
 impl Adit {
@@ -52,11 +53,17 @@ impl Adit {
             arguments: arguments.into_iter().map(Into::into).collect(),
             variables: Vec::new(),
             home: Home::new(),
+            terminal: false,
         }
     }
 
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -71,10 +78,29 @@ impl Adit {
         self
     }
 
+    /// Run on a terminal, which takes stdout and stderr together. The arguments must be plain words.
+    pub fn on_terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
     /// Starts it and watches what it says.
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
         let home = self.home.path();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
+        let mut program = OsString::from(env!("CARGO_BIN_EXE_adit"));
+        if self.terminal {
+            // util-linux's `script`, which every Debian has, makes the terminal.
+            let mut line = OsString::from("exec '");
+            line.push(&program);
+            line.push("'");
+            for argument in self.arguments.drain(..) {
+                line.push(" ");
+                line.push(argument);
+            }
+            program = "script".into();
+            self.arguments = ["-qec".into(), line, "/dev/null".into()].into();
+        }
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let known = name.to_string_lossy();
             if known.starts_with("ADIT_") || known.starts_with("XDG_") {
@@ -86,6 +112,8 @@ impl Adit {
             .current_dir(home)
             .env_remove("NO_COLOR")
             .env_remove("RUST_LOG")
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
             .env("HOME", home)
             .env("XDG_CONFIG_HOME", home.join("config"))
             .env("XDG_DATA_HOME", home.join("data"))
@@ -149,6 +177,14 @@ fn read(pipe: impl Read + Send + 'static, stream: Stream, lines: Arc<Lines>) -> 
     })
 }
 
+/// What a failed test shows of a run: on regtest there are thousands of lines a second.
+fn last_of(lines: &[Line]) -> String {
+    let (last, shown) = (lines.len(), 60);
+    let texts: Vec<&str> =
+        lines[last.saturating_sub(shown)..].iter().map(|line| line.text.as_str()).collect();
+    format!("({last} lines)\n{}", texts.join("\n"))
+}
+
 /// A run of adit under way. It is killed when dropped.
 pub struct Running {
     child: Child,
@@ -206,9 +242,8 @@ impl Running {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = self.readers.iter().all(JoinHandle::is_finished);
             if left.is_zero() || ended {
-                let all: Vec<&str> = said.iter().map(|line| line.text.as_str()).collect();
                 let why = if ended { "adit has ended" } else { "time is over" };
-                panic!("{why}, and the line has not come; it said:\n{}", all.join("\n"));
+                panic!("{why}, and the line has not come; it said:\n{}", last_of(&said));
             }
             // Readers that end between the two looks must not hold us for long.
             let pause = left.min(Duration::from_millis(50));
@@ -248,8 +283,7 @@ impl Running {
         let status = poll(timeout, || self.child.try_wait().expect("the child can be asked"));
         let Some(status) = status else {
             let _ = self.child.kill();
-            let (stdout, stderr) = (self.text(Stream::Stdout), self.text(Stream::Stderr));
-            panic!("adit did not end in {timeout:?}\nstdout:\n{stdout}\nstderr:\n{stderr}");
+            panic!("adit did not end in {timeout:?}; it said:\n{}", last_of(&self.lines()));
         };
         let elapsed = self.started.elapsed();
         for reader in self.readers.drain(..) {
