@@ -61,7 +61,7 @@ impl JournalError {
                 io::ErrorKind::Unsupported => {
                     Some("files cannot be locked there; name a local directory with --journal")
                 }
-                _ => None,
+                _ => Some("name a directory of another place with --journal"),
             },
             Self::Full { .. } => {
                 Some("its blocks were never answered for; look at why the source does not")
