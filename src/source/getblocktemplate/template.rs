@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Instant;
 
 use bitcoin::hashes::Hash as _;
@@ -19,7 +20,7 @@ use crate::chain::commitment::WitnessCommitment;
 use crate::chain::merkle::{self, Hash256};
 use crate::chain::payout::PayoutScript;
 use crate::chain::target::{NBitsError, Target};
-use crate::job::{BlockBody, Job, JobKey, MerkleRoot, TimeRange, VersionMask};
+use crate::job::{BlockBody, Coinbase, Job, JobKey, MerkleRoot, TimeRange, VersionMask};
 use crate::printable;
 
 /// The rules that we understand (BIP 9, "getblocktemplate changes"). A template that sets another
@@ -228,7 +229,7 @@ impl Template<'_> {
         let merkle_branch = merkle::branch(ids.plain);
         let transactions = merkle::sha256d(merkle_branch.as_flattened());
 
-        let coinbase = CoinbaseTemplate {
+        let mut coinbase = CoinbaseTemplate {
             height,
             data: self.script_sig_data(payout)?,
             value: Amount::from_sat(coinbase_value),
@@ -236,6 +237,7 @@ impl Template<'_> {
             witness_commitment,
         }
         .build(merkle_branch);
+        keep_apart(&mut coinbase);
         let body = BlockBody {
             segwit,
             transaction_count: self.transactions.len(),
@@ -389,6 +391,17 @@ impl Template<'_> {
         }
         Ok(text)
     }
+}
+
+/// Gives half of the extranonce a random value. Two miners on one node that pay the same address
+/// would do the same work otherwise; and so would one after `invalidateblock`, whose template is the
+/// old one again, and find the very block that the node has ruled out.
+fn keep_apart(coinbase: &mut Coinbase) {
+    // std's hash keys are the one source of randomness that needs no crate.
+    let random = RandomState::new().build_hasher().finish();
+    let bytes = usize::from(coinbase.extranonce_len / 2);
+    coinbase.fixed_extranonce.extend_from_slice(&random.to_le_bytes()[..bytes]);
+    coinbase.extranonce_len -= bytes as u8;
 }
 
 /// Transaction ids with and without witness, in internal byte order.
