@@ -589,3 +589,25 @@ impl Template {
         Reply::Result(self.value())
     }
 }
+
+/// What a well-behaved node on regtest answers while `template` is the newest: every block is
+/// taken, and a longpoll stays open.
+pub fn well_behaved(call: &Call, template: &Template) -> Reply {
+    match call.method.as_str() {
+        "getblockchaininfo" => Reply::Result(json!({"chain": "regtest"})),
+        "getblocktemplate" if call.longpoll_id().is_some() => Reply::Silence,
+        "getblocktemplate" => template.reply(),
+        "submitblock" => Reply::Result(Value::Null),
+        _ => Reply::error(-32601, "Method not found"),
+    }
+}
+
+/// The block of a call of submitblock, in hex.
+pub fn submitted(call: &Call) -> String {
+    call.params[0].as_str().expect("submitblock is given a block").to_owned()
+}
+
+/// The hash of a block in hex, as people write it.
+pub fn hash_of(block: &str) -> String {
+    block::display(&block::sha256d(&hex::decode(&block[..160]).expect("a block is hex")))
+}
