@@ -29,6 +29,8 @@ const RATE_EVERY: Duration = Duration::from_secs(2);
 const FIRST_RATE: Duration = Duration::from_millis(500);
 /// How long a source may take to get the last answers when it is time to go.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// The same when it waits for none, and has but to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Mines until told to stop.
 pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
@@ -92,10 +94,12 @@ async fn mine(
         () = announce_rates(&engine, announcer) => None,
     };
     engine.stop();
-    let ended = match ended {
-        Some(ended) => Some(ended),
+    let ended = if ended.is_some() {
+        ended
+    } else {
         // What is on its way may still be answered.
-        None => tokio::time::timeout(LAST_ANSWERS, &mut running).await.ok(),
+        let patience = if engine.awaits_answers() { LAST_ANSWERS } else { GOODBYE };
+        tokio::time::timeout(patience, &mut running).await.ok()
     };
     running.abort();
     announcer.conclude(engine.finish());

@@ -209,6 +209,12 @@ impl Engine {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
+    /// Whether something that was found waits for its answer.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        !self.shared.state().unanswered.is_empty()
+    }
+
     /// Hashes so far, a figure a backend, in the order of the scanners.
     #[must_use]
     pub fn hashes(&self) -> Vec<(BackendInfo, u64)> {
