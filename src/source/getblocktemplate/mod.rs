@@ -570,8 +570,14 @@ impl Session {
             },
         };
         let verdict = verdict_of(answer.into_result().map(|answer| answer.map(Cow::into_owned)));
+        let stale = matches!(verdict, Verdict::Stale(_));
         let wait = self.settle(&found, verdict);
+        let lost_to = |ready: &Ready| {
+            stale && ready.previous_block_hash() != found.solution.job.previous_block_hash
+        };
         match (wait, template) {
+            // The block that won the race is there to build on.
+            (Some(_), Ok(ready)) if lost_to(&ready) => Ok(Next::Template(Box::new(ready))),
             (Some(wait), _) => Ok(Next::FetchIn(wait)),
             (None, Ok(ready)) => Ok(Next::Template(Box::new(ready))),
             (None, Err(error)) => match self.survive(error) {
@@ -600,12 +606,12 @@ impl Session {
         }
     }
 
-    /// Records a block's fate, and says how long to leave its height alone if it was refused.
+    /// Records a block's fate, and says how long to leave its height alone if it was not taken.
     fn settle(&mut self, found: &Unanswered, verdict: Verdict) -> Option<Duration> {
         if let Some(entry) = found.entry {
             self.record_fate(entry, &verdict);
         }
-        let refused = matches!(verdict, Verdict::Rejected(_));
+        let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         self.port.verdict(&found.solution, verdict);
         refused.then(|| {
