@@ -395,7 +395,42 @@ async fn read(
         _ if status.is_success() || bytes.starts_with(b"{") => Ok(bytes.freeze()),
         _ => Err(RpcError::Status {
             status: status.as_u16(),
-            body: printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(800)]), WORDS),
+            body: printable(
+                &words_of(&String::from_utf8_lossy(&bytes[..bytes.len().min(800)])),
+                WORDS,
+            ),
         }),
+    }
+}
+
+/// What a person reads of a page: its words, without tags, on one line.
+fn words_of(page: &str) -> String {
+    let mut words = String::with_capacity(page.len());
+    let mut in_tag = false;
+    for c in page.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                words.push(' ');
+            }
+            _ if !in_tag => words.push(c),
+            _ => {}
+        }
+    }
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_shown_as_its_words() {
+        let page =
+            "<HTML><HEAD>\n<TITLE>503 Service Unavailable</TITLE>\n</HEAD><BODY>\n<H1>Busy</H1>";
+        assert_eq!(words_of(page), "503 Service Unavailable Busy");
+        assert_eq!(words_of("Work queue\n depth exceeded"), "Work queue depth exceeded");
+        assert_eq!(words_of("a > b, <never closed"), "a > b,");
     }
 }
