@@ -202,7 +202,8 @@ impl Session {
                 End::Stopped => return Ok(()),
                 End::Lost(reason) => {
                     self.submit.hang_up();
-                    self.trouble = Some(reason.clone());
+                    // The first try is announced whatever it says.
+                    self.trouble = Some(String::new());
                     self.port.source_is(SourceState::Lost, Some(reason));
                 }
             }
