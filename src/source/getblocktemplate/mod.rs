@@ -661,7 +661,14 @@ impl Session {
     /// What a failed call means: the end, or another try.
     fn trouble_of(&self, error: RpcError) -> Trouble {
         let why = error.to_string();
+        // A node that is starting again has no cookie yet, or not the one that we read.
+        let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
         let (refused, hint) = match &error {
+            RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_)
+                if by_cookie && self.connection > 0 =>
+            {
+                return Trouble::Passing(why);
+            }
             RpcError::Unauthorized(_) => (
                 Refused::BySource,
                 match self.config.credentials {
