@@ -233,8 +233,16 @@ fn a_node_that_is_not_ready_is_waited_for() {
         ("getblocktemplate", Reply::error(-1, "anything else"), "anything else"),
         ("getblockchaininfo", Reply::HangUp, "connection"),
         ("getblocktemplate", Reply::HangUp, "connection"),
-        ("getblockchaininfo", Reply::Status(503, "<html>Busy</html>".into()), "HTTP 503"),
-        ("getblocktemplate", Reply::Status(503, "<html>Busy</html>".into()), "HTTP 503"),
+        (
+            "getblockchaininfo",
+            Reply::Status(503, "<html>\n<b>Busy</b></html>\n".into()),
+            "HTTP 503: Busy",
+        ),
+        (
+            "getblocktemplate",
+            Reply::Status(503, "<html>\n<b>Busy</b></html>\n".into()),
+            "HTTP 503: Busy",
+        ),
         ("getblockchaininfo", Reply::Status(200, "<html>Hello</html>".into()), "expected value"),
         ("getblocktemplate", Reply::Status(200, "<html>Hello</html>".into()), "expected value"),
         ("getblockchaininfo", Reply::Status(200, String::new()), "EOF"),
