@@ -244,7 +244,9 @@ fn a_node_that_is_stopped_and_started_is_mined_on() {
 #[test]
 fn a_stopped_node_on_which_nothing_is_found_is_returned_to() {
     let mut node = Node::start(Chain::Testnet4, &[]);
-    let mut run = mine(&node).args(["--address", TEST_ADDRESS, "--throttle", "5"]).start();
+    let mut run = mine(&node)
+        .args(["--address", TEST_ADDRESS, "--throttle", "1", "--backend", "cpu:sha2"])
+        .start();
     run.wait_for_event(|event| event["event"] == "job", SOON);
     poll(SOON, || (longpolls(&mut node) == 1).then_some(())).expect("a longpoll");
     let before = now();
@@ -282,7 +284,7 @@ fn heights_that_are_undone_are_mined_again() {
 fn a_tip_from_elsewhere_is_known_at_once_by_the_one_longpoll_there_is() {
     let mut node = Node::start(Chain::Signet, &["-signetchallenge=51"]);
     let mut idle = mine(&node)
-        .args(["--address", TEST_ADDRESS, "--throttle", "1"])
+        .args(["--address", TEST_ADDRESS, "--throttle", "1", "--backend", "cpu:sha2"])
         .args(["--threads", "1", "--backend", "cpu:sha2"])
         .start();
     idle.wait_for_event(|event| event["event"] == "job", SOON);
@@ -351,9 +353,10 @@ fn never_two_longpolls_and_none_on_a_tip_that_has_one_already() {
     let tip = Arc::new(Mutex::new(first));
     let node = Arc::clone(&tip);
     let server = ScriptedNode::start(move |call| polled(&node, call));
-    let mut run = Adit::new(["mine", "--json", "--threads", "1", "--throttle", "5"])
-        .arg(server.url())
-        .start();
+    let mut run =
+        Adit::new(["mine", "--json", "--threads", "1", "--throttle", "1", "--backend", "cpu:sha2"])
+            .arg(server.url())
+            .start();
     let polls = || {
         let calls = server.calls();
         calls.iter().filter(|call| call.longpoll_id().is_some()).count()
@@ -388,9 +391,20 @@ fn a_new_transaction_is_in_a_fresh_job() {
     let server = ScriptedNode::start(move |call| {
         well_behaved(call, if gate.is_open() { &filled } else { &plain })
     });
-    let run = Adit::new(["mine", "--json", "--blocks", "1", "--threads", "1", "--throttle", "5"])
-        .arg(server.url())
-        .start();
+    let run = Adit::new([
+        "mine",
+        "--json",
+        "--blocks",
+        "1",
+        "--threads",
+        "1",
+        "--throttle",
+        "1",
+        "--backend",
+        "cpu:sha2",
+    ])
+    .arg(server.url())
+    .start();
     run.wait_for_event(|event| event["event"] == "job", SOON);
     entered.open();
     let asked = Instant::now();
@@ -458,7 +472,7 @@ fn a_cookie_that_is_gone_for_a_while_is_waited_for() {
     });
     let run = Adit::new(["mine", "--json", "--blocks", "1", "--rpc-cookie", "cookie"])
         .arg(format!("http://{}", server.address()))
-        .args(["--threads", "1", "--throttle", "5"])
+        .args(["--threads", "1", "--throttle", "1", "--backend", "cpu:sha2"])
         .home(&home)
         .start();
     let longpoll = || server.calls().iter().any(|call| call.longpoll_id().is_some()).then_some(());

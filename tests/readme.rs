@@ -17,10 +17,12 @@ fn blocks(language: &str) -> Vec<String> {
     let mut lines = README.lines();
     while let Some(line) = lines.next() {
         if line == format!("```{language}") {
-            found.push(lines.by_ref().take_while(|line| *line != "```").fold(
-                String::new(),
-                |block, line| block + line + "\n",
-            ));
+            found.push(
+                lines
+                    .by_ref()
+                    .take_while(|line| *line != "```")
+                    .fold(String::new(), |block, line| block + line + "\n"),
+            );
         } else if line.starts_with("```") && line.len() > 3 {
             lines.by_ref().take_while(|line| *line != "```").for_each(drop);
         }
@@ -83,7 +85,8 @@ fn every_command_does_what_the_page_says() {
             continue;
         };
         // The page speaks of the node at the default port; this one has a port of its own.
-        let node = arguments.contains(&"regtest".to_owned()).then(|| Node::start(Chain::Regtest, &[]));
+        let node =
+            arguments.contains(&"regtest".to_owned()).then(|| Node::start(Chain::Regtest, &[]));
         let mut real = Vec::new();
         for argument in arguments {
             match &node {

@@ -238,14 +238,16 @@ impl Rpc {
         limit: usize,
         deadline: Duration,
     ) -> Result<Bytes, RpcError> {
-        let authorization = match &self.authorization {
-            Some(value) => value.clone(),
-            None => self.authorize()?,
-        };
         let open = self.connection.take().filter(|connection| !connection.is_closed());
         let mut connection = match open {
             Some(connection) => connection,
             None => self.connect().await?,
+        };
+        // After connecting: a node that is not up has no cookie either, and that it is not up is the
+        // better thing to say.
+        let authorization = match &self.authorization {
+            Some(value) => value.clone(),
+            None => self.authorize()?,
         };
         let request = Request::post("/")
             .header(HOST, self.host.clone())
