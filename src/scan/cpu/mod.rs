@@ -4,6 +4,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod checkup;
+mod choice;
+#[cfg(any(test, debug_assertions))]
+mod fault;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -17,18 +21,18 @@ mod tests;
 
 use std::fmt;
 use std::num::NonZero;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::self_test::{Lie, self_test};
+pub use self::checkup::{Checked, Unfit, check_up};
+pub use self::choice::{Failed, Measured, Opened, Timed, calibrate, open_all, usually_fastest};
+#[cfg(test)]
+pub(crate) use self::fault::{Fault, Liar};
+pub(crate) use self::self_test::{Differ, Random};
+pub use self::self_test::{Lie, long_self_test, self_test};
 pub use self::sha2::Sha2;
 
-use crate::chain::target::HashRate;
-use crate::scan::{
-    BackendInfo, Feed, HitMask, Kernel, MAX_MIDSTATES, Midstate, NonceRange, Scan, Scanner,
-    SecondBlock,
-};
+use crate::scan::{BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner};
 
 /// How long one range of nonces should take: short enough that a job change reaches every thread
 /// within a millisecond or two, long enough that fetching the next one costs nothing.
@@ -42,14 +46,14 @@ pub struct Unavailable(pub &'static str);
 /// A kernel's name, and how to get it.
 type Entry = (&'static str, fn() -> Result<Arc<dyn Kernel>, Unavailable>);
 
-/// Every kernel there is for this kind of processor, the reference first. A new one is one more
-/// line here.
+/// Every kernel there is for this kind of processor, the reference first; as a rule, the further
+/// down the faster. A new one is one more line here.
 const KERNELS: &[Entry] = &[
     ("sha2", || Ok(Arc::new(Sha2))),
     #[cfg(target_arch = "x86_64")]
-    ("sha-ni", || opened(sha_ni::ShaNi::new())),
-    #[cfg(target_arch = "x86_64")]
     ("avx2", || opened(avx2::Avx2::new())),
+    #[cfg(target_arch = "x86_64")]
+    ("sha-ni", || opened(sha_ni::ShaNi::new())),
     #[cfg(target_arch = "x86_64")]
     ("avx512", || opened(avx512::Avx512::new())),
 ];
@@ -99,6 +103,9 @@ impl KernelName {
     /// When this processor cannot run it.
     pub fn kernel(self) -> Result<Arc<dyn Kernel>, Unavailable> {
         match KERNELS.iter().find(|(name, _)| *name == self.0) {
+            #[cfg(debug_assertions)]
+            Some((_, open)) => open().map(fault::perhaps),
+            #[cfg(not(debug_assertions))]
             Some((_, open)) => open(),
             None => Err(Unavailable("kernel of that name")),
         }
@@ -109,67 +116,6 @@ impl fmt::Display for KernelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
-}
-
-/// What was measured of a kernel at the start.
-#[derive(Clone, Debug)]
-pub struct Timed {
-    /// The kernel.
-    pub kernel: Arc<dyn Kernel>,
-    /// How fast it was on one thread.
-    pub rate: HashRate,
-}
-
-/// Every kernel that this processor has, after its self-test, timed for a few milliseconds each
-/// with as many midstates as it likes (or one, where the version may not be rolled): the fastest
-/// first. Kernels that fail the self-test come apart, with what they got wrong.
-#[must_use]
-pub fn calibrate(version_rolling: bool) -> (Vec<Timed>, Vec<(KernelName, Lie)>) {
-    let mut failed = Vec::new();
-    let mut kernels: Vec<Arc<dyn Kernel>> = Vec::new();
-    for name in KernelName::all() {
-        let Ok(kernel) = name.kernel() else { continue };
-        match self_test(&*kernel) {
-            Ok(()) => kernels.push(kernel),
-            Err(lie) => failed.push((name, lie)),
-        }
-    }
-    // In turn, several times, and the best of each: whatever else the machine does for a moment
-    // hits one slice and not one kernel.
-    let mut timed: Vec<_> =
-        kernels.into_iter().map(|kernel| Timed { kernel, rate: HashRate::default() }).collect();
-    for _ in 0..SLICES {
-        for Timed { kernel, rate } in &mut timed {
-            let k = if version_rolling { kernel.midstates() } else { 1 };
-            let slice = time_slice(&**kernel, k, SLICE);
-            if slice > *rate {
-                *rate = slice;
-            }
-        }
-    }
-    timed.sort_by(|a, b| b.rate.to_f64().total_cmp(&a.rate.to_f64()));
-    (timed, failed)
-}
-
-/// How long one slice of the measurement at the start takes, and how many each kernel gets.
-const SLICE: Duration = Duration::from_millis(2);
-const SLICES: usize = 4;
-
-/// The rate of `kernel` with `midstates` midstates on this thread over about `time`.
-fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate {
-    let midstates: Vec<_> =
-        (0u32..).take(midstates).map(|version| Midstate { version, state: [version; 8] }).collect();
-    let second_block = SecondBlock { words: [1, 2, 3] };
-    let hit_mask = HitMask::for_top_word(0);
-    let begun = Instant::now();
-    let (mut hashes, mut first) = (0, 0);
-    while begun.elapsed() < time {
-        let (nonces, _) = NonceRange::full().after(first).split(512);
-        let scan = Scan { midstates: &midstates, second_block, nonces, hit_mask };
-        hashes += kernel.scan(&scan, &mut |_| ControlFlow::Continue(()));
-        first += 512;
-    }
-    HashRate::of(hashes, begun.elapsed().as_secs_f64())
 }
 
 /// As many threads as the process may use: its affinity and its cgroup are respected.

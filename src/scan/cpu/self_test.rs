@@ -4,28 +4,33 @@
 use std::ops::ControlFlow;
 
 use crate::chain::merkle::sha256d;
-use crate::scan::{Hit, HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
+use crate::scan::{Hit, HitMask, Kernel, MAX_MIDSTATES, Midstate, NonceRange, Scan, SecondBlock};
 
 /// What a kernel got wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lie {
     /// It reported other pairs than there are.
-    #[error("{header}: {missing} of {expected} hits missing, {extra} reported that are none")]
+    #[error(
+        "{header}: {missing} of {expected} hits missing, {extra} reported that are none; \
+         the first of them: nonce {:08x} of midstate {}", first.nonce, first.midstate
+    )]
     Hits {
-        /// Which header.
-        header: &'static str,
+        /// Which header: its name, or its 80 bytes in hex.
+        header: String,
         /// Hits that there are.
         expected: usize,
         /// Hits that it left out.
         missing: usize,
         /// Hits that it made up, or reported twice.
         extra: usize,
+        /// The first hit that it left out, or made up.
+        first: Hit,
     },
     /// It counted other than it did.
     #[error("{header}: {counted} hashes counted, and {done} asked for")]
     Count {
-        /// Which header.
-        header: &'static str,
+        /// Which header: its name, or its 80 bytes in hex.
+        header: String,
         /// What it said.
         counted: u64,
         /// What it was to do.
@@ -89,9 +94,58 @@ pub fn self_test(kernel: &dyn Kernel) -> Result<(), Lie> {
     Ok(())
 }
 
+/// [`self_test`], and the same over `headers` random ones: any number of midstates, odd ranges, the
+/// last nonces there are, easy masks and harder ones. `seed` says which headers.
+///
+/// # Errors
+/// What it got wrong first.
+pub fn long_self_test(kernel: &dyn Kernel, seed: u64, headers: u32) -> Result<(), Lie> {
+    self_test(kernel)?;
+    let mut random = Random(seed);
+    for _ in 0..headers {
+        let header = random.header();
+        let k = random.below(MAX_MIDSTATES as u64) as usize + 1;
+        let sample = Sample::new(&hex::encode(header), &header, k);
+        let count = random.below(200) + 1;
+        let last = NonceRange::ALL - count;
+        for first in [random.below(last), last] {
+            if let Some(nonces) = NonceRange::new(first as u32, count) {
+                let zeros = random.below(12) as u32;
+                sample.check(kernel, nonces, HitMask::for_top_word(u32::MAX >> zeros))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A small generator of repeatable numbers (splitmix64, public domain).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// 80 bytes.
+    pub(crate) fn header(&mut self) -> [u8; 80] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
 /// A header in a few versions, to scan and to hash in plain code.
 pub(super) struct Sample {
-    name: &'static str,
+    name: String,
     headers: Vec<[u8; 80]>,
     midstates: Vec<Midstate>,
     second_block: SecondBlock,
@@ -99,7 +153,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// `count` versions of `header`, its own first.
-    pub(super) fn new(name: &'static str, header: &[u8; 80], count: usize) -> Self {
+    pub(super) fn new(name: &str, header: &[u8; 80], count: usize) -> Self {
         let (mut first_block, mut tail) = ([0; 64], [0; 12]);
         first_block.copy_from_slice(&header[..64]);
         tail.copy_from_slice(&header[64..76]);
@@ -114,7 +168,7 @@ impl Sample {
                 (rolled, Midstate::of(version, &first_block))
             })
             .unzip();
-        Self { name, headers, midstates, second_block: SecondBlock::of(&tail) }
+        Self { name: name.to_owned(), headers, midstates, second_block: SecondBlock::of(&tail) }
     }
 
     /// The scan of these nonces.
@@ -142,7 +196,6 @@ impl Sample {
             reported.push(hit);
             ControlFlow::Continue(())
         });
-        reported.sort_unstable();
         let nonce = |offset: u64| u32::try_from(u64::from(nonces.first()) + offset);
         let expected: Vec<Hit> = (0..self.headers.len())
             .flat_map(|midstate| {
@@ -151,22 +204,65 @@ impl Sample {
             })
             .filter(|hit| hit_mask.admits(self.h7(*hit)))
             .collect();
-        let missing = expected.iter().filter(|hit| reported.binary_search(hit).is_err()).count();
-        let extra = (reported.len() + missing).saturating_sub(expected.len());
-        if missing > 0 || extra > 0 {
-            let (header, expected) = (self.name, expected.len());
-            return Err(Lie::Hits { header, expected, missing, extra });
+        if let Some(differ) = Differ::between(&expected, &reported) {
+            let Differ { missing, extra, first } = differ;
+            let (header, expected) = (self.name.clone(), expected.len());
+            return Err(Lie::Hits { header, expected, missing, extra, first });
         }
         let done = nonces.count() * self.headers.len() as u64;
         if counted != done {
-            return Err(Lie::Count { header: self.name, counted, done });
+            return Err(Lie::Count { header: self.name.clone(), counted, done });
         }
         Ok(())
     }
 }
 
+/// How the hits that a kernel reported differ from those that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Differ {
+    /// Hits that it left out.
+    pub missing: usize,
+    /// Hits that it made up, or reported more than once.
+    pub extra: usize,
+    /// The first of either.
+    pub first: Hit,
+}
+
+impl Differ {
+    /// `None` where both hold the same hits, each as often, in whatever order.
+    pub(crate) fn between(expected: &[Hit], reported: &[Hit]) -> Option<Self> {
+        let (mut expected, mut reported) = (expected.to_vec(), reported.to_vec());
+        expected.sort_unstable();
+        reported.sort_unstable();
+        let (mut missing, mut extra, mut first) = (0, 0, None);
+        let (mut at, mut seen) = (0, 0);
+        while at < expected.len() || seen < reported.len() {
+            let hit = match (expected.get(at), reported.get(seen)) {
+                (Some(there), Some(said)) if there == said => {
+                    (at, seen) = (at + 1, seen + 1);
+                    continue;
+                }
+                (Some(there), said) if said.is_none_or(|said| there < said) => {
+                    (at, missing) = (at + 1, missing + 1);
+                    *there
+                }
+                (_, Some(said)) => {
+                    (seen, extra) = (seen + 1, extra + 1);
+                    *said
+                }
+                (_, None) => break,
+            };
+            first.get_or_insert(hit);
+        }
+        first.map(|first| Self { missing, extra, first })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::fault::{Fault, Liar};
     use super::*;
     use crate::scan::cpu::Sha2;
 
@@ -178,51 +274,18 @@ mod tests {
         }
     }
 
-    /// A kernel that gets one thing wrong.
-    #[derive(Debug, Default)]
-    struct Liar {
-        drop_last: bool,
-        make_up: bool,
-        miscount: bool,
-    }
-
-    impl Kernel for Liar {
-        fn name(&self) -> &'static str {
-            "liar"
-        }
-
-        fn midstates(&self) -> usize {
-            4
-        }
-
-        fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-            let mut hits = Vec::new();
-            let hashes = Sha2.scan(scan, &mut |hit| {
-                hits.push(hit);
-                ControlFlow::Continue(())
-            });
-            if self.drop_last {
-                hits.pop();
-            }
-            if self.make_up {
-                hits.push(Hit { midstate: 0, nonce: scan.nonces.first() });
-            }
-            for hit in hits {
-                let _ = found(hit);
-            }
-            hashes + u64::from(self.miscount)
-        }
-    }
-
     #[test]
     fn lies_are_found_out() {
-        assert_eq!(self_test(&Liar::default()), Ok(()));
-        for liar in [
-            Liar { drop_last: true, ..Liar::default() },
-            Liar { make_up: true, ..Liar::default() },
-            Liar { miscount: true, ..Liar::default() },
-        ] {
-            assert!(self_test(&liar).is_err(), "{liar:?}");
+        assert_eq!(long_self_test(&Sha2, 1, 10), Ok(()));
+        for fault in [Fault::Leaves, Fault::MakesUp, Fault::Twice, Fault::Miscounts] {
+            let liar = Liar { kernel: Arc::new(Sha2), fault };
+            let lie = self_test(&liar).unwrap_err().to_string();
+            assert!(lie.starts_with("block 0: "), "{fault:?}: {lie}");
         }
+        // One that tells the truth about the known blocks alone.
+        let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::LastNonce };
+        let lie = long_self_test(&liar, 1, 10).unwrap_err();
+        let Lie::Hits { first, .. } = lie else { panic!("{lie}") };
+        assert_eq!(first.nonce, u32::MAX);
     }
 }

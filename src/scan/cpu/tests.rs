@@ -4,29 +4,8 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 
 use super::KernelName;
-use super::self_test::{Sample, known};
+use super::self_test::{Random, Sample, known};
 use crate::scan::{HitMask, Kernel, MAX_MIDSTATES, NonceRange};
-
-/// A small generator of repeatable numbers (splitmix64, public domain).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn header(&mut self) -> [u8; 80] {
-        std::array::from_fn(|_| self.next() as u8)
-    }
-}
 
 /// One scan against plain code: the very hits, each once, and the exact number of hashes.
 fn agrees(kernel: &dyn Kernel, sample: &Sample, first: u32, count: u64, mask: HitMask) {
