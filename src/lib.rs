@@ -6,12 +6,14 @@
 //! is announced as an [`event::Event`] and shown by [`report`]. ARCHITECTURE.md has the whole
 //! picture.
 
+pub mod bench;
 pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod event;
 pub mod exit;
+pub mod grind;
 pub mod job;
 pub mod journal;
 pub mod printable;

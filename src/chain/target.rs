@@ -153,6 +153,12 @@ impl HashRate {
         if seconds > 0.0 { Self(hashes as f64 / seconds) } else { Self(0.0) }
     }
 
+    /// From a plain number of hashes per second.
+    #[must_use]
+    pub const fn from_f64(hashes_per_second: f64) -> Self {
+        Self(hashes_per_second)
+    }
+
     /// Hashes per second as a plain number.
     #[must_use]
     pub const fn to_f64(self) -> f64 {

@@ -5,6 +5,7 @@ mod json;
 mod lines;
 pub mod log;
 mod progress;
+pub mod results;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -46,6 +47,15 @@ impl From<io::Error> for OutputError {
             _ => Self::Failed(error),
         }
     }
+}
+
+/// Writes a whole result to stdout.
+///
+/// # Errors
+/// When stdout does not take it.
+pub fn print(text: &str) -> Result<(), OutputError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(OutputError::from)
 }
 
 /// What the report came to.
