@@ -24,8 +24,8 @@ const SIZE_MAX: u64 = 1 << 20;
 /// Options that may stand in the environment: the secrets.
 const IN_ENVIRONMENT: [(&str, &str); 1] = [("rpc-password", "ADIT_RPC_PASSWORD")];
 
-/// Options that say where settings come from cannot be settings.
-const NOT_IN_FILE: [&str; 3] = ["config", "help", "version"];
+/// Options that say where settings come from cannot be settings, nor can what is to be ground.
+const NOT_IN_FILE: [&str; 4] = ["config", "help", "version", "header"];
 
 /// Options whose value is a comma-separated list, which a file may write as an array.
 const LISTS: [&str; 1] = ["backend"];
@@ -249,8 +249,8 @@ pub fn invocation(
 
     let merged = grammar.with_defaults(command, &values).try_get_matches_from(&argv)?;
     let mut cli = Cli::from_arg_matches(&merged)?;
-    match &mut cli.command {
-        Command::Mine(mine) => settle_login(mine, &layers).map_err(NotRun::Failure)?,
+    if let Command::Mine(mine) = &mut cli.command {
+        settle_login(mine, &layers).map_err(NotRun::Failure)?;
     }
     Ok(Invocation { cli, warnings })
 }
@@ -610,7 +610,8 @@ mod tests {
         }
 
         fn mine(&self, line: &str) -> MineArgs {
-            let Command::Mine(mine) = self.run(line).unwrap().cli.command;
+            let command = self.run(line).unwrap().cli.command;
+            let Command::Mine(mine) = command else { panic!("{command:?}") };
             *mine
         }
 

@@ -29,6 +29,10 @@ fn main() -> ExitCode {
     }
     let done = match command {
         Command::Mine(args) => commands::mine::run(*args, &output, progress),
+        Command::Bench(args) => commands::bench::run(&args, &output, &progress),
+        Command::Grind(args) => commands::grind::run(&args, &output, &progress),
+        Command::Check(args) => commands::check::run(&args, &output, &progress),
+        Command::Devices(args) => commands::devices::run(args, &output),
     };
     match done {
         Ok(exit) => exit.into(),

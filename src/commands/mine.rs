@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use adit::chain::params::Params;
 use adit::chain::payout::PayoutScript;
-use adit::cli::{BackendSpec, MineArgs, OutputArgs, RpcLogin, SourceSpec, VersionRolling};
+use adit::cli::{MineArgs, OutputArgs, RpcLogin, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report};
-use adit::scan::{Kernel, Scanner, cpu};
+use adit::scan::Scanner;
 use adit::signals::Signals;
 use adit::source::Source;
 use adit::source::builtin::Builtin;
@@ -22,6 +22,8 @@ use adit::source::getblocktemplate::{
 use anyhow::Context as _;
 use bitcoin::Network;
 use tokio::sync::Notify;
+
+use super::backends;
 
 /// How often the hash rate is announced.
 const RATE_EVERY: Duration = Duration::from_secs(2);
@@ -34,7 +36,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Mines until told to stop.
 pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
-    let scanners = scanners(&args)?;
+    let percent = args.throttle.map_or(100, adit::cli::Percent::get);
+    let version_rolling = args.version_rolling == VersionRolling::Auto;
+    let scanners = backends::scanners(&args.hashing, version_rolling, percent)?;
     let source = source(&args)?;
     let signals = Signals::listen().context("signal handlers")?;
 
@@ -120,56 +124,6 @@ async fn announce_rates(engine: &Engine, announcer: &Announcer) {
         at = Instant::now();
         announcer.announce(Event::rate(&before, &now, passed));
         before = now;
-    }
-}
-
-/// The backends that were asked for.
-fn scanners(args: &MineArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
-    let threads = args.hashing.threads.map_or_else(cpu::usable_threads, NonZero::get);
-    let percent = args.throttle.map_or(100, adit::cli::Percent::get);
-    let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
-    for spec in args.hashing.backend.specs() {
-        let kernel = match spec {
-            BackendSpec::Auto | BackendSpec::Cpu(None) => fastest(args)?,
-            BackendSpec::Cpu(Some(name)) => named(*name)?,
-        };
-        let scanner = cpu::CpuScanner::new(kernel, threads, percent).context("scanner threads")?;
-        scanners.push(Arc::new(scanner));
-    }
-    Ok(scanners)
-}
-
-/// The kernel of this name, if it is there and does not lie.
-fn named(name: cpu::KernelName) -> Result<Arc<dyn Kernel>, Failure> {
-    let what = format!("backend cpu:{name}");
-    let kernel = name.kernel().map_err(|missing| {
-        Failure::new(Exit::Usage, what.clone(), missing.to_string())
-            .hint("--backend auto takes the fastest that this processor has")
-    })?;
-    match cpu::self_test(&*kernel) {
-        Ok(()) => Ok(kernel),
-        Err(lie) => Err(Failure::new(Exit::SelfTest, what, lie.to_string())),
-    }
-}
-
-/// The kernel that is fastest here, named in one log line beside the others' rates.
-fn fastest(args: &MineArgs) -> Result<Arc<dyn Kernel>, Failure> {
-    let (timed, failed) = cpu::calibrate(args.version_rolling == VersionRolling::Auto);
-    for (name, lie) in &failed {
-        tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
-    }
-    let rates: Vec<_> =
-        timed.iter().map(|timed| format!("{} {}", timed.kernel.name(), timed.rate)).collect();
-    match timed.into_iter().next() {
-        Some(fastest) => {
-            tracing::info!(
-                "kernel {}, of {} on one thread",
-                fastest.kernel.name(),
-                rates.join(", ")
-            );
-            Ok(fastest.kernel)
-        }
-        None => Err(Failure::new(Exit::SelfTest, "backend cpu", "no kernel passed its self-test")),
     }
 }
 

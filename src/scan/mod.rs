@@ -217,8 +217,11 @@ pub trait Feed: Sync {
     /// nothing to do; `None` means that it is time to stop.
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
 
-    /// The same without waiting: `None` where there is nothing to do.
-    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
+    /// The same without waiting: `None` where there is nothing to do at once. Only a feed whose jobs
+    /// may be easy enough for [`Scanner::sip`] has anything to say here.
+    fn try_next(&self, _midstates: usize, _nonces: u64) -> Option<WorkUnit> {
+        None
+    }
 
     /// Takes a hit of `unit`. `Break` says that the rest of the unit is not wanted any more.
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()>;

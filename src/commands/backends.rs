@@ -1,0 +1,103 @@
+//! From `--backend` to kernels, with the failures and the log line that go with it.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use adit::cli::{BackendSpec, HashingArgs};
+use adit::exit::{Exit, Failure};
+use adit::scan::cpu::{self, KernelName, Measured, Opened};
+use adit::scan::{Kernel, Scanner};
+use anyhow::Context as _;
+
+/// As many threads as were asked for.
+pub fn threads(hashing: &HashingArgs) -> usize {
+    hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
+}
+
+/// The backends that were asked for, hashing `percent` of the time.
+pub fn scanners(
+    hashing: &HashingArgs,
+    version_rolling: bool,
+    percent: u8,
+) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
+    for spec in hashing.backend.specs() {
+        let kernel = match spec {
+            BackendSpec::Auto | BackendSpec::Cpu(None) => {
+                let (kernel, line) = measured(version_rolling)?;
+                tracing::info!("{line}");
+                kernel
+            }
+            BackendSpec::Cpu(Some(name)) => trusted(*name)?,
+        };
+        let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
+        scanners.push(Arc::new(scanner.context("scanner threads")?));
+    }
+    Ok(scanners)
+}
+
+/// Every kernel that `--backend` speaks of. One that was named must be there; the others
+/// come with the reason why they are not.
+pub fn kernels(hashing: &HashingArgs) -> Result<Vec<Opened>, Failure> {
+    let mut kernels = Vec::new();
+    for spec in hashing.backend.specs() {
+        match spec {
+            BackendSpec::Auto | BackendSpec::Cpu(None) => kernels.extend(cpu::open_all()),
+            BackendSpec::Cpu(Some(name)) => kernels.push((*name, Ok(named(*name)?))),
+        }
+    }
+    Ok(kernels)
+}
+
+/// One kernel, as far as the first entry of `--backend` says which, and otherwise the fastest; where
+/// `easy` says that the work is done before a measurement would be, the one that usually is.
+pub fn one(
+    hashing: &HashingArgs,
+    version_rolling: bool,
+    easy: bool,
+) -> Result<Arc<dyn Kernel>, Failure> {
+    match hashing.backend.specs() {
+        [BackendSpec::Cpu(Some(name)), ..] => trusted(*name),
+        _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none),
+        _ => measured(version_rolling).map(|(kernel, line)| {
+            tracing::debug!("{line}");
+            kernel
+        }),
+    }
+}
+
+/// The kernel of this name, if it is there.
+fn named(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
+    name.kernel().map_err(|missing| {
+        Failure::new(Exit::Usage, format!("backend cpu:{name}"), missing.to_string())
+            .hint("--backend auto takes the fastest that this processor has")
+    })
+}
+
+/// The same, if it does not lie either.
+fn trusted(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
+    let kernel = named(name)?;
+    match cpu::self_test(&*kernel) {
+        Ok(()) => Ok(kernel),
+        Err(lie) => {
+            Err(Failure::new(Exit::SelfTest, format!("backend cpu:{name}"), lie.to_string()))
+        }
+    }
+}
+
+/// The kernel that is fastest here, and a line for the log that names it beside the others' rates.
+fn measured(version_rolling: bool) -> Result<(Arc<dyn Kernel>, String), Failure> {
+    let Measured { timed, failed } = cpu::calibrate(&cpu::open_all(), version_rolling);
+    for (name, lie) in &failed {
+        tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
+    }
+    let fastest = timed.first().ok_or_else(none)?;
+    let rates: Vec<_> =
+        timed.iter().map(|timed| format!("{} {}", timed.kernel.name(), timed.rate)).collect();
+    let line = format!("kernel {}, of {} on one thread", fastest.kernel.name(), rates.join(", "));
+    Ok((fastest.kernel.clone(), line))
+}
+
+fn none() -> Failure {
+    Failure::new(Exit::SelfTest, "backend cpu", "no kernel passed its self-test")
+}

@@ -1,0 +1,25 @@
+//! `adit check`: the self-test of every backend.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use adit::cli::{CheckArgs, OutputArgs};
+use adit::exit::Exit;
+use adit::report::{Progress, results};
+use adit::scan::cpu;
+
+use super::backends;
+
+/// Tests them one by one.
+pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+    let threads = backends::threads(&args.hashing);
+    let seed = RandomState::new().hash_one(());
+    let mut checked = Vec::new();
+    for opened in backends::kernels(&args.hashing)? {
+        progress.show(&format!("checking cpu:{} on {threads} threads", opened.0));
+        checked.push(cpu::check_up(&opened, threads, seed));
+    }
+    progress.finish();
+    let checks = results::Checks::new(&checked);
+    let exit = super::finish(&results::shown(&checks, output.json), Exit::Done)?;
+    checks.failure().map_or(Ok(exit), |failure| Err(failure.into()))
+}

@@ -1,0 +1,66 @@
+//! `adit grind`: solves one header, in the place of `bitcoin-util grind`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use adit::cli::{GrindArgs, OutputArgs};
+use adit::exit::Exit;
+use adit::grind::{GrindError, Puzzle, grind};
+use adit::report::{Progress, results};
+use adit::scan::cpu::CpuScanner;
+use adit::signals::Signals;
+use anyhow::Context as _;
+
+use super::backends;
+
+/// How often it is shown how far it is, and looked whether a signal came.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Fewer hashes than this on average are done sooner than the kernels would be measured, or not so
+/// much later that it would pay.
+const EASY: f64 = 268_435_456.0;
+
+/// Grinds, and says why not in the words of `bitcoin-util grind`.
+pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+    let puzzle = match &args.header[..] {
+        [header] => match header.to_str().ok_or(GrindError::NoHeader).and_then(Puzzle::read) {
+            Ok(puzzle) => puzzle,
+            Err(error) => return Ok(refuse(error)),
+        },
+        _ => return Ok(refuse(GrindError::NotOne)),
+    };
+    let easy = puzzle.expected_hashes() < EASY;
+    let kernel = backends::one(&args.hashing, false, easy)?;
+    let scanner = CpuScanner::new(kernel, backends::threads(&args.hashing), 100)
+        .context("scanner threads")?;
+    let signals = Signals::listen().context("signal handlers")?;
+    let ground = grind(&puzzle, &scanner, TICK, &mut |at| {
+        progress.show(&results::grinding(&at));
+        if signals.received().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    progress.finish();
+    match ground {
+        Ok(Some(nonce)) if output.json => {
+            super::finish(&results::shown(&results::Ground::new(&puzzle, nonce), true), Exit::Done)
+        }
+        Ok(Some(nonce)) => super::finish(&format!("{}\n", puzzle.solved(nonce)), Exit::Done),
+        Ok(None) => Ok(signals.received().unwrap_or(Exit::Failed)),
+        Err(error) => Ok(refuse(error)),
+    }
+}
+
+/// A script gets the promised sentence and nothing else; a person at a terminal the why as well.
+fn refuse(error: GrindError) -> Exit {
+    let mut text = format!("{error}\n");
+    if std::io::stderr().is_terminal() {
+        text.extend(["hint: ", &error.hint(), "\n"]);
+    }
+    // Nobody is left to tell if stderr is gone.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    Exit::Failed
+}
