@@ -268,7 +268,16 @@ impl Session {
     async fn introduce(&mut self) -> Result<Payout, Trouble> {
         let body =
             self.submit.call(request("getblockchaininfo", "").into(), ANSWER_BYTES, DEADLINE);
-        let body = body.await.map_err(|error| self.trouble_of(error))?;
+        let body = match body.await {
+            Ok(body) => body,
+            Err(error) => {
+                // A node that takes no connection serves no longpoll either.
+                if matches!(error, RpcError::Connection(_)) {
+                    self.left_open = None;
+                }
+                return Err(self.trouble_of(error));
+            }
+        };
         let envelope: Envelope<ChainInfo<'_>> =
             template::parse(&body).map_err(|error| Trouble::Passing(error.to_string()))?;
         let info = match envelope.into_result() {
