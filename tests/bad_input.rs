@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 /// nBits that nothing will meet.
-const HARD: u32 = 0x1d00_ffff;
+const HARD: u32 = 0x1900_ffff;
 
 const REGTEST_ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 const TEST_ADDRESS: &str = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 /// nBits that nothing will meet.
-const HARD: u32 = 0x1d00_ffff;
+const HARD: u32 = 0x1900_ffff;
 
 /// What the files in a journal's directory hold.
 fn text_of(journal: &Path) -> String {

@@ -53,8 +53,8 @@ fn a_template_full_of_transactions_takes_little_memory_and_is_mined() {
     node.fill_mempool(4000, 249);
     let mut template = node.template();
     // Nothing will meet this, so that it stays.
-    template["bits"] = "1d00ffff".into();
-    template["target"] = hex::encode(target_of(0x1d00_ffff)).into();
+    template["bits"] = "1900ffff".into();
+    template["target"] = hex::encode(target_of(0x1900_ffff)).into();
     let server = ScriptedNode::start(move |call| match call.method.as_str() {
         "getblockchaininfo" => Reply::Result(json!({"chain": "regtest"})),
         _ if call.longpoll_id().is_some() => Reply::Silence,
