@@ -406,12 +406,13 @@ impl Found {
 impl Feed for Course {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         let passed = self.begun.elapsed();
-        if passed >= self.slice {
+        let mut dealer: MutexGuard<'_, _> = held(self.dealer.lock());
+        let Dealer { space, random, dealt } = &mut *dealer;
+        // On a machine with other things to do, a slice may be over before it has begun.
+        if passed >= self.slice && !dealt.is_empty() {
             self.ended.fetch_max(passed.as_nanos() as u64, Ordering::Relaxed);
             return None;
         }
-        let mut dealer: MutexGuard<'_, _> = held(self.dealer.lock());
-        let Dealer { space, random, dealt } = &mut *dealer;
         loop {
             match space.take(midstates, nonces, Instant::now()) {
                 Taken::Unit(unit) => {
