@@ -4,7 +4,7 @@
 //! - the same loop compiled, and compiled with both calls in one batch: what the node can do;
 //! - adit, journal and all. It syncs each block to disk before it sends it; the others don't.
 //!
-//! `cargo bench --bench node` takes five rounds of three seconds; `-- --test` one short slice. Quote
+//! `cargo bench --bench node` takes five rounds of three seconds; `cargo test` one short slice. Quote
 //! the ratio of the medians: the machine is shared with the node.
 
 #[path = "../tests/common/mod.rs"]
@@ -18,9 +18,11 @@ use common::baseline::{bare_script_blocks_per_second, bare_script_with_batches};
 use common::node::{Chain, Node};
 
 fn main() {
-    let test = std::env::args().any(|argument| argument == "--test");
+    let asked = |option: &str| std::env::args().any(|argument| argument == option);
+    // `cargo test` runs it without either option.
+    let full = asked("--bench") && !asked("--test");
     let (rounds, slice) =
-        if test { (1, Duration::from_millis(300)) } else { (5, Duration::from_secs(3)) };
+        if full { (5, Duration::from_secs(3)) } else { (1, Duration::from_millis(300)) };
     let mut rates = [const { Vec::new() }; 4];
     for _ in 0..rounds {
         let [script, compiled, batches, adit] = &mut rates;
