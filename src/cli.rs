@@ -123,7 +123,7 @@ pub struct OutputArgs {
     /// Log less: -q only warnings and no progress line, -qq only errors
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "verbose")]
     pub quiet: u8,
-    /// Log more: -v what happens, -vv what is sent and received too
+    /// Log more: -v what happens, -vv in every detail
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
     /// The form of the log on stderr: text or json

@@ -615,6 +615,54 @@ fn a_node_without_batches_is_mined_one_call_at_a_time() {
     }
 }
 
+/// A node that is just starting has not looked at the block: its error is no verdict.
+#[test]
+fn what_says_nothing_of_the_block_is_no_verdict() {
+    let unready = [
+        Reply::error(-28, "Loading block index"),
+        Reply::error(-9, "not connected"),
+        Reply::Status(502, r#"{"message": "bad gateway"}"#.to_owned()),
+        Reply::Status(200, "[{}, {}]".to_owned()),
+        Reply::Status(503, "<html>busy</html>".to_owned()),
+    ];
+    each(unready.to_vec(), |reply| {
+        let (taken, template) = growing();
+        let reply = reply.clone();
+        let server = ScriptedNode::start(move |call| match (call.method.as_str(), call.nth) {
+            ("submitblock", 0) => reply.clone(),
+            ("getblocktemplate", _) if call.batched && taken.load(Ordering::SeqCst) == 0 => {
+                reply.clone()
+            }
+            ("submitblock", _) => {
+                taken.fetch_add(1, Ordering::SeqCst);
+                Reply::Result(Value::Null)
+            }
+            _ => well_behaved(call, &template()),
+        });
+        let exit = mine(&server).args(["--blocks", "2"]).run(SOON).expect_code(0);
+        let events = promised::check(&exit.stdout);
+        let results: Vec<_> =
+            promised::blocks(&events).iter().map(|block| block["result"].clone()).collect();
+        assert_eq!(results, ["accepted", "accepted"], "{exit:?}");
+        let calls = server.calls_of("submitblock");
+        assert_eq!(submitted(&calls[0]), submitted(&calls[1]), "the same block is sent again");
+        assert!(calls[2].batched, "batches are not given up for it");
+    });
+}
+
+/// One that answers the first call and no other is not called without end.
+#[test]
+fn a_node_that_hangs_up_on_templates_is_not_stormed() {
+    let server = ScriptedNode::start(|call| match call.method.as_str() {
+        "getblocktemplate" => Reply::HangUp,
+        _ => well_behaved(call, &Template::regtest(7)),
+    });
+    let exit = mine(&server).args(["--for", "2s"]).run(SOON).expect_code(0);
+    promised::check(&exit.stdout);
+    let connections = server.connections();
+    assert!((3..=24).contains(&connections), "{connections} connections in two seconds");
+}
+
 /// The answer to a block must not be lost because the template beside it is of no use.
 #[test]
 fn a_spoilt_template_does_not_hide_a_blocks_fate() {

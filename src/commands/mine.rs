@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit::chain::params::Params;
-use adit::chain::payout::PayoutScript;
+use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, RpcLogin, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
@@ -106,7 +106,11 @@ async fn mine(
         tokio::time::timeout(patience, &mut running).await.ok()
     };
     running.abort();
+    let dead = engine.is_dead();
     announcer.conclude(engine.finish());
+    if dead {
+        return Err(Failure::new(Exit::Failed, "mining", "every backend has failed").into());
+    }
     match ended {
         Some(ended) => ended.context("source")?.map(|()| exit).map_err(Into::into),
         None => Ok(exit),
@@ -134,11 +138,18 @@ fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
     let (endpoint, network) = match &args.source {
         SourceSpec::Builtin => {
             let payout = match &args.address {
-                Some(address) => PayoutScript::of(address, Network::Regtest).map_err(|error| {
-                    Failure::new(Exit::Refused, "pay-out address", error.to_string())
-                        .hint("the built-in chain is a regtest chain; it pays no one, so --address can be left away")
-                })?,
-                None => PayoutScript::anyone_can_spend(),
+                Some(address) => {
+                    Some(PayoutScript::of(address, Network::Regtest).map_err(|error| {
+                        let exit = match error {
+                            PayoutError::OtherNetwork { .. } => Exit::Refused,
+                            _ => Exit::Usage,
+                        };
+                        Failure::new(exit, "pay-out address", error.to_string()).hint(
+                            "the built-in chain is a regtest chain, and pays no one: leave --address away",
+                        )
+                    })?)
+                }
+                None => None,
             };
             return Ok(Box::new(Builtin { payout, text, version_rolling }));
         }

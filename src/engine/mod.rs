@@ -6,7 +6,8 @@ mod search_space;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ struct Shared {
     meters: Vec<Meter>,
     backends: Vec<BackendInfo>,
     scanners: Vec<Arc<dyn Scanner>>,
+    /// Backends that have not failed.
+    alive: AtomicUsize,
     hardware_errors: AtomicU64,
     announcer: Announcer,
     goal: Goal,
@@ -99,6 +102,22 @@ impl Shared {
         self.stopping.send_replace(true);
     }
 
+    /// Says that a backend has ended before its time, and stops when it was the last.
+    fn lost_backend(&self, backend: usize) {
+        let name = self.name_of(backend);
+        self.announcer
+            .announce(Event::Notice(format!("backend {name} has failed and is left out")));
+        if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.stop(&mut self.state());
+        }
+    }
+
+    /// A backend as `--backend` names it.
+    fn name_of(&self, backend: usize) -> String {
+        let info = &self.backends[backend];
+        format!("{}:{}", info.backend, info.kernel)
+    }
+
     /// Tries the first nonces of the current job on this thread.
     fn sip(self: &Arc<Self>) {
         for (backend, scanner) in self.scanners.iter().enumerate() {
@@ -141,7 +160,7 @@ impl Shared {
 /// Runs scanners and stands between them and a source.
 pub struct Engine {
     shared: Arc<Shared>,
-    threads: Vec<(BackendInfo, JoinHandle<()>)>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -177,6 +196,7 @@ impl Engine {
             meters: backends.iter().map(|backend| Meter::new(backend.threads)).collect(),
             backends: backends.clone(),
             scanners: scanners.clone(),
+            alive: AtomicUsize::new(backends.len()),
             hardware_errors: AtomicU64::new(0),
             announcer,
             goal,
@@ -189,8 +209,13 @@ impl Engine {
             let feed = BackendFeed { shared: shared.clone(), backend };
             let thread = std::thread::Builder::new()
                 .name(format!("{}-{backend}", backends[backend].backend))
-                .spawn(move || scanner.run(&feed))?;
-            threads.push((backends[backend].clone(), thread));
+                .spawn(move || {
+                    let run = AssertUnwindSafe(|| scanner.run(&feed));
+                    if std::panic::catch_unwind(run).is_err() {
+                        feed.shared.lost_backend(feed.backend);
+                    }
+                })?;
+            threads.push(thread);
         }
         let port = Port { shared: shared.clone(), solutions };
         Ok((Self { shared, threads }, port))
@@ -207,6 +232,12 @@ impl Engine {
         let mut stopping = self.shared.stopping.subscribe();
         // The sender lives in `shared`, so this cannot fail.
         let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Whether no backend is left that could find anything.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.shared.alive.load(Ordering::Acquire) == 0
     }
 
     /// Whether something that was found waits for its answer.
@@ -227,11 +258,9 @@ impl Engine {
     #[must_use]
     pub fn finish(self) -> Summary {
         self.stop();
-        for (backend, thread) in self.threads {
-            if thread.join().is_err() {
-                let name = format!("{}:{}", backend.backend, backend.kernel);
-                self.shared.announcer.announce(Event::Notice(format!("backend {name} panicked")));
-            }
+        for thread in self.threads {
+            // A panic in there was caught and announced.
+            let _ = thread.join();
         }
         let shared = self.shared;
         let mut state = shared.state();
@@ -376,6 +405,11 @@ impl Feed for BackendFeed {
         let shared = &self.shared;
         let job = &unit.prepared.job;
         let candidate = Candidate { unit, midstate: hit.midstate, nonce: hit.nonce };
+        let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
+        if hit.midstate >= unit.midstates.len() || !nonces.contains(&u64::from(hit.nonce)) {
+            self.hardware_error(format!("reported {hit:x?}, which it was not given"));
+            return self.unless_replaced(unit);
+        }
         let header = candidate.header();
         let hash = merkle::sha256d(&bitcoin::consensus::serialize(&header));
         let [.., a, b, c, d] = hash;
@@ -383,7 +417,11 @@ impl Feed for BackendFeed {
         if !job.share_target.is_met_by(&hash) {
             // Looking at the top 32 bits alone lets near misses through. Anything else is a lie.
             if !job.share_target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
-                self.hardware_error(&candidate, hash);
+                self.hardware_error(format!(
+                    "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
+                    hit.nonce,
+                    header.version.to_consensus().cast_unsigned(),
+                ));
             }
             return self.unless_replaced(unit);
         }
@@ -439,16 +477,9 @@ impl BackendFeed {
     }
 
     /// Counts a candidate that is none and says what differed.
-    fn hardware_error(&self, candidate: &Candidate<'_>, hash: BlockHash) {
+    fn hardware_error(&self, detail: String) {
         self.shared.hardware_errors.fetch_add(1, Ordering::Relaxed);
-        let info = &self.shared.backends[self.backend];
-        self.shared.announcer.announce(Event::HardwareError {
-            backend: format!("{}:{}", info.backend, info.kernel),
-            detail: format!(
-                "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
-                candidate.nonce,
-                candidate.header().version.to_consensus().cast_unsigned(),
-            ),
-        });
+        let backend = self.shared.name_of(self.backend);
+        self.shared.announcer.announce(Event::HardwareError { backend, detail });
     }
 }

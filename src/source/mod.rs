@@ -10,6 +10,9 @@ use std::pin::Pin;
 
 use crate::engine::Port;
 
+/// Said where no pay-out address was given and none is needed.
+const NO_ADDRESS: &str = "no --address: the coins go where anyone can spend them";
+
 /// What a source's run comes to.
 pub type Run = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send>>;
 

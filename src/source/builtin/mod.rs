@@ -8,7 +8,7 @@ use bitcoin::Network;
 
 pub use self::chain::{KEPT, RegtestChain, Reject, Template};
 
-use super::{Run, Source, SourceError};
+use super::{NO_ADDRESS, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::{CoinbaseText, ScriptSigData};
 use crate::chain::payout::PayoutScript;
@@ -22,8 +22,8 @@ const SETBACK: Duration = Duration::from_secs(1);
 /// The source.
 #[derive(Debug)]
 pub struct Builtin {
-    /// Who is paid, for what that is worth here.
-    pub payout: PayoutScript,
+    /// Who is paid, for what that is worth here; nobody in particular where none is named.
+    pub payout: Option<PayoutScript>,
     /// What stands in the coinbase.
     pub text: CoinbaseText,
     /// Whether the version may be rolled.
@@ -49,11 +49,15 @@ impl Builtin {
         let data = ScriptSigData::from(&self.text);
         port.started(Some(Network::Regtest));
         port.source_is(SourceState::Connected, None);
+        let payout = self.payout.clone().unwrap_or_else(|| {
+            port.notice(NO_ADDRESS);
+            PayoutScript::anyone_can_spend()
+        });
         let mut number = 0;
         loop {
             number += 1;
             let key = JobKey { connection: 0, number };
-            let mut job = chain.template(now()).job(key, &self.payout, &data);
+            let mut job = chain.template(now()).job(key, &payout, &data);
             if !self.version_rolling {
                 job.version_mask = VersionMask::NONE;
             }

@@ -29,14 +29,14 @@ pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 
 use self::rpc::Envelope;
 use super::refusals;
-use super::{Refused, Run, Source, SourceError};
+use super::{NO_ADDRESS, Refused, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::params::Params;
 use crate::chain::payout::{PayoutError, PayoutScript};
 use crate::engine::Port;
 use crate::event::SourceState;
-use crate::job::{JobKey, MerkleRoot, Refusal, Solution, Verdict};
+use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal};
 use crate::printable::printable;
 
@@ -62,6 +62,8 @@ const NTIME_AGE: Duration = Duration::from_secs(60);
 /// How long the last template is mined on while the node is away. What is found is kept and sent
 /// when it is back.
 const MINE_WITHOUT_NODE: Duration = Duration::from_secs(60);
+/// How long a node that has just been started may be without its cookie.
+const COOKIE_IS_WRITTEN: Duration = Duration::from_secs(1);
 /// The waits between tries, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The waits before a height is tried again on which the node refused our block.
@@ -107,13 +109,16 @@ impl Source for GetBlockTemplate {
     }
 
     fn run(self: Box<Self>, port: Port) -> Run {
-        let name = self.name();
+        let name = if self.config.endpoint.is_loopback() {
+            format!("http://127.0.0.1:{}", self.config.endpoint.port)
+        } else {
+            self.name()
+        };
         Box::pin(async move {
             let submit = Rpc::new(self.config.endpoint.clone(), self.config.credentials.clone());
             let mut session = Session {
-                name,
+                keeper: Keeper { journal: self.journal, name, network: "" },
                 config: self.config,
-                journal: self.journal,
                 port,
                 submit,
                 unanswered: Vec::new(),
@@ -124,12 +129,14 @@ impl Source for GetBlockTemplate {
                 setbacks: 0,
                 batches: true,
                 trouble: Some(String::new()),
-                network: "",
+                backoff: Backoff::new(BACKOFF),
+                renewed: Instant::now(),
+                begun: Instant::now(),
                 earlier: Vec::new(),
                 asked_journal: false,
             };
             let outcome = session.run().await;
-            if let Err(error) = session.journal.flush() {
+            if let Err(error) = session.keeper.journal.flush() {
                 session.port.notice(error.to_string());
             }
             outcome
@@ -168,10 +175,55 @@ type Both<'a, T> = (Envelope<Cow<'a, str>>, T);
 /// A template on its way, with the connection it comes over.
 type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + Send>>;
 
-struct Session {
-    name: String,
-    config: Config,
+/// Makes blocks of solutions and keeps them on disk.
+struct Keeper {
     journal: Arc<Journal>,
+    /// The node, as the journal names it: one name for each spelling of this machine.
+    name: String,
+    /// The node's chain.
+    network: &'static str,
+}
+
+impl Keeper {
+    /// Builds the block and writes it to the journal.
+    fn keep(&self, solution: Solution, port: &Port) -> Unanswered {
+        let job = &solution.job;
+        let block_hex = match (&job.merkle_root, &job.body) {
+            (MerkleRoot::Rolled(coinbase), Some(body)) => {
+                block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
+            }
+            // Jobs of this source have both.
+            _ => String::new(),
+        };
+        let found = Found {
+            network: self.network,
+            source: &self.name,
+            height: job.height,
+            header: &solution.header,
+            block_hex: &block_hex,
+        };
+        let entry = match self.journal.record(&found) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                // A block that is not on disk is still worth sending.
+                port.notice(format!("{error}; the block is sent without being on disk"));
+                None
+            }
+        };
+        Unanswered { solution, block_hex, entry }
+    }
+
+    /// Notes in the journal what became of a block.
+    fn record_fate(&self, entry: EntryId, verdict: &Verdict) {
+        if let Some(fate) = Fate::of(verdict) {
+            self.journal.settle(entry, fate);
+        }
+    }
+}
+
+struct Session {
+    keeper: Keeper,
+    config: Config,
     port: Port,
     submit: Rpc,
     unanswered: Vec<Unanswered>,
@@ -186,8 +238,12 @@ struct Session {
     batches: bool,
     /// What is wrong at present, so that it is said once.
     trouble: Option<String>,
-    /// The node's chain.
-    network: &'static str,
+    /// The wait before the next try, where tries fail.
+    backoff: Backoff,
+    /// When the node last gave a template.
+    renewed: Instant,
+    /// When all began.
+    begun: Instant,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.
@@ -202,9 +258,17 @@ impl Session {
                 End::Stopped => return Ok(()),
                 End::Lost(reason) => {
                     self.submit.hang_up();
-                    // The first try is announced whatever it says.
-                    self.trouble = Some(String::new());
-                    self.port.source_is(SourceState::Lost, Some(reason));
+                    if self.trouble.is_none() {
+                        // The first try is announced whatever it says.
+                        self.trouble = Some(String::new());
+                        self.port.source_is(SourceState::Lost, Some(reason));
+                    } else {
+                        self.say(reason);
+                    }
+                    let wait = self.backoff.next();
+                    if self.wait(wait).await == Waited::Stopped {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -227,8 +291,6 @@ impl Session {
 
     /// Tries until the node answers and is one that we can mine on; `None` if it is time to go.
     async fn connect(&mut self) -> Result<Option<Payout>, SourceError> {
-        let lost = Instant::now();
-        let mut backoff = Backoff::new(BACKOFF);
         loop {
             match self.introduce().await {
                 Ok(payout) => {
@@ -238,11 +300,35 @@ impl Session {
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Passing(reason)) => self.say(reason),
             }
-            if lost.elapsed() > MINE_WITHOUT_NODE && self.current.take().is_some() {
-                self.port.withdraw();
-            }
-            if self.wait(backoff.next()).await == Waited::Stopped {
+            self.give_up_old_template();
+            let wait = self.backoff.next();
+            if self.wait(wait).await == Waited::Stopped {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Stops mining on a template that the node has not renewed for long.
+    fn give_up_old_template(&mut self) {
+        if self.renewed.elapsed() > MINE_WITHOUT_NODE && self.current.take().is_some() {
+            self.port.withdraw();
+        }
+    }
+
+    /// Calls the node over the connection that submits, keeping what is found meanwhile.
+    async fn call(&mut self, body: String, limit: usize) -> Result<Bytes, RpcError> {
+        let mut stopping = false;
+        let mut call = std::pin::pin!(self.submit.call(body.into(), limit, DEADLINE));
+        loop {
+            tokio::select! {
+                answer = &mut call => return answer,
+                solution = self.port.solution(), if !stopping => match solution {
+                    Some(solution) => {
+                        let found = self.keeper.keep(solution, &self.port);
+                        self.unanswered.push(found);
+                    }
+                    None => stopping = true,
+                },
             }
         }
     }
@@ -254,7 +340,7 @@ impl Session {
             tokio::select! {
                 solution = self.port.solution() => match solution {
                     Some(solution) => {
-                        let found = self.keep(solution);
+                        let found = self.keeper.keep(solution, &self.port);
                         self.unanswered.push(found);
                     }
                     None => return Waited::Stopped,
@@ -266,9 +352,7 @@ impl Session {
 
     /// Asks the node who it is, and sends again what has no answer yet.
     async fn introduce(&mut self) -> Result<Payout, Trouble> {
-        let body =
-            self.submit.call(request("getblockchaininfo", "").into(), ANSWER_BYTES, DEADLINE);
-        let body = match body.await {
+        let body = match self.call(request("getblockchaininfo", ""), ANSWER_BYTES).await {
             Ok(body) => body,
             Err(error) => {
                 // A node that takes no connection serves no longpoll either.
@@ -291,15 +375,15 @@ impl Session {
             return Err(self.refused(Refused::BySource, why, None));
         };
         let payout = self.payout(params)?;
-        self.network = params.name;
+        self.keeper.network = params.name;
         self.port.started(Some(params.network));
         self.send_again().await.map_err(|error| self.trouble_of(error))?;
         if !std::mem::replace(&mut self.asked_journal, true) {
-            self.earlier = self.journal.pending(params.name);
+            self.earlier = self.keeper.journal.pending(params.name);
         }
         self.send_earlier_runs().await.map_err(|error| self.trouble_of(error))?;
         if self.config.address.is_none() && self.connection == 0 {
-            self.port.notice("no --address: the coins go where anyone can spend them");
+            self.port.notice(NO_ADDRESS);
         }
         Ok(payout)
     }
@@ -338,13 +422,10 @@ impl Session {
 
     /// Sends blocks again whose answer never came.
     async fn send_again(&mut self) -> Result<(), RpcError> {
-        while let Some(found) = self.unanswered.first() {
-            let answer = match submit_alone(&mut self.submit, &found.block_hex).await {
-                Err(error) if !matches!(error, RpcError::Node { .. }) => return Err(error),
-                answer => answer,
-            };
+        while let Some(block_hex) = self.unanswered.first().map(|found| found.block_hex.clone()) {
+            let verdict = self.submit_alone(&block_hex).await?;
             let found = self.unanswered.remove(0);
-            self.settle(&found, verdict_of(answer));
+            self.settle(&found, verdict);
         }
         Ok(())
     }
@@ -352,26 +433,23 @@ impl Session {
     /// Sends blocks of earlier runs on this node whose fate nobody knows.
     async fn send_earlier_runs(&mut self) -> Result<(), RpcError> {
         while let Some(entry) = self.earlier.first().copied() {
-            match self.journal.read(entry) {
-                Ok(Some(found)) if found.source == self.name => {
-                    let answer = submit_alone(&mut self.submit, &found.block_hex).await;
-                    if let Err(error) = &answer
-                        && !matches!(error, RpcError::Node { .. })
-                    {
-                        answer?;
-                        continue;
-                    }
-                    let verdict = verdict_of(answer);
+            match self.keeper.journal.read(entry) {
+                Ok(Some(found)) if found.source == self.keeper.name => {
+                    let verdict = self.submit_alone(&found.block_hex).await?;
                     let why = verdict.refusal().map(|why| format!(": {why}")).unwrap_or_default();
                     self.port.notice(format!(
                         "block {} of an earlier run was sent again, since its fate was unknown: {}{why}",
                         found.hash,
                         verdict.result(),
                     ));
-                    self.record_fate(entry, &verdict);
+                    self.keeper.record_fate(entry, &verdict);
                 }
-                // Of another node: it stays for a run that mines there.
-                Ok(_) => {}
+                Ok(Some(found)) => self.port.notice(format!(
+                    "the journal has block {} for {}, whose fate is unknown: mine there to have it \
+                     sent again",
+                    found.hash, found.source,
+                )),
+                Ok(None) => {}
                 Err(error) => self.port.notice(error.to_string()),
             }
             self.earlier.remove(0);
@@ -379,11 +457,12 @@ impl Session {
         Ok(())
     }
 
-    /// Notes in the journal what became of a block.
-    fn record_fate(&self, entry: EntryId, verdict: &Verdict) {
-        if let Some(fate) = Fate::of(verdict) {
-            self.journal.settle(entry, fate);
-        }
+    /// Submits a block in a call of its own.
+    async fn submit_alone(&mut self, block_hex: &str) -> Result<Verdict, RpcError> {
+        let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
+        let envelope: Envelope<String> = serde_json::from_slice(&answer)
+            .map_err(|error| RpcError::Nonsense(error.to_string()))?;
+        verdict_of(envelope.into_result())
     }
 
     /// Mines until the connection is lost or it is time to go.
@@ -392,7 +471,6 @@ impl Session {
         let mut fetch: Option<Fetch> = Some(fetch_template(sibling, None, payout.clone()));
         let mut kept: Option<Rpc> = None;
         let mut longpoll: Option<Fetch> = None;
-        let mut backoff = Backoff::new(BACKOFF);
         let mut refresh_at = Instant::now() + REFRESH;
         loop {
             let wake = if longpoll.is_none() && self.may_longpoll() {
@@ -425,15 +503,16 @@ impl Session {
                     match outcome {
                         Ok(ready) => {
                             self.publish(ready);
-                            backoff = Backoff::new(BACKOFF);
                             let polled = longpoll.is_none() && !self.may_longpoll();
                             refresh_at = Instant::now() + if polled { POLL } else { REFRESH };
                         }
                         Err(error) => {
                             if let Some(lost) = self.survive(error)? {
+                                self.left_open = longpoll.and(self.tip());
                                 return Ok(End::Lost(lost));
                             }
-                            refresh_at = Instant::now() + backoff.next();
+                            self.give_up_old_template();
+                            refresh_at = Instant::now() + self.backoff.next();
                         }
                     }
                 }
@@ -447,28 +526,36 @@ impl Session {
                         }
                         Err(error) => {
                             // The node may still be waiting on our behalf.
-                            self.left_open = self.current.as_ref().map(|c| c.previous_block_hash);
+                            self.left_open = self.tip();
                             tracing::debug!(%error, "longpoll broke off");
                             refresh_at = Instant::now();
                         }
                     }
                 }
                 () = sleep_until(wake.into()) => {
-                    if fetch.is_none() && Instant::now() >= refresh_at {
-                        let rpc = kept.take().unwrap_or_else(|| self.submit.sibling());
-                        fetch = Some(fetch_template(rpc, None, payout.clone()));
+                    if Instant::now() >= refresh_at {
+                        // One that is still on its way has its own deadline.
                         refresh_at = Instant::now() + REFRESH;
+                        if fetch.is_none() {
+                            let rpc = kept.take().unwrap_or_else(|| self.submit.sibling());
+                            fetch = Some(fetch_template(rpc, None, payout.clone()));
+                        }
                     }
                     if longpoll.is_none() && self.may_longpoll() && self.has_lasted() {
                         let id = self.current.as_ref().and_then(|c| c.longpollid.clone());
                         longpoll = Some(fetch_template(self.submit.sibling(), id, payout.clone()));
                     }
-                    if let Err(error) = self.journal.flush() {
+                    if let Err(error) = self.keeper.journal.flush() {
                         self.port.notice(error.to_string());
                     }
                 }
             }
         }
+    }
+
+    /// The block that the current template builds on.
+    fn tip(&self) -> Option<BlockHash> {
+        self.current.as_ref().map(|current| current.previous_block_hash)
     }
 
     /// Whether a longpoll may be opened on the current template.
@@ -486,6 +573,8 @@ impl Session {
     /// Publishes a template as a job, unless it would be mined just as the current one.
     fn publish(&mut self, ready: Ready) {
         self.well();
+        self.backoff = Backoff::new(BACKOFF);
+        self.renewed = Instant::now();
         let clean = self
             .current
             .as_ref()
@@ -500,7 +589,8 @@ impl Session {
             }
             return;
         }
-        if clean {
+        // A new tip ends every longpoll on the old one, also those left open.
+        if self.left_open.is_some_and(|tip| tip != ready.previous_block_hash()) {
             self.left_open = None;
         }
         self.current = Some(Current {
@@ -514,37 +604,9 @@ impl Session {
         self.port.publish(ready.into_job(key, clean));
     }
 
-    /// Builds the block and writes it to the journal.
-    fn keep(&mut self, solution: Solution) -> Unanswered {
-        let job = &solution.job;
-        let block_hex = match (&job.merkle_root, &job.body) {
-            (MerkleRoot::Rolled(coinbase), Some(body)) => {
-                block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
-            }
-            // Jobs of this source have both.
-            _ => String::new(),
-        };
-        let found = Found {
-            network: self.network,
-            source: &self.name,
-            height: job.height,
-            header: &solution.header,
-            block_hex: &block_hex,
-        };
-        let entry = match self.journal.record(&found) {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                // A block that is not on disk is still worth sending.
-                self.port.notice(format!("{error}; the block is sent without being on disk"));
-                None
-            }
-        };
-        Unanswered { solution, block_hex, entry }
-    }
-
     /// Submits a block, and fetches the next template with it.
     async fn submit(&mut self, solution: Solution, payout: &Payout) -> Result<Next, Trouble> {
-        let found = self.keep(solution);
+        let found = self.keeper.keep(solution, &self.port);
         tracing::debug!(
             hash = %found.solution.hash,
             after = ?found.solution.found.elapsed(),
@@ -553,9 +615,9 @@ impl Session {
         if !self.batches {
             return self.submit_apart(found).await;
         }
-        let submit = request("submitblock", &format!("\"{}\"", found.block_hex));
-        let batch = format!("[{submit},{}]", template_request(None));
-        let body = match self.submit.call(batch.into(), TEMPLATE_BYTES, DEADLINE).await {
+        let and_template = format!(",{}]", template_request(None));
+        let batch = submit_request(&found.block_hex, "[", &and_template);
+        let body = match self.call(batch, TEMPLATE_BYTES).await {
             Ok(body) => body,
             Err(error) => {
                 self.unanswered.push(found);
@@ -564,9 +626,23 @@ impl Session {
         };
         let received = Instant::now();
         if !body.starts_with(b"[") {
-            tracing::debug!("the node does not take batches");
-            self.batches = false;
-            return self.submit_apart(found).await;
+            let lone = template::parse::<Envelope<IgnoredAny>>(&body);
+            return match lone.map(Envelope::into_result) {
+                // Parse error, invalid request, unknown method: it takes no batches.
+                Ok(Err(RpcError::Node { code: -32700 | -32600 | -32601, .. })) => {
+                    tracing::debug!("the node does not take batches");
+                    self.batches = false;
+                    self.submit_apart(found).await
+                }
+                Ok(Err(error)) => {
+                    self.unanswered.push(found);
+                    Err(self.trouble_of(error))
+                }
+                Ok(Ok(_)) | Err(_) => {
+                    self.unanswered.push(found);
+                    Err(Trouble::Passing("the answer to a batch is no list".to_owned()))
+                }
+            };
         }
         let (answer, template) = match template::parse::<Both<'_, Envelope<Template<'_>>>>(&body) {
             Ok((answer, template)) => (answer, template::make(template, payout, received)),
@@ -579,7 +655,14 @@ impl Session {
                 }
             },
         };
-        let verdict = verdict_of(answer.into_result().map(|answer| answer.map(Cow::into_owned)));
+        let answer = answer.into_result().map(|answer| answer.map(Cow::into_owned));
+        let verdict = match verdict_of(answer) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.unanswered.push(found);
+                return Err(self.trouble_of(error));
+            }
+        };
         let stale = matches!(verdict, Verdict::Stale(_));
         let wait = self.settle(&found, verdict);
         let lost_to = |ready: &Ready| {
@@ -600,13 +683,9 @@ impl Session {
 
     /// Submits a block in a call of its own.
     async fn submit_apart(&mut self, found: Unanswered) -> Result<Next, Trouble> {
-        match submit_alone(&mut self.submit, &found.block_hex).await {
-            Ok(answer) => {
-                let wait = self.settle(&found, verdict_of(Ok(answer)));
-                Ok(Next::FetchIn(wait.unwrap_or(Duration::ZERO)))
-            }
-            Err(error @ RpcError::Node { .. }) => {
-                let wait = self.settle(&found, verdict_of(Err(error)));
+        match self.submit_alone(&found.block_hex).await {
+            Ok(verdict) => {
+                let wait = self.settle(&found, verdict);
                 Ok(Next::FetchIn(wait.unwrap_or(Duration::ZERO)))
             }
             Err(error) => {
@@ -619,16 +698,15 @@ impl Session {
     /// Records a block's fate, and says how long to leave its height alone if it was not taken.
     fn settle(&mut self, found: &Unanswered, verdict: Verdict) -> Option<Duration> {
         if let Some(entry) = found.entry {
-            self.record_fate(entry, &verdict);
+            self.keeper.record_fate(entry, &verdict);
         }
         let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         self.port.verdict(&found.solution, verdict);
-        refused.then(|| {
-            // The same template would be refused the same way: no storm of it.
-            self.current = None;
-            doubled(SETBACK, self.setbacks - 1)
-        })
+        // The job is over: a template like its own would be a new one.
+        self.current = None;
+        // And would be refused the same way: no storm of it.
+        refused.then(|| doubled(SETBACK, self.setbacks - 1))
     }
 }
 
@@ -663,7 +741,6 @@ impl Session {
                 self.say(reason);
             }
         }
-        // Nothing that is mined now was asked for.
         Ok(None)
     }
 
@@ -674,7 +751,8 @@ impl Session {
         let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
         let (refused, hint) = match &error {
             RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_)
-                if by_cookie && self.connection > 0 =>
+                if by_cookie
+                    && (self.connection > 0 || self.begun.elapsed() < COOKIE_IS_WRITTEN) =>
             {
                 return Trouble::Passing(why);
             }
@@ -822,21 +900,27 @@ async fn next(fetch: &mut Option<Fetch>) -> (Rpc, Result<Ready, TemplateError>) 
     }
 }
 
-/// Submits a block in a call of its own: `None` is the node's null.
-async fn submit_alone(rpc: &mut Rpc, block_hex: &str) -> Result<Option<String>, RpcError> {
-    let body = request("submitblock", &format!("\"{block_hex}\""));
-    let answer = rpc.call(body.into(), ANSWER_BYTES, DEADLINE).await?;
-    let envelope: Envelope<String> =
-        serde_json::from_slice(&answer).map_err(|error| RpcError::Nonsense(error.to_string()))?;
-    envelope.into_result()
+/// The call that submits a block, between two other pieces of text. A block can be megabytes of hex:
+/// it is copied once.
+fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
+    let (head, tail) =
+        (r#"{"jsonrpc":"1.0","id":"adit","method":"submitblock","params":[""#, "\"]}");
+    let parts = [before, head, block_hex, tail, after];
+    let mut body = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+    body.extend(parts);
+    body
 }
 
-/// What the answer to `submitblock` says of the block.
-fn verdict_of(answer: Result<Option<String>, RpcError>) -> Verdict {
+/// What the answer to `submitblock` says of the block (null is `None`). Errors are verdicts only
+/// where they speak of the block: Bitcoin Core's RPC_DESERIALIZATION_ERROR and RPC_VERIFY_*. A node
+/// that is starting, stopping or overloaded has not looked at it.
+fn verdict_of(answer: Result<Option<String>, RpcError>) -> Result<Verdict, RpcError> {
     match answer {
-        Ok(None) => Verdict::Accepted,
-        Ok(Some(words)) => refusals::verdict_for(&words),
-        Err(RpcError::Node { message, .. }) => refusals::verdict_for(&message),
-        Err(error) => Verdict::Unknown(Refusal::new(error.to_string(), "no answer was had")),
+        Ok(None) => Ok(Verdict::Accepted),
+        Ok(Some(words)) => Ok(refusals::verdict_for(&words)),
+        Err(RpcError::Node { code: -22 | -25 | -26 | -27, message }) => {
+            Ok(refusals::verdict_for(&message))
+        }
+        Err(error) => Err(error),
     }
 }

@@ -144,27 +144,45 @@ impl From<ErrorObject> for RpcError {
 
 /// A JSON-RPC answer.
 #[derive(Debug, Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Envelope<T> {
-    #[serde(default = "none")]
-    result: Option<T>,
+    #[serde(default = "Member::missing", deserialize_with = "Member::read")]
+    result: Member<T>,
     #[serde(default)]
     error: Option<ErrorObject>,
 }
 
-/// [`Option::None`], without asking `T` for a default.
-fn none<T>() -> Option<T> {
-    None
+/// The member `result`. A `submitblock` that was answered null has been taken; one whose answer has
+/// no result at all has not been looked at.
+#[derive(Debug)]
+enum Member<T> {
+    Missing,
+    /// `None` is null.
+    There(Option<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Member<T> {
+    fn missing() -> Self {
+        Self::Missing
+    }
+
+    fn read<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::There)
+    }
 }
 
 impl<T> Envelope<T> {
     /// The result (`None` for null), or the node's error.
     ///
     /// # Errors
-    /// When the node answered with one.
+    /// When the node answered with one, or with neither.
     pub fn into_result(self) -> Result<Option<T>, RpcError> {
-        match self.error {
-            Some(error) => Err(error.into()),
-            None => Ok(self.result),
+        match (self.error, self.result) {
+            (Some(error), _) => Err(error.into()),
+            (None, Member::There(result)) => Ok(result),
+            (None, Member::Missing) => {
+                Err(RpcError::Nonsense("it has neither a result nor an error".to_owned()))
+            }
         }
     }
 }
