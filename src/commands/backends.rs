@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
-use adit::scan::cpu::{self, KernelName, Measured, Opened};
+use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
 use adit::scan::{Kernel, Scanner};
 use anyhow::Context as _;
 
@@ -22,16 +22,21 @@ pub fn scanners(
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     for spec in hashing.backend.specs() {
-        let kernel = match spec {
+        let (kernel, midstates) = match spec {
             BackendSpec::Auto | BackendSpec::Cpu(None) => {
-                let (kernel, line) = measured(version_rolling)?;
+                let (fastest, line) = measured(version_rolling)?;
                 tracing::info!("{line}");
-                kernel
+                (fastest.kernel, fastest.midstates)
             }
-            BackendSpec::Cpu(Some(name)) => trusted(*name)?,
+            BackendSpec::Cpu(Some(name)) => {
+                let kernel = trusted(*name)?;
+                let midstates = kernel.midstates();
+                (kernel, midstates)
+            }
         };
         let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
-        scanners.push(Arc::new(scanner.context("scanner threads")?));
+        let scanner = scanner.context("scanner threads")?.with_midstates(midstates);
+        scanners.push(Arc::new(scanner));
     }
     Ok(scanners)
 }
@@ -59,9 +64,9 @@ pub fn one(
     match hashing.backend.specs() {
         [BackendSpec::Cpu(Some(name)), ..] => trusted(*name),
         _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none),
-        _ => measured(version_rolling).map(|(kernel, line)| {
+        _ => measured(version_rolling).map(|(fastest, line)| {
             tracing::debug!("{line}");
-            kernel
+            fastest.kernel
         }),
     }
 }
@@ -86,16 +91,28 @@ fn trusted(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
 }
 
 /// The kernel that is fastest here, and a line for the log that names it beside the others' rates.
-fn measured(version_rolling: bool) -> Result<(Arc<dyn Kernel>, String), Failure> {
+fn measured(version_rolling: bool) -> Result<(Timed, String), Failure> {
     let Measured { timed, failed } = cpu::calibrate(&cpu::open_all(), version_rolling);
     for (name, lie) in &failed {
         tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
     }
     let fastest = timed.first().ok_or_else(none)?;
-    let rates: Vec<_> =
-        timed.iter().map(|timed| format!("{} {}", timed.kernel.name(), timed.rate)).collect();
-    let line = format!("kernel {}, of {} on one thread", fastest.kernel.name(), rates.join(", "));
-    Ok((fastest.kernel.clone(), line))
+    // The best of each kernel; they come sorted.
+    let mut named: Vec<&str> = Vec::new();
+    let mut rates = Vec::new();
+    for Timed { kernel, rate, .. } in &timed {
+        if !named.contains(&kernel.name()) {
+            named.push(kernel.name());
+            rates.push(format!("{} {rate}", kernel.name()));
+        }
+    }
+    let versions = match fastest.midstates {
+        1 => String::new(),
+        k => format!(" with {k} versions at once"),
+    };
+    let name = fastest.kernel.name();
+    let line = format!("kernel {name}{versions}, of {} on one thread", rates.join(", "));
+    Ok((fastest.clone(), line))
 }
 
 fn none() -> Failure {

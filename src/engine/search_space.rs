@@ -45,6 +45,10 @@ struct Cursor {
     version: u64,
 }
 
+/// Where a solution takes fewer hashes than this on average, versions are not rolled side by side:
+/// making the midstates would take longer than they save.
+const EASY: f64 = 1024.0;
+
 /// What is left of one job.
 #[derive(Debug)]
 pub struct SearchSpace {
@@ -52,6 +56,8 @@ pub struct SearchSpace {
     generation: u64,
     versions: u64,
     extranonces: u64,
+    /// The most midstates that a slab is opened with.
+    widest: usize,
     cursor: Option<Cursor>,
     /// The merkle root of the cursor's extranonce, once made.
     merkle_root: Option<Hash256>,
@@ -66,7 +72,9 @@ impl SearchSpace {
             MerkleRoot::Fixed(_) => 1,
             MerkleRoot::Rolled(coinbase) => coinbase.extranonces(),
         };
+        let easy = job.share_target.difficulty().expected_hashes() < EASY;
         Self {
+            widest: if easy { 1 } else { MAX_MIDSTATES },
             versions: job.version_mask.versions(),
             extranonces,
             cursor: Some(Cursor { seconds: 0, extranonce: 0, version: 0 }),
@@ -84,9 +92,9 @@ impl SearchSpace {
     }
 
     /// The next piece: at most `midstates` midstates and `nonces` nonces (0 of either is taken as
-    /// 1). Fewer where a slab runs out.
+    /// 1). Fewer where a slab runs out, or where the target is so easy that one midstate is plenty.
     pub fn take(&mut self, midstates: usize, nonces: u64, now: Instant) -> Taken {
-        let width = midstates.clamp(1, MAX_MIDSTATES);
+        let width = midstates.clamp(1, self.widest);
         let fits = |slab: &Slab| slab.width.is_none_or(|w| w == width);
         let index = match self.slabs.iter().position(fits) {
             Some(index) => index,
@@ -242,7 +250,7 @@ mod tests {
             nbits: bitcoin::CompactTarget::from_consensus(0x1d00_ffff),
             ntime: TimeRange { first: 1_700_000_000, ahead },
             merkle_root,
-            share_target: Target::max(),
+            share_target: Target::DIFFICULTY_1,
             network_target: Target::DIFFICULTY_1,
             clean: true,
             ends_when_solved: false,
@@ -336,6 +344,17 @@ mod tests {
     #[test]
     fn nothing_at_all_is_asked_for_and_something_is_given() {
         check(&job(0x6000, 1, false), &[(0, 1 << 31), (3, u64::MAX)], 0);
+    }
+
+    #[test]
+    fn an_easy_target_is_tried_with_one_version_at_a_time() {
+        let mut easy = Arc::into_inner(job(0x6000, 0, false)).unwrap();
+        easy.share_target = Target::max();
+        let easy = Arc::new(easy);
+        let mut space = SearchSpace::new(easy.clone(), 1);
+        let Taken::Unit(unit) = space.take(16, 256, Instant::now()) else { panic!() };
+        assert_eq!(unit.scan().midstates.len(), 1);
+        check(&easy, &[(16, 1 << 31), (2, 1 << 30)], 3);
     }
 
     #[test]

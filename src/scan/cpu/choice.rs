@@ -25,6 +25,8 @@ pub type Failed = (KernelName, Lie);
 pub struct Timed {
     /// The kernel.
     pub kernel: Arc<dyn Kernel>,
+    /// With so many midstates at once: as many as it likes, or one.
+    pub midstates: usize,
     /// How fast it was on one thread.
     pub rate: HashRate,
 }
@@ -32,7 +34,7 @@ pub struct Timed {
 /// What [`calibrate`] came to.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
-    /// The kernels that can be trusted, the fastest first.
+    /// The kernels that can be trusted, by their number of midstates, the fastest first.
     pub timed: Vec<Timed>,
     /// The others that this processor can run.
     pub failed: Vec<Failed>,
@@ -44,8 +46,12 @@ pub fn open_all() -> Vec<Opened> {
     KernelName::all().map(|name| (name, name.kernel())).collect()
 }
 
-/// Every kernel of `opened` that is there, after its self-test, timed for a few milliseconds with
-/// as many midstates as it likes (or one, where the version may not be rolled).
+/// Every kernel of `opened` that is there, after its self-test, timed for a few milliseconds: with
+/// one midstate, and where the version may be rolled also with as many as it likes.
+///
+/// That the second is faster is the rule, and not always so: where a program's pages come to lie
+/// badly in memory, one of a kernel's two loops has been seen at a third of its speed until the
+/// program was read anew.
 #[must_use]
 pub fn calibrate(opened: &[Opened], version_rolling: bool) -> Measured {
     let mut measured = Measured::default();
@@ -53,8 +59,14 @@ pub fn calibrate(opened: &[Opened], version_rolling: bool) -> Measured {
         let Ok(kernel) = kernel else { continue };
         match self_test(&**kernel) {
             Ok(()) => {
-                let (kernel, rate) = (kernel.clone(), HashRate::default());
-                measured.timed.push(Timed { kernel, rate });
+                let timed = |midstates| {
+                    let (kernel, rate) = (kernel.clone(), HashRate::default());
+                    Timed { kernel, midstates, rate }
+                };
+                measured.timed.push(timed(1));
+                if version_rolling && kernel.midstates() > 1 {
+                    measured.timed.push(timed(kernel.midstates()));
+                }
             }
             Err(lie) => measured.failed.push((*name, lie)),
         }
@@ -62,9 +74,8 @@ pub fn calibrate(opened: &[Opened], version_rolling: bool) -> Measured {
     // In turn, several times, and the best of each: whatever else the machine does for a moment
     // hits one slice and not one kernel.
     for _ in 0..SLICES {
-        for Timed { kernel, rate } in &mut measured.timed {
-            let k = if version_rolling { kernel.midstates() } else { 1 };
-            let slice = time_slice(&**kernel, k, SLICE);
+        for Timed { kernel, midstates, rate } in &mut measured.timed {
+            let slice = time_slice(&**kernel, *midstates, SLICE);
             if slice > *rate {
                 *rate = slice;
             }
@@ -179,6 +190,38 @@ mod tests {
             }
         }
         assert!(opened.iter().all(|(_, kernel)| kernel.is_err()));
+    }
+
+    #[test]
+    fn versions_are_rolled_side_by_side_where_that_is_allowed_and_faster() {
+        /// A kernel that one of the two ways is slow with.
+        #[derive(Debug)]
+        struct Lame(bool);
+
+        impl Kernel for Lame {
+            fn name(&self) -> &'static str {
+                "lame"
+            }
+
+            fn midstates(&self) -> usize {
+                4
+            }
+
+            fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
+                if (scan.midstates.len() == 1) == self.0 {
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+                Sha2.scan(scan, found)
+            }
+        }
+
+        for (plain_is_slow, version_rolling, midstates) in
+            [(true, true, 4), (false, true, 1), (true, false, 1), (false, false, 1)]
+        {
+            let opened: [Opened; 1] = [(KernelName("lame"), Ok(Arc::new(Lame(plain_is_slow))))];
+            let timed = calibrate(&opened, version_rolling).timed;
+            assert_eq!(timed[0].midstates, midstates, "{plain_is_slow} {version_rolling}");
+        }
     }
 
     #[test]

@@ -128,6 +128,8 @@ pub fn usable_threads() -> usize {
 #[derive(Debug)]
 pub struct CpuScanner {
     kernel: Arc<dyn Kernel>,
+    /// How many midstates it is handed at once, where there are so many.
+    midstates: usize,
     pool: rayon::ThreadPool,
     /// Share of the time spent hashing, 1 to 100.
     percent: u8,
@@ -147,16 +149,22 @@ impl CpuScanner {
             .num_threads(threads.max(1))
             .thread_name(|index| format!("scan-{index}"))
             .build()?;
-        Ok(Self { kernel, pool, percent: percent.clamp(1, 100) })
+        let midstates = kernel.midstates();
+        Ok(Self { kernel, midstates, pool, percent: percent.clamp(1, 100) })
+    }
+
+    /// The same with this many midstates at once instead of as many as the kernel likes.
+    #[must_use]
+    pub fn with_midstates(self, midstates: usize) -> Self {
+        Self { midstates: midstates.clamp(1, MAX_MIDSTATES), ..self }
     }
 
     /// One thread's loop.
     fn scan(&self, thread: usize, feed: &dyn Feed) {
-        let midstates = self.kernel.midstates();
         // Grows to what a range's time allows; the first ones are small, since on an easy target
         // one vector of nonces is plenty.
         let mut nonces: u64 = 256;
-        while let Some(unit) = feed.next(midstates, nonces) {
+        while let Some(unit) = feed.next(self.midstates, nonces) {
             let scan = unit.scan();
             let begun = Instant::now();
             let hashes = self.kernel.scan(&scan, &mut |hit| feed.hit(&unit, hit));
