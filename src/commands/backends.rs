@@ -14,13 +14,15 @@ pub fn threads(hashing: &HashingArgs) -> usize {
     hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
 }
 
-/// The backends that were asked for, hashing `percent` of the time.
+/// The backends that were asked for, hashing `percent` of the time. One that fails its self-test is
+/// named and left out, as long as another is there.
 pub fn scanners(
     hashing: &HashingArgs,
     version_rolling: bool,
     percent: u8,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
+    let mut failed = None;
     for spec in hashing.backend.specs() {
         let (kernel, midstates) = match spec {
             BackendSpec::Auto | BackendSpec::Cpu(None) => {
@@ -28,17 +30,27 @@ pub fn scanners(
                 tracing::info!("{line}");
                 (fastest.kernel, fastest.midstates)
             }
-            BackendSpec::Cpu(Some(name)) => {
-                let kernel = trusted(*name)?;
-                let midstates = kernel.midstates();
-                (kernel, midstates)
-            }
+            BackendSpec::Cpu(Some(name)) => match trusted(*name) {
+                Ok(kernel) => {
+                    let midstates = kernel.midstates();
+                    (kernel, midstates)
+                }
+                Err(failure) if failure.exit == Exit::SelfTest => {
+                    tracing::error!("{failure}; it is left out");
+                    failed = Some(failure);
+                    continue;
+                }
+                Err(failure) => return Err(failure.into()),
+            },
         };
         let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
         let scanner = scanner.context("scanner threads")?.with_midstates(midstates);
         scanners.push(Arc::new(scanner));
     }
-    Ok(scanners)
+    match failed {
+        Some(failure) if scanners.is_empty() => Err(failure.into()),
+        _ => Ok(scanners),
+    }
 }
 
 /// Every kernel that `--backend` speaks of. One that was named must be there; the others
