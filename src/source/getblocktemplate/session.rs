@@ -1,0 +1,371 @@
+//! Mining on a node: finding it, keeping its template fresh, and publishing it.
+
+use super::*;
+
+impl Session {
+    pub(super) async fn run(&mut self) -> Result<(), SourceError> {
+        loop {
+            let Some(payout) = self.connect().await? else { return Ok(()) };
+            match self.mine(&payout).await? {
+                End::Stopped => return Ok(()),
+                End::Lost(reason) => {
+                    self.submit.hang_up();
+                    if self.trouble.is_none() {
+                        // The first try is announced whatever it says.
+                        self.trouble = Some(String::new());
+                        self.port.source_is(SourceState::Lost, Some(reason));
+                    } else {
+                        self.say(reason);
+                    }
+                    let wait = self.backoff.next();
+                    if self.wait(wait).await == Waited::Stopped {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong, once.
+    pub(super) fn say(&mut self, reason: String) {
+        if self.trouble.as_ref() != Some(&reason) {
+            self.port.source_is(SourceState::Retrying, Some(reason.clone()));
+            self.trouble = Some(reason);
+        }
+    }
+
+    /// Says that all is well, if it was not.
+    pub(super) fn well(&mut self) {
+        if self.trouble.take().is_some() {
+            self.port.source_is(SourceState::Connected, None);
+        }
+    }
+
+    /// Tries until the node answers and is one that we can mine on; `None` if it is time to go.
+    pub(super) async fn connect(&mut self) -> Result<Option<Payout>, SourceError> {
+        loop {
+            match self.introduce().await {
+                Ok(payout) => {
+                    self.connection += 1;
+                    return Ok(Some(payout));
+                }
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(reason)) => self.say(reason),
+            }
+            self.give_up_old_template();
+            let wait = self.backoff.next();
+            if self.wait(wait).await == Waited::Stopped {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Stops mining on a template that the node has not renewed for long.
+    pub(super) fn give_up_old_template(&mut self) {
+        if self.renewed.elapsed() > MINE_WITHOUT_NODE && self.current.take().is_some() {
+            self.port.withdraw();
+        }
+    }
+
+    /// Calls the node over the connection that submits, keeping what is found meanwhile.
+    pub(super) async fn call(&mut self, body: String, limit: usize) -> Result<Bytes, RpcError> {
+        let mut stopping = false;
+        let mut call = std::pin::pin!(self.submit.call(body.into(), limit, DEADLINE));
+        loop {
+            tokio::select! {
+                answer = &mut call => return answer,
+                solution = self.port.solution(), if !stopping => match solution {
+                    Some(solution) => {
+                        let found = self.keeper.keep(solution, &self.port);
+                        self.unanswered.push(found);
+                    }
+                    None => stopping = true,
+                },
+            }
+        }
+    }
+
+    /// Waits, keeping what is found meanwhile.
+    pub(super) async fn wait(&mut self, time: Duration) -> Waited {
+        let over = tokio::time::Instant::now() + time;
+        loop {
+            tokio::select! {
+                solution = self.port.solution() => match solution {
+                    Some(solution) => {
+                        let found = self.keeper.keep(solution, &self.port);
+                        self.unanswered.push(found);
+                    }
+                    None => return Waited::Stopped,
+                },
+                () = sleep_until(over) => return Waited::Over,
+            }
+        }
+    }
+
+    /// Asks the node who it is, and sends again what has no answer yet.
+    pub(super) async fn introduce(&mut self) -> Result<Payout, Trouble> {
+        let body = match self.call(request("getblockchaininfo", ""), ANSWER_BYTES).await {
+            Ok(body) => body,
+            Err(error) => {
+                // A node that takes no connection serves no longpoll either.
+                if matches!(error, RpcError::Connection(_)) {
+                    self.left_open = None;
+                }
+                return Err(self.trouble_of(error));
+            }
+        };
+        let envelope: Envelope<ChainInfo<'_>> =
+            template::parse(&body).map_err(|error| Trouble::Passing(error.to_string()))?;
+        let info = match envelope.into_result() {
+            Ok(Some(info)) => info,
+            Ok(None) => return Err(Trouble::Passing("the node says nothing of itself".to_owned())),
+            Err(error) => return Err(self.trouble_of(error)),
+        };
+        let Some(params) = Params::from_chain_name(&info.chain) else {
+            let chain = printable(&info.chain, 40);
+            let why = format!("it is on the chain {chain:?}, which adit does not know");
+            return Err(self.refused(Refused::BySource, why, None));
+        };
+        let payout = self.payout(params)?;
+        self.keeper.network = params.name;
+        self.port.started(Some(params.network));
+        self.send_again().await.map_err(|error| self.trouble_of(error))?;
+        if !std::mem::replace(&mut self.asked_journal, true) {
+            self.earlier = self.keeper.journal.pending(params.name);
+        }
+        self.send_earlier_runs().await.map_err(|error| self.trouble_of(error))?;
+        if self.config.address.is_none() && self.connection == 0 {
+            self.port.notice(NO_ADDRESS);
+        }
+        Ok(payout)
+    }
+
+    /// Checks the chain against what was asked for, and the address against the chain.
+    pub(super) fn payout(&self, params: &Params) -> Result<Payout, Trouble> {
+        if let Some(wanted) = self.config.network.filter(|wanted| *wanted != params.network) {
+            let wanted = Params::of(wanted).name;
+            let why = format!("it is a node of {}, not of {wanted}", params.name);
+            let hint = format!("start a node of {wanted}, or name the source by its address");
+            return Err(self.refused(Refused::BySource, why, Some(hint)));
+        }
+        let what = "pay-out address";
+        let script = match &self.config.address {
+            Some(address) => PayoutScript::of(address, params.network).map_err(|error| {
+                let refused = match error {
+                    PayoutError::OtherNetwork { .. } => Refused::BySource,
+                    _ => Refused::Configuration,
+                };
+                let hint = format!("give an address of {} with --address", params.name);
+                Trouble::Final(SourceError::new(refused, what, error.to_string()).hint(hint))
+            })?,
+            None if params.network == Network::Regtest => PayoutScript::anyone_can_spend(),
+            None => {
+                let why = format!("mining on {} needs one", params.name);
+                let error = SourceError::new(Refused::Configuration, what, why);
+                return Err(Trouble::Final(error.hint("give it with --address")));
+            }
+        };
+        Ok(Payout {
+            script,
+            text: self.config.text.clone(),
+            version_rolling: self.config.version_rolling,
+        })
+    }
+
+    /// Mines until the connection is lost or it is time to go.
+    pub(super) async fn mine(&mut self, payout: &Payout) -> Result<End, SourceError> {
+        let sibling = self.submit.sibling();
+        let mut fetch: Option<Fetch> = Some(fetch_template(sibling, None, payout.clone()));
+        let mut kept: Option<Rpc> = None;
+        let mut longpoll: Option<Fetch> = None;
+        let mut refresh_at = Instant::now() + REFRESH;
+        loop {
+            let wake = if longpoll.is_none() && self.may_longpoll() {
+                refresh_at.min(Instant::now() + LONGPOLL_AFTER)
+            } else {
+                refresh_at
+            };
+            tokio::select! {
+                biased;
+                solution = self.port.solution() => {
+                    let Some(solution) = solution else { return Ok(End::Stopped) };
+                    // Whatever is under way was asked for before this block.
+                    fetch = None;
+                    if longpoll.take().is_some() {
+                        self.left_open = Some(solution.job.previous_block_hash);
+                    }
+                    match self.submit(solution, payout).await {
+                        Ok(Next::Template(ready)) => {
+                            self.publish(*ready);
+                            refresh_at = Instant::now() + REFRESH;
+                        }
+                        Ok(Next::FetchIn(wait)) => refresh_at = Instant::now() + wait,
+                        Err(Trouble::Passing(reason)) => return Ok(End::Lost(reason)),
+                        Err(Trouble::Final(error)) => return Err(error),
+                    }
+                }
+                (rpc, outcome) = next(&mut fetch) => {
+                    fetch = None;
+                    kept = Some(rpc);
+                    match outcome {
+                        Ok(ready) => {
+                            self.publish(ready);
+                            let polled = longpoll.is_none() && !self.may_longpoll();
+                            refresh_at = Instant::now() + if polled { POLL } else { REFRESH };
+                        }
+                        Err(error) => {
+                            if let Some(lost) = self.survive(error)? {
+                                self.left_open = longpoll.and(self.tip());
+                                return Ok(End::Lost(lost));
+                            }
+                            self.give_up_old_template();
+                            refresh_at = Instant::now() + self.backoff.next();
+                        }
+                    }
+                }
+                (_, outcome) = next(&mut longpoll) => {
+                    longpoll = None;
+                    match outcome {
+                        Ok(ready) => {
+                            fetch = None;
+                            self.publish(ready);
+                            refresh_at = Instant::now() + REFRESH;
+                        }
+                        Err(error) => {
+                            // The node may still be waiting on our behalf.
+                            self.left_open = self.tip();
+                            tracing::debug!(%error, "longpoll broke off");
+                            refresh_at = Instant::now();
+                        }
+                    }
+                }
+                () = sleep_until(wake.into()) => {
+                    if Instant::now() >= refresh_at {
+                        // One that is still on its way has its own deadline.
+                        refresh_at = Instant::now() + REFRESH;
+                        if fetch.is_none() {
+                            let rpc = kept.take().unwrap_or_else(|| self.submit.sibling());
+                            fetch = Some(fetch_template(rpc, None, payout.clone()));
+                        }
+                    }
+                    if longpoll.is_none() && self.may_longpoll() && self.has_lasted() {
+                        let id = self.current.as_ref().and_then(|c| c.longpollid.clone());
+                        longpoll = Some(fetch_template(self.submit.sibling(), id, payout.clone()));
+                    }
+                    if let Err(error) = self.keeper.journal.flush() {
+                        self.port.notice(error.to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The block that the current template builds on.
+    pub(super) fn tip(&self) -> Option<BlockHash> {
+        self.current.as_ref().map(|current| current.previous_block_hash)
+    }
+
+    /// Whether a longpoll may be opened on the current template.
+    pub(super) fn may_longpoll(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            current.longpollid.is_some() && self.left_open != Some(current.previous_block_hash)
+        })
+    }
+
+    /// Whether the current template is older than one of a chain that is just growing.
+    pub(super) fn has_lasted(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.published.elapsed() >= LONGPOLL_AFTER)
+    }
+
+    /// Publishes a template as a job, unless it would be mined just as the current one.
+    pub(super) fn publish(&mut self, ready: Ready) {
+        self.well();
+        self.backoff = Backoff::new(BACKOFF);
+        self.renewed = Instant::now();
+        let clean = self
+            .current
+            .as_ref()
+            .is_none_or(|current| current.previous_block_hash != ready.previous_block_hash());
+        let same = self.current.as_ref().is_some_and(|current| {
+            current.fingerprint == ready.fingerprint && current.published.elapsed() < NTIME_AGE
+        });
+        let longpollid = ready.longpollid.clone();
+        if same {
+            if let Some(current) = &mut self.current {
+                current.longpollid = longpollid;
+            }
+            return;
+        }
+        // A new tip ends every longpoll on the old one, also those left open.
+        if self.left_open.is_some_and(|tip| tip != ready.previous_block_hash()) {
+            self.left_open = None;
+        }
+        self.current = Some(Current {
+            previous_block_hash: ready.previous_block_hash(),
+            longpollid,
+            fingerprint: ready.fingerprint.clone(),
+            published: Instant::now(),
+        });
+        self.jobs += 1;
+        let key = JobKey { connection: self.connection, number: self.jobs };
+        self.port.publish(ready.into_job(key, clean));
+    }
+}
+
+/// What we want to know of a node.
+#[derive(Debug, Deserialize)]
+struct ChainInfo<'a> {
+    #[serde(borrow)]
+    chain: Cow<'a, str>,
+}
+
+/// A JSON-RPC call. `params` are JSON already.
+pub(super) fn request(method: &str, params: &str) -> String {
+    format!("{{\"jsonrpc\":\"1.0\",\"id\":\"adit\",\"method\":\"{method}\",\"params\":[{params}]}}")
+}
+
+/// The call for a template: at once, or when the one that `longpollid` names is out of date.
+pub(super) fn template_request(longpollid: Option<&str>) -> String {
+    let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
+    if let Some(id) = longpollid {
+        request_object["longpollid"] = id.into();
+    }
+    request("getblocktemplate", &request_object.to_string())
+}
+
+/// Fetches a template over `rpc`, at once or by longpoll, and makes it ready.
+fn fetch_template(mut rpc: Rpc, longpollid: Option<String>, payout: Payout) -> Fetch {
+    Box::pin(async move {
+        let deadline = if longpollid.is_some() { LONGPOLL } else { DEADLINE };
+        let body = template_request(longpollid.as_deref());
+        let answer = rpc.call(body.into(), TEMPLATE_BYTES, deadline).await;
+        let received = Instant::now();
+        let ready = match answer {
+            Ok(body) => read_where_it_disturbs_nobody(body, payout, received).await,
+            Err(error) => Err(error.into()),
+        };
+        (rpc, ready)
+    })
+}
+
+async fn read_where_it_disturbs_nobody(
+    body: Bytes,
+    payout: Payout,
+    received: Instant,
+) -> Result<Ready, TemplateError> {
+    if body.len() <= READ_ASIDE_BYTES {
+        return read_answer(&body, &payout, received);
+    }
+    let read = move || read_answer(&body, &payout, received);
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|_| Err(TemplateError::Json("reading it failed".to_owned())))
+}
+
+/// What a pending template comes to; never returns where none is pending.
+async fn next(fetch: &mut Option<Fetch>) -> (Rpc, Result<Ready, TemplateError>) {
+    match fetch {
+        Some(fetch) => fetch.await,
+        None => pending().await,
+    }
+}
