@@ -156,7 +156,7 @@ impl SearchSpace {
         let due = Duration::from_secs(u64::from(at.seconds));
         let passed = now.saturating_duration_since(self.job.received);
         if passed < due {
-            return Err(Taken::Later(due.checked_sub(passed).unwrap()));
+            return Err(Taken::Later(due.saturating_sub(passed)));
         }
 
         let merkle_root = *self.merkle_root.get_or_insert_with(|| match &self.job.merkle_root {
