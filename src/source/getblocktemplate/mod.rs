@@ -132,6 +132,7 @@ impl Source for GetBlockTemplate {
                 setbacks: 0,
                 batches: true,
                 trouble: Some(String::new()),
+                served: false,
                 backoff: Backoff::new(BACKOFF),
                 renewed: Instant::now(),
                 begun: Instant::now(),
@@ -204,6 +205,8 @@ struct Session {
     batches: bool,
     /// What is wrong at present, so that it is said once.
     trouble: Option<String>,
+    /// Whether the node has given a template since it was last said to be lost.
+    served: bool,
     /// The wait before the next try, where tries fail.
     backoff: Backoff,
     /// When the node last gave a template.

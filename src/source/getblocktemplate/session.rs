@@ -10,7 +10,7 @@ impl Session {
                 End::Stopped => return Ok(()),
                 End::Lost(reason) => {
                     self.submit.hang_up();
-                    if self.trouble.is_none() {
+                    if std::mem::take(&mut self.served) {
                         // The first try is announced whatever it says.
                         self.trouble = Some(String::new());
                         self.port.source_is(SourceState::Lost, Some(reason));
@@ -280,6 +280,7 @@ impl Session {
     /// Publishes a template as a job, unless it would be mined just as the current one.
     pub(super) fn publish(&mut self, ready: Ready) {
         self.well();
+        self.served = true;
         self.backoff = Backoff::new(BACKOFF);
         self.renewed = Instant::now();
         let clean = self
