@@ -1,6 +1,6 @@
-//! Measures how fast kernels hash, and checks what they found meanwhile.
+//! Measures how fast backends hash, and checks what they found meanwhile.
 //!
-//! Each kernel runs in the very loop that mines, on a feed of its own that records the ranges it
+//! Each runs in the very loop that mines, on a feed of its own that records the ranges it
 //! deals out and the candidates that come back. The results take turns in short slices, so that
 //! whatever else the machine does hits all of them alike. After each slice, off the clock, every
 //! candidate is hashed again by plain code, and a random sample of the ranges is searched again.
@@ -20,8 +20,8 @@ use crate::chain::merkle::sha256d;
 use crate::chain::target::{HashRate, Target};
 use crate::engine::{SearchSpace, Taken};
 use crate::job::{Candidate, Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, WorkUnit};
-use crate::scan::cpu::{CpuScanner, Differ, Random};
-use crate::scan::{BackendInfo, Feed, Hit, Kernel, Scanner};
+use crate::scan::cpu::{Differ, Random};
+use crate::scan::{BackendError, BackendInfo, Feed, Hit, NonceRange, Scanner};
 
 /// The longest slice. Shorter ones share bad moments more fairly, longer ones cost less to start.
 const SLICE_MAX: Duration = Duration::from_millis(250);
@@ -32,18 +32,20 @@ const SAMPLES_MIN: u32 = 5;
 
 /// How many leading zero bits make a candidate. Few enough for a sample to hold some, and so many
 /// that reporting them costs a fast kernel less than a thousandth.
-const ZEROS: u32 = 16;
+const ZEROS_CPU: u32 = 16;
+/// The same for a GPU, which hashes a hundred times as much and reports through a short list.
+const ZEROS_GPU: u32 = 20;
 
 /// About how many hashes of each slice are done again by plain code.
 const SAMPLED_HASHES: u64 = 1 << 18;
+/// At most so many of them in one place.
+const SAMPLE: u64 = 1 << 14;
 
 /// What is to be measured.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
-    /// The kernels.
-    pub kernels: Vec<Arc<dyn Kernel>>,
-    /// Each on so many threads.
-    pub threads: Vec<usize>,
+    /// The backends.
+    pub scanners: Vec<Arc<dyn Scanner>>,
     /// How long each result is measured.
     pub run_for: Duration,
 }
@@ -63,10 +65,10 @@ pub struct Progress {
     pub left: Duration,
 }
 
-/// What was measured of one kernel on some threads.
+/// What was measured of one backend.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// The kernel and its threads.
+    /// The backend and its threads.
     pub info: BackendInfo,
     /// Whether with rolled versions.
     pub version_rolling: bool,
@@ -87,7 +89,7 @@ pub struct Tried {
     pub in_sample: u64,
 }
 
-/// How a kernel differed from plain code.
+/// How a backend differed from plain code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disagreement {
     /// It reported what is no candidate, or lies outside of its range.
@@ -131,6 +133,17 @@ pub enum Disagreement {
     },
 }
 
+/// A backend with which nothing can be measured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("backend {backend}")]
+pub struct BenchError {
+    /// As `--backend` names it.
+    pub backend: String,
+    /// What is wrong with it.
+    #[source]
+    pub error: BackendError,
+}
+
 /// Rates in figures, all in hashes per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -165,24 +178,23 @@ impl Measurement {
 /// shown how far it is, and may break it off: then there is `Ok(None)`.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// When a backend is not fit for use, or fails meanwhile.
 pub fn measure(
     plan: &Plan,
     shown: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-) -> Result<Option<Vec<Measurement>>, rayon::ThreadPoolBuildError> {
+) -> Result<Option<Vec<Measurement>>, BenchError> {
     let mut entries = Vec::new();
-    for kernel in &plan.kernels {
-        for threads in &plan.threads {
-            let scanner = Arc::new(CpuScanner::new(kernel.clone(), *threads, 100)?);
-            for version_rolling in [false, true] {
-                let measurement = Measurement {
-                    info: scanner.info(),
-                    version_rolling,
-                    rates: Vec::new(),
-                    verified: Ok(Tried::default()),
-                };
-                entries.push((scanner.clone(), measurement));
-            }
+    for scanner in &plan.scanners {
+        let failed = |error| BenchError { backend: scanner.info().name(), error };
+        scanner.prepare().map_err(failed)?;
+        for version_rolling in [false, true] {
+            let measurement = Measurement {
+                info: scanner.info_when(version_rolling),
+                version_rolling,
+                rates: Vec::new(),
+                verified: Ok(Tried::default()),
+            };
+            entries.push((scanner, measurement));
         }
     }
     let (slice, samples) = slices(plan.run_for);
@@ -203,7 +215,8 @@ pub fn measure(
                 return Ok(None);
             }
             let (rate, tried) =
-                one_slice(&**scanner, measurement.version_rolling, slice, &mut random);
+                one_slice(&***scanner, measurement.version_rolling, slice, &mut random)
+                    .map_err(|error| BenchError { backend: measurement.info.name(), error })?;
             measurement.rates.push(rate);
             measurement.verified = match (measurement.verified, tried) {
                 (Ok(before), Ok(now)) => Ok(Tried {
@@ -232,19 +245,20 @@ fn one_slice(
     version_rolling: bool,
     slice: Duration,
     random: &mut Random,
-) -> (HashRate, Result<Tried, Disagreement>) {
-    let course = Course::new(version_rolling, random.clone(), slice);
+) -> Result<(HashRate, Result<Tried, Disagreement>), BackendError> {
+    let zeros = if scanner.info().backend == "gpu" { ZEROS_GPU } else { ZEROS_CPU };
+    let course = Course::new(version_rolling, zeros, random.clone(), slice);
     random.next();
-    scanner.run(&course);
+    scanner.run(&course)?;
     let rate = HashRate::of(course.hashes.load(Ordering::Relaxed), course.elapsed());
-    (rate, course.verify(random))
+    Ok((rate, course.verify(random)))
 }
 
 /// A header of random numbers, of which only nonce, time and perhaps version are to be changed.
-fn job(version_rolling: bool, random: &mut Random) -> Job {
+fn job(version_rolling: bool, zeros: u32, random: &mut Random) -> Job {
     let header = random.header();
     let mut target = [0xff; 32];
-    target[..4].copy_from_slice(&(u32::MAX >> ZEROS).to_be_bytes());
+    target[..4].copy_from_slice(&(u32::MAX >> zeros).to_be_bytes());
     let target = Target::from_be_bytes(target);
     let part = |at: usize| std::array::from_fn(|i| header[at + i]);
     Job {
@@ -278,12 +292,13 @@ struct Found {
 /// Deals out ranges for as long as a slice lasts, and records what becomes of them.
 struct Course {
     version_rolling: bool,
+    zeros: u32,
     begun: Instant,
     slice: Duration,
     dealer: Mutex<Dealer>,
     found: Mutex<Vec<Found>>,
     hashes: AtomicU64,
-    /// When the last range ended, in nanoseconds after the start.
+    /// When the last range was counted, in nanoseconds after the start.
     ended: AtomicU64,
 }
 
@@ -291,14 +306,17 @@ struct Dealer {
     space: SearchSpace,
     random: Random,
     dealt: Vec<WorkUnit>,
+    returned: Vec<WorkUnit>,
 }
 
 impl Course {
-    fn new(version_rolling: bool, mut random: Random, slice: Duration) -> Self {
-        let space = SearchSpace::new(Arc::new(job(version_rolling, &mut random)), 0);
+    fn new(version_rolling: bool, zeros: u32, mut random: Random, slice: Duration) -> Self {
+        let space = SearchSpace::new(Arc::new(job(version_rolling, zeros, &mut random)), 0);
+        let (dealt, returned) = (Vec::new(), Vec::new());
         Self {
             version_rolling,
-            dealer: Mutex::new(Dealer { space, random, dealt: Vec::new() }),
+            zeros,
+            dealer: Mutex::new(Dealer { space, random, dealt, returned }),
             found: Mutex::default(),
             hashes: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -314,11 +332,12 @@ impl Course {
 
     /// Compares what was found with what there is.
     fn verify(self, random: &mut Random) -> Result<Tried, Disagreement> {
-        let Dealer { dealt, .. } = held(self.dealer.into_inner());
+        let Dealer { dealt, returned, .. } = held(self.dealer.into_inner());
         let found = held(self.found.into_inner());
 
         let size = |unit: &WorkUnit| unit.nonces.count() * unit.midstates.len() as u64;
-        let all: u64 = dealt.iter().map(size).sum();
+        let sum = |units: &[WorkUnit]| units.iter().map(size).sum::<u64>();
+        let all = sum(&dealt) - sum(&returned);
         let counted = self.hashes.into_inner();
         if counted != all {
             return Err(Disagreement::Count { counted, dealt: all });
@@ -327,7 +346,7 @@ impl Course {
         let mut seen = HashSet::new();
         for found in &found {
             let (version, nonce) = (found.version(), found.nonce);
-            if !found.inside || !found.is_candidate() {
+            if !found.inside || !found.is_candidate(self.zeros) {
                 return Err(Disagreement::Wrong { version, nonce });
             }
             if !seen.insert((Arc::as_ptr(&found.prepared), found.midstate, nonce)) {
@@ -335,16 +354,14 @@ impl Course {
             }
         }
 
-        let mut sample: Vec<&WorkUnit> = Vec::new();
-        let mut sampled = 0;
-        let mut left: Vec<&WorkUnit> = dealt.iter().collect();
-        while sampled < SAMPLED_HASHES && !left.is_empty() {
-            let unit = left.swap_remove(random.below(left.len() as u64) as usize);
-            sampled += size(unit);
-            sample.push(unit);
-        }
-        let in_sample =
-            sample.into_par_iter().map(|unit| compare(unit, &found)).sum::<Result<u64, _>>()?;
+        // What was given back was done later, perhaps, or not at all.
+        let whole = |unit: &&WorkUnit| !returned.iter().any(|returned| overlap(unit, returned));
+        let sample = sample(dealt.iter().filter(whole), random);
+        let sampled = sum(&sample);
+        let in_sample = sample
+            .into_par_iter()
+            .map(|unit| compare(&unit, &found, self.zeros))
+            .sum::<Result<u64, _>>()?;
         Ok(Tried { candidates: found.len() as u64, sampled, in_sample })
     }
 }
@@ -354,8 +371,48 @@ fn held<T>(value: Result<T, PoisonError<T>>) -> T {
     value.unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether two units have a hash in common.
+fn overlap(a: &WorkUnit, b: &WorkUnit) -> bool {
+    Arc::ptr_eq(&a.prepared, &b.prepared)
+        && a.midstates.start < b.midstates.end
+        && b.midstates.start < a.midstates.end
+        && u64::from(a.nonces.first()) < b.nonces.end()
+        && u64::from(b.nonces.first()) < a.nonces.end()
+}
+
+/// Pieces of `units` at random, none twice: about [`SAMPLED_HASHES`], or all where there are fewer.
+fn sample<'a>(units: impl Iterator<Item = &'a WorkUnit>, random: &mut Random) -> Vec<WorkUnit> {
+    // Each unit with the number of its first piece.
+    let (mut numbered, mut pieces) = (Vec::new(), 0);
+    for unit in units {
+        numbered.push((pieces, unit));
+        pieces += unit.nonces.count().div_ceil(piece_nonces(unit));
+    }
+    let mut chosen = HashSet::new();
+    while (chosen.len() as u64) < pieces.min(SAMPLED_HASHES / SAMPLE) {
+        chosen.insert(random.below(pieces));
+    }
+    let piece = |number: u64| {
+        let at = numbered.partition_point(|(first, _)| *first <= number).checked_sub(1)?;
+        let (first, unit) = numbered[at];
+        let skipped = (number - first) * piece_nonces(unit);
+        let (nonces, _) = NonceRange::new(
+            (u64::from(unit.nonces.first()) + skipped) as u32,
+            unit.nonces.count() - skipped,
+        )?
+        .split(piece_nonces(unit));
+        Some(WorkUnit { nonces, ..unit.clone() })
+    };
+    chosen.into_iter().filter_map(piece).collect()
+}
+
+/// How many nonces of a unit make a piece of a sample.
+fn piece_nonces(unit: &WorkUnit) -> u64 {
+    (SAMPLE / unit.midstates.len().max(1) as u64).max(1)
+}
+
 /// Searches a unit again and compares. Returns how many candidates it holds.
-fn compare(unit: &WorkUnit, found: &[Found]) -> Result<u64, Disagreement> {
+fn compare(unit: &WorkUnit, found: &[Found], zeros: u32) -> Result<u64, Disagreement> {
     let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
     let reported: Vec<Hit> = found
         .iter()
@@ -370,7 +427,7 @@ fn compare(unit: &WorkUnit, found: &[Found]) -> Result<u64, Disagreement> {
         for nonce in nonces.clone() {
             let nonce = nonce as u32;
             header[76..].copy_from_slice(&nonce.to_le_bytes());
-            if has_zeros(&header) {
+            if has_zeros(&header, zeros) {
                 expected.push(Hit { midstate, nonce });
             }
         }
@@ -386,10 +443,10 @@ fn compare(unit: &WorkUnit, found: &[Found]) -> Result<u64, Disagreement> {
     }
 }
 
-/// Whether a header's hash begins, as it is displayed, with [`ZEROS`] zero bits.
-fn has_zeros(header: &[u8]) -> bool {
+/// Whether a header's hash begins, as it is displayed, with so many zero bits.
+fn has_zeros(header: &[u8], zeros: u32) -> bool {
     let [.., a, b, c, d] = sha256d(header);
-    u32::from_le_bytes([a, b, c, d]).leading_zeros() >= ZEROS
+    u32::from_le_bytes([a, b, c, d]).leading_zeros() >= zeros
 }
 
 impl Found {
@@ -397,9 +454,10 @@ impl Found {
         self.prepared.midstates.get(self.midstate).map_or(0, |midstate| midstate.version)
     }
 
-    fn is_candidate(&self) -> bool {
+    fn is_candidate(&self, zeros: u32) -> bool {
         let Prepared { job, merkle_root, ntime, .. } = &*self.prepared;
-        has_zeros(&serialize(&job.header(self.version(), *merkle_root, *ntime, self.nonce)))
+        let header = job.header(self.version(), *merkle_root, *ntime, self.nonce);
+        has_zeros(&serialize(&header), zeros)
     }
 }
 
@@ -407,10 +465,9 @@ impl Feed for Course {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         let passed = self.begun.elapsed();
         let mut dealer: MutexGuard<'_, _> = held(self.dealer.lock());
-        let Dealer { space, random, dealt } = &mut *dealer;
+        let Dealer { space, random, dealt, .. } = &mut *dealer;
         // On a machine with other things to do, a slice may be over before it has begun.
         if passed >= self.slice && !dealt.is_empty() {
-            self.ended.fetch_max(passed.as_nanos() as u64, Ordering::Relaxed);
             return None;
         }
         loop {
@@ -421,10 +478,25 @@ impl Feed for Course {
                 }
                 // A machine that is through with one header gets another.
                 Taken::Later(_) | Taken::Exhausted => {
-                    *space = SearchSpace::new(Arc::new(job(self.version_rolling, random)), 0);
+                    let job = job(self.version_rolling, self.zeros, random);
+                    *space = SearchSpace::new(Arc::new(job), 0);
                 }
             }
         }
+    }
+
+    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        self.next(midstates, nonces)
+    }
+
+    fn give_back(&self, unit: WorkUnit) {
+        let mut dealer = held(self.dealer.lock());
+        dealer.returned.push(unit.clone());
+        dealer.space.put_back(unit);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.begun.elapsed() >= self.slice
     }
 
     #[cold]
@@ -442,16 +514,22 @@ impl Feed for Course {
 
     fn count(&self, _: usize, hashes: u64) {
         self.hashes.fetch_add(hashes, Ordering::Relaxed);
+        self.ended.fetch_max(self.begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::cpu::{Fault, KernelName, Liar, Sha2};
+    use crate::scan::Kernel;
+    use crate::scan::cpu::{CpuScanner, Fault, KernelName, Liar, Sha2};
 
     fn plan(kernels: Vec<Arc<dyn Kernel>>) -> Plan {
-        Plan { kernels, threads: vec![1, 2], run_for: Duration::from_millis(60) }
+        let scanner = |kernel: &Arc<dyn Kernel>, threads| {
+            Arc::new(CpuScanner::new(kernel.clone(), threads, 100).unwrap()) as Arc<dyn Scanner>
+        };
+        let scanners = kernels.iter().flat_map(|kernel| [1, 2].map(|n| scanner(kernel, n)));
+        Plan { scanners: scanners.collect(), run_for: Duration::from_millis(60) }
     }
 
     fn measured(plan: &Plan) -> Vec<Measurement> {

@@ -112,6 +112,8 @@ pub enum Event {
         /// What differed.
         detail: String,
     },
+    /// A backend is left out from now on: which, and why.
+    BackendFailed(String),
     /// Something a person should know and no script needs.
     Notice(String),
     /// The end.

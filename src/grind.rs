@@ -17,10 +17,10 @@ use crate::chain::merkle::sha256d;
 use crate::chain::target::{HashRate, NBitsError, Target};
 use crate::engine::{SearchSpace, Taken};
 use crate::job::{Candidate, Job, JobKey, MerkleRoot, TimeRange, VersionMask, WorkUnit};
-use crate::scan::{Feed, Hit, Scanner};
+use crate::scan::{BackendError, Feed, Hit, Scanner};
 
 /// Why there is no solved header. Displayed, each is the sentence that `bitcoin-util grind` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrindError {
     /// There was no argument, or more than one.
     #[error("Must specify block header to grind")]
@@ -34,6 +34,9 @@ pub enum GrindError {
     /// No nonce meets the target.
     #[error("Could not satisfy difficulty target")]
     NoNonce,
+    /// The backend failed before all nonces were tried.
+    #[error("the backend failed: {0}")]
+    Backend(BackendError),
 }
 
 impl GrindError {
@@ -49,6 +52,7 @@ impl GrindError {
                  again"
                     .into()
             }
+            Self::Backend(_) => "--backend names another".into(),
         }
     }
 }
@@ -130,6 +134,7 @@ pub fn grind(
         state: Mutex::new(State {
             space: Some(SearchSpace::new(puzzle.job().into(), 0)),
             nonce: None,
+            failed: None,
             ended: false,
         }),
         ended: Condvar::new(),
@@ -139,7 +144,9 @@ pub fn grind(
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let _ended = Ended(&feed);
-            scanner.run(&feed);
+            if let Err(error) = scanner.run(&feed) {
+                feed.state().failed = Some(error);
+            }
         });
         let mut state = feed.state();
         while !state.ended {
@@ -158,7 +165,8 @@ pub fn grind(
                 }
             }
         }
-        state.nonce.map(Some).ok_or(GrindError::NoNonce)
+        let none = state.failed.clone().map_or(GrindError::NoNonce, GrindError::Backend);
+        state.nonce.map(Some).ok_or(none)
     })
 }
 
@@ -174,6 +182,7 @@ struct State {
     /// What is left; gone once no more is wanted.
     space: Option<SearchSpace>,
     nonce: Option<u32>,
+    failed: Option<BackendError>,
     ended: bool,
 }
 
@@ -190,6 +199,24 @@ impl Feed for Grindstone {
             // The time stands still here, so there is no later.
             Taken::Later(_) | Taken::Exhausted => None,
         }
+    }
+
+    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        self.next(midstates, nonces)
+    }
+
+    fn give_back(&self, unit: WorkUnit) {
+        if let Some(space) = &mut self.state().space {
+            space.put_back(unit);
+        }
+    }
+
+    fn wants(&self, _: &WorkUnit) -> bool {
+        !self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state().space.is_none()
     }
 
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
@@ -225,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::scan::cpu::{CpuScanner, KernelName, Sha2};
-    use crate::scan::{BackendInfo, Kernel, NonceRange};
+    use crate::scan::{BackendError, BackendInfo, Kernel, NonceRange};
 
     const GENESIS: &str = "0100000000000000000000000000000000000000000000000000000000000000000000\
                            003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab\
@@ -286,10 +313,11 @@ mod tests {
                 kernel: "hasty".into(),
                 device: "none".into(),
                 threads: 1,
+                index: None,
             }
         }
 
-        fn run(&self, feed: &dyn Feed) {
+        fn run(&self, feed: &dyn Feed) -> Result<(), BackendError> {
             while let Some(unit) = feed.next(4, NonceRange::ALL / 3) {
                 for nonce in &self.0 {
                     let in_unit = unit.nonces.end() > u64::from(*nonce);
@@ -299,6 +327,7 @@ mod tests {
                 }
                 feed.count(0, unit.nonces.count());
             }
+            Ok(())
         }
     }
 

@@ -3,10 +3,11 @@
 use std::num::NonZero;
 use std::sync::Arc;
 
+use adit::bench::BenchError;
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
 use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
-use adit::scan::{Kernel, Scanner};
+use adit::scan::{BackendError, Kernel, Scanner};
 use anyhow::Context as _;
 
 /// As many threads as were asked for.
@@ -64,6 +65,34 @@ pub fn kernels(hashing: &HashingArgs) -> Result<Vec<Opened>, Failure> {
         }
     }
     Ok(kernels)
+}
+
+/// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
+/// on as many as were asked for.
+pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    let counts = match hashing.threads {
+        Some(threads) => vec![threads.get()],
+        None if cpu::usable_threads() == 1 => vec![1],
+        None => vec![1, cpu::usable_threads()],
+    };
+    let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
+    for (_, kernel) in kernels(hashing)? {
+        let Ok(kernel) = kernel else { continue };
+        for threads in &counts {
+            let scanner = cpu::CpuScanner::new(kernel.clone(), *threads, 100);
+            scanners.push(Arc::new(scanner.context("scanner threads")?));
+        }
+    }
+    Ok(scanners)
+}
+
+/// What to say of a backend with which nothing can be measured.
+pub fn unfit(error: BenchError) -> Failure {
+    let exit = match &error.error {
+        BackendError::Lies(_) => Exit::SelfTest,
+        BackendError::Device(_) => Exit::Failed,
+    };
+    Failure::from_chain(exit, &error)
 }
 
 /// One kernel, as far as the first entry of `--backend` says which, and otherwise the fastest; where

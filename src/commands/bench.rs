@@ -14,15 +14,9 @@ use super::backends;
 
 /// Measures, and shows the figures.
 pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
-    let kernels = backends::kernels(&args.hashing)?;
-    let kernels = kernels.into_iter().filter_map(|(_, kernel)| kernel.ok()).collect();
-    let threads = match args.hashing.threads {
-        Some(threads) => vec![threads.get()],
-        None if cpu::usable_threads() == 1 => vec![1],
-        None => vec![1, cpu::usable_threads()],
-    };
+    let scanners = backends::to_measure(&args.hashing)?;
     let signals = Signals::listen().context("signal handlers")?;
-    let measured = measure(&Plan { kernels, threads, run_for: args.run_for }, &mut |at| {
+    let measured = measure(&Plan { scanners, run_for: args.run_for }, &mut |at| {
         progress.show(&results::measuring(at));
         if signals.received().is_some() {
             ControlFlow::Break(())
@@ -31,7 +25,7 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         }
     });
     progress.finish();
-    let Some(measured) = measured.context("scanner threads")? else {
+    let Some(measured) = measured.map_err(backends::unfit)? else {
         return Ok(signals.received().unwrap_or(Exit::Failed));
     };
     let bench = results::Bench::new(cpu::model_name(), cpu::usable_threads(), &measured);

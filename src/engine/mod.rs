@@ -7,7 +7,7 @@ mod search_space;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +34,23 @@ const SIP: u64 = 64;
 /// Up to so many hashes on the average a job is easy enough for that.
 const EASY: f64 = 64.0;
 
+/// A backend that reported so many candidates that are none is left out, unless it has been right
+/// far more often: a flipped bit now and then costs less than a backend.
+const ERRORS_MAX: u64 = 10;
+/// Of so many hits one may be wrong.
+const HITS_AN_ERROR: u64 = 10;
+
+/// What is known of a backend's reliability.
+#[derive(Debug, Default)]
+struct Record {
+    /// Candidates that it reported.
+    hits: AtomicU64,
+    /// Those whose hash was not what it said.
+    errors: AtomicU64,
+    /// Whether it is left out from now on.
+    is_out: AtomicBool,
+}
+
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Goal {
@@ -50,6 +67,7 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     meters: Vec<Meter>,
+    records: Vec<Record>,
     backends: Vec<BackendInfo>,
     scanners: Vec<Arc<dyn Scanner>>,
     /// Backends that have not failed.
@@ -100,22 +118,6 @@ impl Shared {
         self.next_generation();
         self.wake.notify_all();
         self.stopping.send_replace(true);
-    }
-
-    /// Says that a backend has ended before its time, and stops when it was the last.
-    fn lost_backend(&self, backend: usize) {
-        let name = self.name_of(backend);
-        self.announcer
-            .announce(Event::Notice(format!("backend {name} has failed and is left out")));
-        if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.stop(&mut self.state());
-        }
-    }
-
-    /// A backend as `--backend` names it.
-    fn name_of(&self, backend: usize) -> String {
-        let info = &self.backends[backend];
-        format!("{}:{}", info.backend, info.kernel)
     }
 
     /// Tries the first nonces of the current job on this thread.
@@ -194,6 +196,7 @@ impl Engine {
             }),
             wake: Condvar::new(),
             meters: backends.iter().map(|backend| Meter::new(backend.threads)).collect(),
+            records: backends.iter().map(|_| Record::default()).collect(),
             backends: backends.clone(),
             scanners: scanners.clone(),
             alive: AtomicUsize::new(backends.len()),
@@ -211,8 +214,10 @@ impl Engine {
                 .name(format!("{}-{backend}", backends[backend].backend))
                 .spawn(move || {
                     let run = AssertUnwindSafe(|| scanner.run(&feed));
-                    if std::panic::catch_unwind(run).is_err() {
-                        feed.shared.lost_backend(feed.backend);
+                    match std::panic::catch_unwind(run) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => feed.failed(&error.to_string()),
+                        Err(_) => feed.failed("a bug in adit"),
                     }
                 })?;
             threads.push(thread);
@@ -379,6 +384,9 @@ impl Feed for BackendFeed {
         let mut state = self.shared.state();
         loop {
             state.solutions.as_ref()?;
+            if self.is_out() {
+                return None;
+            }
             let taken = state.space.as_mut().map(|s| s.take(midstates, nonces, Instant::now()));
             let wait = match taken {
                 Some(Taken::Unit(unit)) => return Some(unit),
@@ -394,15 +402,35 @@ impl Feed for BackendFeed {
     }
 
     fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        if self.is_out() {
+            return None;
+        }
         match self.shared.state().space.as_mut()?.take(midstates, nonces, Instant::now()) {
             Taken::Unit(unit) => Some(unit),
             Taken::Later(_) | Taken::Exhausted => None,
         }
     }
 
+    fn give_back(&self, unit: WorkUnit) {
+        if let Some(space) = &mut self.shared.state().space {
+            space.put_back(unit);
+        }
+        // A backend may be waiting that has found all dealt out.
+        self.shared.wake.notify_all();
+    }
+
+    fn wants(&self, unit: &WorkUnit) -> bool {
+        unit.generation == self.shared.generation.load(Ordering::Acquire)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_out() || self.shared.state().solutions.is_none()
+    }
+
     #[cold]
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
         let shared = &self.shared;
+        self.record().hits.fetch_add(1, Ordering::Relaxed);
         let job = &unit.prepared.job;
         let candidate = Candidate { unit, midstate: hit.midstate, nonce: hit.nonce };
         let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
@@ -469,17 +497,43 @@ impl Feed for BackendFeed {
 impl BackendFeed {
     /// `Break` if the unit's job is no longer the one that is mined.
     fn unless_replaced(&self, unit: &WorkUnit) -> ControlFlow<()> {
-        if unit.generation == self.shared.generation.load(Ordering::Acquire) {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
+        if self.wants(unit) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    fn record(&self) -> &Record {
+        &self.shared.records[self.backend]
+    }
+
+    fn is_out(&self) -> bool {
+        self.record().is_out.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the backend out from now on, says why, and stops all when it was the last.
+    fn failed(&self, why: &str) {
+        let shared = &self.shared;
+        if self.record().is_out.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let name = shared.backends[self.backend].name();
+        let text = format!("backend {name} has failed and is left out: {why}");
+        shared.announcer.announce(Event::BackendFailed(text));
+        if shared.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.stop(&mut shared.state());
+        }
+        shared.wake.notify_all();
     }
 
     /// Counts a candidate that is none and says what differed.
     fn hardware_error(&self, detail: String) {
-        self.shared.hardware_errors.fetch_add(1, Ordering::Relaxed);
-        let backend = self.shared.name_of(self.backend);
-        self.shared.announcer.announce(Event::HardwareError { backend, detail });
+        let shared = &self.shared;
+        shared.hardware_errors.fetch_add(1, Ordering::Relaxed);
+        let backend = shared.backends[self.backend].name();
+        shared.announcer.announce(Event::HardwareError { backend, detail });
+        let Record { hits, errors, .. } = self.record();
+        let errors = errors.fetch_add(1, Ordering::Relaxed) + 1;
+        let hits = hits.load(Ordering::Relaxed);
+        if errors >= ERRORS_MAX && errors.saturating_mul(HITS_AN_ERROR) > hits {
+            self.failed(&format!("{errors} of the {hits} candidates that it reported are none"));
+        }
     }
 }

@@ -298,6 +298,7 @@ fn log_event(event: &Event) {
         Event::HardwareError { backend, detail } => {
             tracing::error!("hardware error on {}: {}", one_line(backend), one_line(detail));
         }
+        Event::BackendFailed(text) => tracing::error!("{}", one_line(text)),
         Event::Notice(text) => tracing::info!("{}", one_line(text)),
         Event::Share { .. } | Event::Block { .. } | Event::Rate { .. } | Event::Summary(_) => {}
     }
@@ -323,7 +324,13 @@ mod tests {
     }
 
     pub(super) fn backend() -> BackendInfo {
-        BackendInfo { backend: "cpu", kernel: "sha2".into(), device: "A CPU".into(), threads: 2 }
+        BackendInfo {
+            backend: "cpu",
+            kernel: "sha2".into(),
+            device: "A CPU".into(),
+            threads: 2,
+            index: None,
+        }
     }
 
     pub(super) fn block(height: Option<u32>, verdict: Verdict) -> Event {

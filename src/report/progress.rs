@@ -99,7 +99,10 @@ impl Board {
             Event::Block { verdict, .. } => self.blocks.count(verdict),
             Event::Rate { total, .. } => self.rate = Some(*total),
             Event::Source { state, .. } => self.source = Some(*state),
-            Event::HardwareError { .. } | Event::Notice(_) | Event::Summary(_) => {}
+            Event::HardwareError { .. }
+            | Event::BackendFailed(_)
+            | Event::Notice(_)
+            | Event::Summary(_) => {}
         }
     }
 

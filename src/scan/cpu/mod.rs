@@ -32,7 +32,7 @@ pub(crate) use self::self_test::{Differ, Random};
 pub use self::self_test::{Lie, long_self_test, self_test};
 pub use self::sha2::Sha2;
 
-use crate::scan::{BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner};
+use crate::scan::{BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner};
 
 /// How long one range of nonces should take: short enough that a job change reaches every thread
 /// within a millisecond or two, long enough that fetching the next one costs nothing.
@@ -196,6 +196,7 @@ impl Scanner for CpuScanner {
             kernel: self.kernel.name().to_owned(),
             device: model_name(),
             threads: self.pool.current_num_threads(),
+            index: None,
         }
     }
 
@@ -206,8 +207,9 @@ impl Scanner for CpuScanner {
         true
     }
 
-    fn run(&self, feed: &dyn Feed) {
+    fn run(&self, feed: &dyn Feed) -> Result<(), BackendError> {
         self.pool.broadcast(|context| self.scan(context.index(), feed));
+        Ok(())
     }
 }
 
