@@ -8,6 +8,7 @@
 //! schedule.
 
 pub mod cpu;
+pub mod gpu;
 pub mod sha256;
 
 use std::fmt;

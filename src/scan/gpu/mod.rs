@@ -1,0 +1,3 @@
+//! Scanning on graphics cards, through wgpu.
+
+pub mod shader;
