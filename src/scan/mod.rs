@@ -9,6 +9,7 @@
 
 pub mod cpu;
 pub mod gpu;
+mod self_test;
 pub mod sha256;
 
 use std::fmt;

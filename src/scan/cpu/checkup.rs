@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::choice::Opened;
-use super::self_test::{Lie, long_self_test};
 use super::{KernelName, Unavailable};
 use crate::scan::Kernel;
+use crate::scan::self_test::{Lie, long_self_test};
 
 /// How many random headers each thread tries, besides the known blocks.
 const HEADERS: u32 = 32;

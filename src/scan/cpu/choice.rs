@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::self_test::{Lie, self_test};
 use super::{KernelName, Unavailable};
 use crate::chain::target::HashRate;
+use crate::scan::self_test::{Lie, self_test};
 use crate::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
 
 /// How long one slice of the measurement takes, and how many each kernel gets.

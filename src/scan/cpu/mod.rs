@@ -12,7 +12,6 @@ mod fault;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod pending;
-mod self_test;
 mod sha2;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
@@ -28,9 +27,9 @@ pub use self::checkup::{Checked, Unfit, check_up};
 pub use self::choice::{Failed, Measured, Opened, Timed, calibrate, open_all, usually_fastest};
 #[cfg(test)]
 pub(crate) use self::fault::{Fault, Liar};
-pub(crate) use self::self_test::{Differ, Random};
-pub use self::self_test::{Lie, long_self_test, self_test};
 pub use self::sha2::Sha2;
+pub(crate) use crate::scan::self_test::{Differ, Random};
+pub use crate::scan::self_test::{Lie, long_self_test, self_test};
 
 use crate::scan::{BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner};
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 
 use super::KernelName;
-use super::self_test::{Random, Sample, known};
+use crate::scan::self_test::{Random, Sample, known};
 use crate::scan::{HitMask, Kernel, MAX_MIDSTATES, NonceRange};
 
 /// One scan against plain code: the very hits, each once, and the exact number of hashes.

@@ -176,7 +176,8 @@ impl Shader {
         if HEAD.len() + host_words.len() > PARAMS_WORDS {
             return Err(Unexpandable(format!("it needs {} host words", host_words.len())));
         }
-        let members: String = (0..host_words.len()).map(|at| format!("    h{at}: u32,\n")).collect();
+        let members: String =
+            (0..host_words.len()).map(|at| format!("    h{at}: u32,\n")).collect();
         let text = replace_next(&textbook.text, &members)?;
         let text = replace_next(&text, &format!("fn try_nonce(nonce: u32) {{\n{body}}}\n"))?;
         Ok(Self { variant, text, program: Some(graph.program(&host_words)) })

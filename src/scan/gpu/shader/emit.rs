@@ -19,15 +19,21 @@ pub(super) struct Emitted {
 }
 
 /// Writes what `effects` depend on, and the effects.
-pub(super) fn emit(graph: &mut Graph, effects: &[Effect], adds: Adds) -> Result<Emitted, Unexpandable> {
+pub(super) fn emit(
+    graph: &mut Graph,
+    effects: &[Effect],
+    adds: Adds,
+) -> Result<Emitted, Unexpandable> {
     let roots: Vec<Term> =
         effects.iter().flat_map(|e| [&[e.condition], &*e.arguments].concat()).collect();
     let sums = Sums::of(graph, &roots)?;
     let uses = uses(graph, &roots, |graph, term| sums.operands(graph, term));
-    let mut writer = Writer { graph, sums: &sums, adds, names: HashMap::new(), host_words: Vec::new() };
+    let mut writer =
+        Writer { graph, sums: &sums, adds, names: HashMap::new(), host_words: Vec::new() };
     let mut body = String::new();
     let mut effects = effects.iter().peekable();
-    let terms: Vec<Term> = uses.iter().filter(|(_, count)| **count > 0).map(|(term, _)| *term).collect();
+    let terms: Vec<Term> =
+        uses.iter().filter(|(_, count)| **count > 0).map(|(term, _)| *term).collect();
     let mut named: Vec<Term> = terms
         .into_iter()
         .filter(|term| writer.graph.known(*term) == Known::ByNonce)
@@ -96,7 +102,9 @@ impl Sums {
                 let parts = match sums.0.get(&operand) {
                     // Taking a sum apart is free where nobody else needs it, or where it has but one
                     // term that the host does not know.
-                    Some(parts) if uses[&operand] == 1 || sums.is_offset(graph, operand) => parts.clone(),
+                    Some(parts) if uses[&operand] == 1 || sums.is_offset(graph, operand) => {
+                        parts.clone()
+                    }
                     _ => vec![operand],
                 };
                 for part in parts {

@@ -4,8 +4,8 @@
 //! The one thing that may depend on the nonce is an `if` around calls, which become [`Effect`]s.
 
 use wgpu::naga::{
-    Arena, Binding, Block, Constant, Expression, Function, GlobalVariable, Handle, Literal,
-    LocalVariable, Module, Statement, Type, TypeInner, ArraySize,
+    Arena, ArraySize, Block, Constant, Expression, Function, GlobalVariable, Handle, Literal,
+    LocalVariable, Module, Statement, Type, TypeInner,
 };
 
 use super::Unexpandable;
@@ -25,9 +25,13 @@ pub(super) struct Effect {
 }
 
 /// Evaluates `function`, whose only argument is the nonce.
-pub(super) fn evaluate(module: &Module, function: &str) -> Result<(Graph, Vec<Effect>), Unexpandable> {
+pub(super) fn evaluate(
+    module: &Module,
+    function: &str,
+) -> Result<(Graph, Vec<Effect>), Unexpandable> {
     let found = module.functions.iter().find(|(_, f)| f.name.as_deref() == Some(function));
-    let (_, function) = found.ok_or_else(|| Unexpandable(format!("there is no function {function}")))?;
+    let (_, function) =
+        found.ok_or_else(|| Unexpandable(format!("there is no function {function}")))?;
     let mut evaluator = Evaluator { module, graph: Graph::default(), effects: Vec::new() };
     let nonce = evaluator.graph.nonce();
     evaluator.call(function, vec![Value::Term(nonce)])?;
@@ -170,8 +174,10 @@ impl<'a> Evaluator<'a> {
                 *place = value;
             }
             Statement::Call { function, arguments, result } => {
-                let arguments =
-                    arguments.iter().map(|argument| self.value(frame, *argument)).collect::<Result<_, _>>()?;
+                let arguments = arguments
+                    .iter()
+                    .map(|argument| self.value(frame, *argument))
+                    .collect::<Result<_, _>>()?;
                 let returned = self.call(&self.module.functions[*function], arguments)?;
                 if let Some(result) = result {
                     frame.values[result.index()] = returned;
@@ -195,9 +201,12 @@ impl<'a> Evaluator<'a> {
                     self.statement(frame, statement)?;
                 }
                 Statement::Call { function, arguments, result: None } => {
-                    let arguments =
-                        arguments.iter().map(|argument| self.term(frame, *argument)).collect::<Result<_, _>>()?;
-                    let function = self.module.functions[*function].name.clone().unwrap_or_default();
+                    let arguments = arguments
+                        .iter()
+                        .map(|argument| self.term(frame, *argument))
+                        .collect::<Result<_, _>>()?;
+                    let function =
+                        self.module.functions[*function].name.clone().unwrap_or_default();
                     let place = self.graph.len();
                     self.effects.push(Effect { condition, function, arguments, place });
                 }
@@ -209,14 +218,22 @@ impl<'a> Evaluator<'a> {
 
     /// The value of a function's expression: the one it got in its turn, or, for those that need no
     /// turn, the one it always has.
-    fn value(&mut self, frame: &Frame<'a>, handle: Handle<Expression>) -> Result<Value, Unexpandable> {
+    fn value(
+        &mut self,
+        frame: &Frame<'a>,
+        handle: Handle<Expression>,
+    ) -> Result<Value, Unexpandable> {
         match &frame.values[handle.index()] {
             Some(value) => Ok(value.clone()),
             None => self.expression(Some(frame), &frame.function.expressions, handle),
         }
     }
 
-    fn term(&mut self, frame: &Frame<'a>, handle: Handle<Expression>) -> Result<Term, Unexpandable> {
+    fn term(
+        &mut self,
+        frame: &Frame<'a>,
+        handle: Handle<Expression>,
+    ) -> Result<Term, Unexpandable> {
         match self.value(frame, handle)? {
             Value::Term(term) => Ok(term),
             other => odd(other),
@@ -231,7 +248,7 @@ impl<'a> Evaluator<'a> {
         handle: Handle<Expression>,
     ) -> Result<Value, Unexpandable> {
         let expression = &expressions[handle];
-        let mut operand = |this: &mut Self, handle| match frame {
+        let operand = |this: &mut Self, handle| match frame {
             Some(frame) => this.value(frame, handle),
             None => this.expression(None, expressions, handle),
         };
@@ -245,7 +262,8 @@ impl<'a> Evaluator<'a> {
             (Expression::Constant(constant), _) => self.constant(*constant),
             (Expression::ZeroValue(ty), _) => self.zero(*ty),
             (Expression::Compose { components, .. }, _) => {
-                let parts = components.iter().map(|part| operand(self, *part)).collect::<Result<_, _>>()?;
+                let parts =
+                    components.iter().map(|part| operand(self, *part)).collect::<Result<_, _>>()?;
                 Ok(Value::Parts(parts))
             }
             (Expression::Access { base, index }, _) => {
@@ -270,7 +288,9 @@ impl<'a> Evaluator<'a> {
                 }
             }
             (Expression::Load { pointer }, Some(frame)) => {
-                let Value::Pointer(pointer) = operand(self, *pointer)? else { return odd(expression) };
+                let Value::Pointer(pointer) = operand(self, *pointer)? else {
+                    return odd(expression);
+                };
                 self.load(frame, &pointer)
             }
             (Expression::FunctionArgument(at), Some(frame)) => {

@@ -10,7 +10,13 @@ fn every_variant_expands() {
         let shader = Shader::new(variant).unwrap();
         let text = shader.wgsl(Shape { workgroup_size: 64, nonces_per_invocation: 1 }).unwrap();
         std::fs::write(format!("target/{variant}.wgsl"), &text).unwrap();
-        let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty()).validate(&module).unwrap();
+        let module = naga::front::wgsl::parse_str(&text)
+            .unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
+        naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::empty(),
+        )
+        .validate(&module)
+        .unwrap();
     }
 }

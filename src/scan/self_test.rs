@@ -262,9 +262,8 @@ impl Differ {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::fault::{Fault, Liar};
     use super::*;
-    use crate::scan::cpu::Sha2;
+    use crate::scan::cpu::{Fault, Liar, Sha2};
 
     #[test]
     fn the_known_headers_are_solved() {
