@@ -177,6 +177,31 @@ pub struct MineArgs {
     #[arg(long, value_name = "DIR", help_heading = "What to mine")]
     pub journal: Option<PathBuf>,
 
+    /// How to log in to a node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// What hashes
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+    /// Spend only this share of the time hashing, in percent
+    #[arg(long, value_name = "PERCENT", help_heading = "Hashing")]
+    pub throttle: Option<Percent>,
+    /// Roll the version field: auto, where the job allows it, or off
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Hashing"
+    )]
+    pub version_rolling: VersionRolling,
+}
+
+/// How to log in to a node.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NodeArgs {
     /// Log in to the node with the cookie in FILE
     #[arg(
         long,
@@ -195,23 +220,6 @@ pub struct MineArgs {
     /// `ADIT_RPC_PASSWORD` or in the configuration file
     #[arg(long, value_name = "PASS", help_heading = "Node")]
     pub rpc_password: Option<Secret>,
-
-    /// What hashes
-    #[command(flatten)]
-    pub hashing: HashingArgs,
-    /// Spend only this share of the time hashing, in percent
-    #[arg(long, value_name = "PERCENT", help_heading = "Hashing")]
-    pub throttle: Option<Percent>,
-    /// Roll the version field: auto, where the job allows it, or off
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Hashing"
-    )]
-    pub version_rolling: VersionRolling,
 }
 
 /// What hashes, and on how many threads.
@@ -274,15 +282,25 @@ impl MineArgs {
     /// # Errors
     /// When there is a user name without a password, or a password without a user name.
     pub fn rpc_login(&self) -> Result<RpcLogin, Failure> {
-        let (url_user, url_password) = match &self.source {
-            SourceSpec::Rpc(url) => (url.user.as_ref(), url.password.as_ref()),
-            SourceSpec::Builtin | SourceSpec::LocalNode(_) => (None, None),
+        self.node.login(&self.source)
+    }
+}
+
+impl NodeArgs {
+    /// How to log in to the node that `source` names.
+    ///
+    /// # Errors
+    /// When there is a user name without a password, or a password without a user name.
+    pub fn login(&self, source: &SourceSpec) -> Result<RpcLogin, Failure> {
+        let url = match source {
+            SourceSpec::Rpc(url) => Some(url),
+            SourceSpec::Builtin | SourceSpec::LocalNode(_) => None,
         };
         if let Some(file) = &self.rpc_cookie {
             return Ok(RpcLogin::Cookie(file.clone()));
         }
-        let user = url_user.or(self.rpc_user.as_ref());
-        let password = url_password.or(self.rpc_password.as_ref());
+        let user = url.and_then(|url| url.user.as_ref()).or(self.rpc_user.as_ref());
+        let password = url.and_then(|url| url.password.as_ref()).or(self.rpc_password.as_ref());
         match (user, password) {
             (None, None) => Ok(RpcLogin::Discover { datadir: self.datadir.clone() }),
             (Some(user), Some(password)) => {

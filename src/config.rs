@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _};
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{Cli, Command, MineArgs, SourceSpec, complaint, is_display, nearest};
+use crate::cli::{Cli, Command, NodeArgs, SourceSpec, complaint, is_display, nearest};
 use crate::exit::{Exit, Failure};
 
 /// The most bytes that a configuration file may have.
@@ -250,20 +250,25 @@ pub fn invocation(
     let merged = grammar.with_defaults(command, &values).try_get_matches_from(&argv)?;
     let mut cli = Cli::from_arg_matches(&merged)?;
     if let Command::Mine(mine) = &mut cli.command {
-        settle_login(mine, &layers).map_err(NotRun::Failure)?;
+        let from = layers.get("source").copied();
+        settle_login(&mut mine.source, &mut mine.node, from, &layers).map_err(NotRun::Failure)?;
     }
     Ok(Invocation { cli, warnings })
 }
 
 /// A source's URL and the options can both give a login: the higher layer's stays.
-fn settle_login(mine: &mut MineArgs, layers: &BTreeMap<String, Layer>) -> Result<(), Failure> {
-    let SourceSpec::Rpc(url) = &mut mine.source else { return Ok(()) };
-    let source = layers.get("source").copied();
+fn settle_login(
+    source: &mut SourceSpec,
+    node: &mut NodeArgs,
+    from: Option<Layer>,
+    layers: &BTreeMap<String, Layer>,
+) -> Result<(), Failure> {
+    let SourceSpec::Rpc(url) = source else { return Ok(()) };
     for key in ["rpc-cookie", "rpc-user", "rpc-password"] {
         let contested =
             if key == "rpc-password" { url.password.is_some() } else { url.user.is_some() };
         let Some(layer) = layers.get(key).copied().filter(|_| contested) else { continue };
-        match Some(layer).cmp(&source) {
+        match Some(layer).cmp(&from) {
             std::cmp::Ordering::Greater => {
                 url.password = None;
                 if key != "rpc-password" {
@@ -271,9 +276,9 @@ fn settle_login(mine: &mut MineArgs, layers: &BTreeMap<String, Layer>) -> Result
                 }
             }
             std::cmp::Ordering::Less => match key {
-                "rpc-cookie" => mine.rpc_cookie = None,
-                "rpc-user" => mine.rpc_user = None,
-                _ => mine.rpc_password = None,
+                "rpc-cookie" => node.rpc_cookie = None,
+                "rpc-user" => node.rpc_user = None,
+                _ => node.rpc_password = None,
             },
             std::cmp::Ordering::Equal => {
                 return Err(Failure::new(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use adit::chain::params::Params;
 use adit::chain::payout::{PayoutError, PayoutScript};
-use adit::cli::{MineArgs, OutputArgs, RpcLogin, SourceSpec, VersionRolling};
+use adit::cli::{MineArgs, OutputArgs, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
 use adit::exit::{Exit, Failure};
@@ -16,14 +16,12 @@ use adit::scan::Scanner;
 use adit::signals::Signals;
 use adit::source::Source;
 use adit::source::builtin::Builtin;
-use adit::source::getblocktemplate::{
-    Config, Credentials, Endpoint, GetBlockTemplate, cookie_files,
-};
+use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate};
 use anyhow::Context as _;
 use bitcoin::Network;
 use tokio::sync::Notify;
 
-use super::backends;
+use super::{backends, node};
 
 /// How often the hash rate is announced.
 const RATE_EVERY: Duration = Duration::from_secs(2);
@@ -159,13 +157,7 @@ fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
             (Endpoint { host: "127.0.0.1".to_owned(), port }, Some(*network))
         }
     };
-    let credentials = match args.rpc_login()? {
-        RpcLogin::Password { user, password } => Credentials::UserPassword { user, password },
-        RpcLogin::Cookie(file) => Credentials::Cookie(vec![file]),
-        RpcLogin::Discover { datadir } => {
-            Credentials::Cookie(cookie_files(&endpoint, network, datadir.as_deref())?)
-        }
-    };
+    let credentials = node::credentials(args.rpc_login()?, &endpoint, network)?;
     let address = args.address.clone();
     let config = Config { endpoint, credentials, network, address, text, version_rolling };
     Ok(Box::new(GetBlockTemplate::new(config, Arc::new(journal(args)?))))

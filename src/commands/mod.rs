@@ -6,6 +6,7 @@ pub mod check;
 pub mod devices;
 pub mod grind;
 pub mod mine;
+mod node;
 
 use adit::exit::Exit;
 use adit::report::{OutputError, print};

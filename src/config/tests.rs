@@ -1,7 +1,7 @@
 //! Files, environment and command line against each other, right and wrong.
 
 use super::*;
-use crate::cli::{LogFormat, RpcLogin, VersionRolling};
+use crate::cli::{LogFormat, MineArgs, RpcLogin, VersionRolling};
 use crate::secret::Secret;
 
 struct Run {
