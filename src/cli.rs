@@ -1,6 +1,7 @@
 //! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
 
 mod complaint;
+mod quantities;
 mod values;
 
 use std::ffi::OsString;
@@ -8,8 +9,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitcoin::Amount;
 use bitcoin::address::{Address, NetworkUnchecked};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub use complaint::{complaint, is_display};
 pub use values::{
@@ -18,6 +21,9 @@ pub use values::{
 };
 
 use crate::chain::coinbase::CoinbaseText;
+use crate::chain::target::{Difficulty, HashRate};
+use crate::energy::Watts;
+use crate::estimate::Price;
 use crate::exit::{Exit, Failure};
 use crate::secret::Secret;
 
@@ -70,6 +76,35 @@ Holds every backend of this machine against plain code, on all threads at once (
 --threads says): known blocks, and headers that are random in each run. A backend that this machine \
 lacks is no failure; one that computes wrongly is, and the exit code is 3.";
 
+const ESTIMATE_ABOUT: &str = "\
+How long a block or a share takes at some hash rate, and what it costs in energy.
+
+The hash rate is the one given, or what this machine is measured to do. The difficulty is the one \
+given, or that of the next block of the node NODE. Finding a block is a matter of chance, and the \
+time to the next one is exponentially distributed: half of all waits are shorter than 69 % of the \
+mean, and one of twenty is longer than three times the mean. What was tried before does not count.";
+
+const ESTIMATE_EXAMPLES: &str = "\
+Examples:
+  adit estimate --difficulty 152.3T --hash-rate 150MH/s --watts 65 --price-per-kwh 0.25 \\
+      --reward 3.125 --coin-price 90000
+  adit estimate signet                     the local signet node's difficulty, this machine's rate
+  adit estimate --share-difficulty 1 --hash-rate 9GH/s --json";
+
+const COMPLETIONS_ABOUT: &str = "\
+Writes a completion script for SHELL to stdout, made from the same grammar as this help.
+
+  bash        adit completions bash > ~/.local/share/bash-completion/completions/adit
+  zsh         adit completions zsh > \"${fpath[1]}/_adit\"
+  fish        adit completions fish > ~/.config/fish/completions/adit.fish
+  powershell  adit completions powershell >> $PROFILE";
+
+const MAN_ABOUT: &str = "\
+Writes a manual page to stdout: that of adit, or of one of its commands. To read it at once:
+
+  adit man | man -l -
+  adit man mine | man -l -";
+
 /// A SHA-256d miner for regtest, signet and testnet.
 ///
 /// It mines real blocks: on the chain that is built in, or from the templates of a node. Start with
@@ -108,6 +143,15 @@ pub enum Command {
     Check(CheckArgs),
     /// List what this machine can hash with, and what not and why
     Devices(DevicesArgs),
+    /// Say how long a block or a share takes, and what it costs
+    #[command(long_about = ESTIMATE_ABOUT, after_help = ESTIMATE_EXAMPLES)]
+    Estimate(Box<EstimateArgs>),
+    /// Write a completion script for a shell
+    #[command(long_about = COMPLETIONS_ABOUT)]
+    Completions(CompletionsArgs),
+    /// Write a manual page
+    #[command(long_about = MAN_ABOUT)]
+    Man(ManArgs),
 }
 
 /// Options that every command takes.
@@ -276,6 +320,73 @@ pub struct CheckArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct DevicesArgs {}
 
+/// What `adit estimate` takes.
+#[derive(Clone, Debug, Args)]
+pub struct EstimateArgs {
+    /// Ask this node how hard its next block is: http://[USER[:PASS]@]HOST:PORT, or regtest, signet,
+    /// testnet4, testnet3 or main
+    #[arg(value_name = "NODE", conflicts_with = "difficulty")]
+    pub node: Option<SourceSpec>,
+    /// A block's difficulty: 152.3T, 1.5e14, 0.001
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    pub difficulty: Option<Difficulty>,
+    /// A share's difficulty
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    pub share_difficulty: Option<Difficulty>,
+    /// The hash rate, as 150MH/s, instead of what this machine is measured to do
+    #[arg(
+        long,
+        value_name = "RATE",
+        value_parser = quantities::hash_rate,
+        conflicts_with_all = ["backend", "threads", "run_for"]
+    )]
+    pub hash_rate: Option<HashRate>,
+    /// Measure the hash rate for this long
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        value_parser = values::duration,
+        default_value = "2s"
+    )]
+    pub run_for: Duration,
+
+    /// What the machine draws while it hashes, as 65W; without it, what its own counters say
+    #[arg(long, value_name = "W", value_parser = quantities::watts, help_heading = "Costs")]
+    pub watts: Option<Watts>,
+    /// What a kilowatt-hour costs, in any currency
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    pub price_per_kwh: Option<Price>,
+    /// What a block pays, in coins [default: the subsidy at the node's height]
+    #[arg(long, value_name = "COINS", value_parser = quantities::coins, help_heading = "Costs")]
+    pub reward: Option<Amount>,
+    /// What a coin is worth, in the same currency
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    pub coin_price: Option<Price>,
+
+    /// How to log in to the node.
+    #[command(flatten)]
+    pub login: NodeArgs,
+    /// What to measure
+    #[command(flatten)]
+    pub hashing: HashingArgs,
+}
+
+/// What `adit completions` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell: bash, zsh, fish, powershell or elvish
+    #[arg(value_name = "SHELL", value_enum, hide_possible_values = true)]
+    pub shell: Shell,
+}
+
+/// What `adit man` takes.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The command whose page it is to be
+    #[arg(value_name = "COMMAND", value_parser = values::command)]
+    pub page: Option<String>,
+}
+
 impl MineArgs {
     /// How to log in to the node.
     ///
@@ -383,8 +494,8 @@ mod tests {
     fn wrong_usage_is_told_in_the_promised_form() {
         for (line, said) in [
             (
-                "adit mien",
-                "error: command \"mien\": there is no such command\nhint: did you mean mine?\n",
+                "adit mein",
+                "error: command \"mein\": there is no such command\nhint: did you mean mine?\n",
             ),
             (
                 "adit mine --block 1",
@@ -437,7 +548,7 @@ mod tests {
         for subcommand in command.get_subcommands_mut() {
             help += &subcommand.render_long_help().to_string();
         }
-        for word in ["profit", "earn", "reward"] {
+        for word in ["profit", "earn", "income"] {
             assert!(!help.contains(word), "{word}");
         }
     }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _};
 use toml::de::{DeTable, DeValue};
@@ -24,8 +25,9 @@ const SIZE_MAX: u64 = 1 << 20;
 /// Options that may stand in the environment: the secrets.
 const IN_ENVIRONMENT: [(&str, &str); 1] = [("rpc-password", "ADIT_RPC_PASSWORD")];
 
-/// Options that say where settings come from cannot be settings, nor can what is to be ground.
-const NOT_IN_FILE: [&str; 4] = ["config", "help", "version", "header"];
+/// Options that say where settings come from cannot be settings, nor can what a command is to do
+/// this once.
+const NOT_IN_FILE: [&str; 6] = ["config", "help", "version", "header", "shell", "page"];
 
 /// Options whose value is a comma-separated list, which a file may write as an array.
 const LISTS: [&str; 1] = ["backend"];
@@ -253,6 +255,12 @@ pub fn invocation(
         let from = layers.get("source").copied();
         settle_login(&mut mine.source, &mut mine.node, from, &layers).map_err(NotRun::Failure)?;
     }
+    if let Command::Estimate(estimate) = &mut cli.command
+        && let Some(node) = &mut estimate.node
+    {
+        let from = layers.get("node").copied();
+        settle_login(node, &mut estimate.login, from, &layers).map_err(NotRun::Failure)?;
+    }
     Ok(Invocation { cli, warnings })
 }
 
@@ -360,6 +368,8 @@ impl Grammar {
         };
         match Cli::command().try_get_matches_from(argv) {
             Ok(_) => Ok(()),
+            // What else the command needs is for its own command line to bring.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
             Err(error) => Err(complaint(&error)),
         }
     }

@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         Command::Grind(args) => commands::grind::run(&args, &output, &progress),
         Command::Check(args) => commands::check::run(&args, &output, &progress),
         Command::Devices(args) => commands::devices::run(args, &output),
+        Command::Estimate(args) => commands::estimate::run(&args, &output, &progress),
+        Command::Completions(args) => commands::completions::run(args, &output),
+        Command::Man(args) => commands::man::run(&args, &output),
     };
     match done {
         Ok(exit) => exit.into(),

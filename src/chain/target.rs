@@ -118,6 +118,12 @@ impl Difficulty {
         Target(bitcoin::Target::from_le_bytes(hash.to_byte_array())).difficulty()
     }
 
+    /// From a plain number; `None` where it is no finite number, or not above zero.
+    #[must_use]
+    pub fn from_f64(difficulty: f64) -> Option<Self> {
+        (difficulty.is_finite() && difficulty > 0.0).then_some(Self(difficulty))
+    }
+
     /// As a plain number.
     #[must_use]
     pub const fn to_f64(self) -> f64 {

@@ -26,11 +26,11 @@ pub struct ValueError {
 }
 
 impl ValueError {
-    fn new(why: impl Into<String>) -> Self {
+    pub(super) fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), hint: None }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -446,6 +446,24 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
         return Err(ValueError::new("it must be longer than zero"));
     }
     Ok(Duration::from_millis(total))
+}
+
+/// Takes the name of a command.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn command(text: &str) -> Result<String, ValueError> {
+    use clap::CommandFactory as _;
+    let root = super::Cli::command();
+    let mut names = root.get_subcommands().map(clap::Command::get_name);
+    if names.any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let why = "there is no such command";
+    Err(match slip(text, root.get_subcommands().map(clap::Command::get_name)) {
+        Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),
+        None => ValueError::new(why).hint("--help lists what there is"),
+    })
 }
 
 /// Takes a number of things, at least one.

@@ -3,8 +3,11 @@
 mod backends;
 pub mod bench;
 pub mod check;
+pub mod completions;
 pub mod devices;
+pub mod estimate;
 pub mod grind;
+pub mod man;
 pub mod mine;
 mod node;
 

@@ -28,6 +28,19 @@ pub fn shown<S: Shown>(result: &S, json: bool) -> String {
     }
 }
 
+/// A text that is a result by itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Text {
+    /// All of it, with its last newline.
+    pub text: String,
+}
+
+impl Shown for Text {
+    fn table(&self) -> String {
+        self.text.clone()
+    }
+}
+
 /// What a machine can hash with.
 #[derive(Clone, Debug, Serialize)]
 pub struct Devices {

@@ -7,6 +7,7 @@
 //! open there is no other until the tip has moved, which ends them all.
 
 mod cookie;
+mod mining_info;
 mod rpc;
 mod session;
 mod submission;
@@ -27,6 +28,7 @@ use serde::de::IgnoredAny;
 use tokio::time::sleep_until;
 
 pub use self::cookie::cookie_files;
+pub use self::mining_info::MiningInfo;
 pub use self::rpc::{Credentials, Endpoint, Rpc, RpcError};
 pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 
