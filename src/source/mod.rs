@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod getblocktemplate;
+pub mod net;
 pub mod refusals;
 
 use std::fmt;

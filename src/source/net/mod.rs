@@ -1,0 +1,256 @@
+//! Connections for the protocols that need no more than a stream of bytes: TCP to whichever of a
+//! name's addresses answers, TLS on top of it, a SOCKS5 proxy in between.
+
+mod dial;
+mod proxy;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+pub use self::proxy::Proxy;
+pub use self::tls::{CaFile, CaFileError};
+
+use self::tls::Tls;
+
+/// How long a connection may take to come about, name resolution and handshakes included.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The same through a proxy, which may be Tor: a fresh circuit takes its time.
+const DEADLINE_BY_PROXY: Duration = Duration::from_secs(30);
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// `host:port`, an IPv6 address in brackets.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_authority(f, &self.host, self.port)
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+}
+
+/// Why there is no connection. The text names no endpoint: who asked for it knows which.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("the name {host} has no address: {why}")]
+    Name {
+        /// The name.
+        host: String,
+        /// The system's words.
+        why: String,
+    },
+    /// No address took the connection: each with its reason where there are several.
+    #[error("{0}")]
+    Tcp(String),
+    /// It took too long.
+    #[error("no connection within {} s", .0.as_secs())]
+    Deadline(Duration),
+    /// The proxy was not reached, or did not connect us.
+    #[error("proxy {proxy}: {why}")]
+    Proxy {
+        /// The proxy as a person names it, without secrets.
+        proxy: String,
+        /// What it said, or what kept us from asking.
+        why: String,
+        /// Whether it refuses us, and not just this attempt.
+        lasting: bool,
+    },
+    /// The server did not prove that it is the one that was asked for.
+    #[error("the server's certificate {why}")]
+    Certificate {
+        /// What is wrong with it.
+        why: String,
+        /// What can be done about it.
+        hint: Option<&'static str>,
+    },
+    /// TLS failed otherwise.
+    #[error("TLS: {why}")]
+    Tls {
+        /// What went wrong.
+        why: String,
+        /// Whether it is because the other side speaks no TLS that we could speak.
+        lasting: bool,
+    },
+}
+
+impl ConnectError {
+    /// Whether the same attempt will fail again until a person changes something: on this side or
+    /// on the server's.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Name { .. } | Self::Tcp(_) | Self::Deadline(_) => false,
+            Self::Proxy { lasting, .. } | Self::Tls { lasting, .. } => *lasting,
+            Self::Certificate { .. } => true,
+        }
+    }
+
+    /// What can be done about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Name { host, .. } if is_onion(host) => {
+                Some("onion services are reached by Tor: --proxy socks5://127.0.0.1:9050")
+            }
+            Self::Certificate { hint, .. } => *hint,
+            Self::Proxy { lasting: true, .. } => {
+                Some("check the user and password in --proxy and ADIT_PROXY_PASSWORD")
+            }
+            Self::Tls { lasting: true, .. } => {
+                Some("is it the server's TLS port? without TLS the scheme ends in +tcp")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether `host` is a name that only Tor resolves.
+fn is_onion(host: &str) -> bool {
+    let top = host.trim_end_matches('.').rsplit('.').next();
+    top.is_some_and(|top| top.eq_ignore_ascii_case("onion"))
+}
+
+/// How connections are made. Cheap to clone; clones share what was read from the system once.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    proxy: Option<Arc<Proxy>>,
+    tls: Arc<Tls>,
+    deadline: Option<Duration>,
+}
+
+impl Transport {
+    /// Straight to the server, trusting the system's root certificates and the bundled ones.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same by way of a proxy, which also resolves the names.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(Arc::new(proxy));
+        self
+    }
+
+    /// The same, trusting these root certificates too.
+    #[must_use]
+    pub fn trust(mut self, roots: CaFile) -> Self {
+        self.tls = Arc::new(Tls::with(roots));
+        self
+    }
+
+    /// The same with another deadline for a whole attempt.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Connects to `to`: TCP, through the proxy where there is one, and TLS where it is asked for.
+    /// Small writes go out at once, and a dead peer is noticed by keep-alive probes.
+    ///
+    /// # Errors
+    /// When there is no connection within the deadline; [`ConnectError::is_final`] says whether
+    /// trying again can help.
+    pub async fn connect(&self, to: &Endpoint) -> Result<Connection, ConnectError> {
+        let usual = if self.proxy.is_some() { DEADLINE_BY_PROXY } else { DEADLINE };
+        let deadline = self.deadline.unwrap_or(usual);
+        timeout(deadline, self.attempt(to)).await.unwrap_or(Err(ConnectError::Deadline(deadline)))
+    }
+
+    async fn attempt(&self, to: &Endpoint) -> Result<Connection, ConnectError> {
+        let tcp = match &self.proxy {
+            Some(proxy) => proxy.connect(to).await?,
+            None => dial::tcp(&to.host, to.port).await?,
+        };
+        let stream = if to.tls {
+            Stream::Tls(Box::new(self.tls.handshake(&to.host, tcp).await?))
+        } else {
+            Stream::Tcp(tcp)
+        };
+        Ok(Connection { stream })
+    }
+}
+
+/// A connection: bytes in, bytes out.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                // Many servers close without TLS's own goodbye. The protocols on top mark their
+                // messages' ends themselves, so that nothing can be cut off unnoticed.
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(()))
+                }
+                other => other,
+            },
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
