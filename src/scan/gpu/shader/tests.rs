@@ -1,22 +1,136 @@
-//! What can be said of the shader without a device.
+//! The shader as text, through naga, and on Mesa's software device against plain code.
 
-use wgpu::naga;
+mod bare;
+mod device;
+
+use wgpu::naga::back::{hlsl, msl, spv};
+use wgpu::naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use wgpu::naga::{Module, front::wgsl};
 
 use super::*;
 
+/// Shapes, odd ones too.
+const SHAPES: [Shape; 4] = [shape(64, 1), shape(256, 16), shape(32, 3), shape(1, 1)];
+
+const fn shape(workgroup_size: u32, nonces_per_invocation: u32) -> Shape {
+    Shape { workgroup_size, nonces_per_invocation }
+}
+
+fn valid(text: &str) -> (Module, ModuleInfo) {
+    let module = wgsl::parse_str(text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(text)));
+    // No capability beyond what every device has.
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let info = validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(text)));
+    (module, info)
+}
+
 #[test]
-fn every_variant_expands() {
+fn every_variant_can_be_written_for_vulkan_metal_and_dx12() {
     for variant in Variant::all() {
         let shader = Shader::new(variant).unwrap();
-        let text = shader.wgsl(Shape { workgroup_size: 64, nonces_per_invocation: 1 }).unwrap();
-        std::fs::write(format!("target/{variant}.wgsl"), &text).unwrap();
-        let module = naga::front::wgsl::parse_str(&text)
-            .unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
-        naga::valid::Validator::new(
-            naga::valid::ValidationFlags::all(),
-            naga::valid::Capabilities::empty(),
-        )
-        .validate(&module)
-        .unwrap();
+        for shape in SHAPES {
+            let (module, info) = valid(&shader.wgsl(shape).unwrap());
+            let words = spv::write_vec(&module, &info, &spv::Options::default(), None).unwrap();
+            assert!(!words.is_empty());
+            let (options, pipeline) = (msl::Options::default(), msl::PipelineOptions::default());
+            let (text, names) = msl::write_string(&module, &info, &options, &pipeline).unwrap();
+            assert!(text.contains(names.entry_point_names[0].as_ref().unwrap()), "{variant}");
+            let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+            let mut text = String::new();
+            hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).unwrap();
+            assert!(text.contains(&format!("[numthreads({}, 1, 1)]", shape.workgroup_size)));
+        }
     }
+}
+
+#[test]
+fn the_textbook_is_valid() {
+    for midstates in [Midstates::One, Midstates::Two, Midstates::Four] {
+        let (module, _) = valid(&Shader::textbook(midstates).unwrap().wgsl(shape(64, 1)).unwrap());
+        let capacity =
+            module.constants.iter().find(|(_, c)| c.name.as_deref() == Some("HIT_CAPACITY"));
+        let init = module.global_expressions[capacity.unwrap().1.init].clone();
+        let expected = wgpu::naga::Literal::U32(HIT_CAPACITY as u32);
+        assert_eq!(init, wgpu::naga::Expression::Literal(expected));
+    }
+}
+
+/// The expanded function's own lines.
+fn body(shader: &Shader) -> &str {
+    shader.text.split_once("fn try_nonce(nonce: u32) {\n").unwrap().1
+}
+
+#[test]
+fn the_expansion_is_a_straight_line_without_arrays() {
+    for variant in Variant::all() {
+        let shader = Shader::new(variant).unwrap();
+        for line in body(&shader).lines() {
+            let plain =
+                line.starts_with("    let t") || line.starts_with("    if (") || line == "}";
+            assert!(plain && !line.contains(['[', '%']), "{variant}: {line}");
+        }
+        assert_eq!(body(&shader).matches("report(").count(), variant.midstates.count());
+    }
+}
+
+/// How often each kind of operation stands there, a rotation counted as one.
+fn operations(shader: &Shader) -> (usize, usize, usize) {
+    let count = |symbol: &str| body(shader).matches(symbol).count();
+    let shifts = count(" << ") + count(" >> ");
+    (shifts, count(" + "), count(" * "))
+}
+
+#[test]
+fn nothing_is_computed_that_need_not_be() {
+    let operations = |name: &str| operations(&Shader::new(Variant::find(name).unwrap()).unwrap());
+    println!("{:?} {:?} {:?}", operations("k1"), operations("k2"), operations("k4"));
+    println!("{:?} {:?} {:?}", operations("k1-some"), operations("k2-some"), operations("k4-some"));
+    println!("{:?} {:?} {:?}", operations("k1-all"), operations("k2-all"), operations("k4-all"));
+}
+
+#[test]
+fn every_variant_is_found_by_its_name() {
+    assert_eq!(Variant::all().count(), 9);
+    for variant in Variant::all() {
+        assert_eq!(Variant::find(variant.name()), Some(variant));
+    }
+    assert_eq!(Variant::find("k3"), None);
+}
+
+#[test]
+fn a_dispatch_covers_its_nonces_within_the_limits() {
+    for (size, each) in [(1, 1), (32, 3), (64, 1), (256, 1), (256, 64)] {
+        let span = u64::from(size) * u64::from(each);
+        for count in [1, span - 1, span, span + 1, 65535 * span, 65535 * span + 1, MAX_NONCES] {
+            let Some(nonces) = NonceRange::new(7, count.min(MAX_NONCES)) else { continue };
+            let (x, y, z) = shape(size, each).workgroups(nonces);
+            assert!(x <= 65535 && y <= 65535 && z == 1);
+            let covered = u64::from(x) * u64::from(y) * span;
+            assert!(covered >= nonces.count(), "{size}x{each}: {count}");
+            // Less than a row of workgroups for nothing, so that their numbers stay within a word.
+            assert!(covered - nonces.count() < u64::from(y + 1) * span, "{size}x{each}: {count}");
+        }
+    }
+}
+
+#[test]
+fn a_buffer_is_read_as_the_shader_writes_it() {
+    let mut hits: Hits = bytemuck::Zeroable::zeroed();
+    assert_eq!(Hits::SIZE, 4 + 8 * HIT_CAPACITY as u64);
+    hits.list[0] = [9, 1];
+    hits.list[1] = [u32::MAX, 3];
+    let read = |hits: &Hits| Hits::read(bytemuck::bytes_of(hits)).unwrap();
+    assert_eq!(read(&hits), Outcome { hits: Vec::new(), found: 0 });
+    hits.found = 2;
+    let two = vec![Hit { nonce: 9, midstate: 1 }, Hit { nonce: u32::MAX, midstate: 3 }];
+    assert_eq!(read(&hits), Outcome { hits: two, found: 2 });
+    for (found, overflowed) in [(HIT_CAPACITY, false), (HIT_CAPACITY + 1, true)] {
+        hits.found = found as u32;
+        assert_eq!(read(&hits).hits.len(), HIT_CAPACITY);
+        assert_eq!(read(&hits).overflowed(), overflowed);
+    }
+    hits.found = u32::MAX;
+    assert!(read(&hits).overflowed());
+    assert_eq!(Hits::read(&bytemuck::bytes_of(&hits)[4..]), None);
+    assert_eq!(Hits::read(&[]), None);
 }
