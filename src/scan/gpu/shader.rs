@@ -172,15 +172,15 @@ impl Shader {
         let module = wgsl::parse_str(&textbook.text)
             .map_err(|error| Unexpandable(error.emit_to_string(&textbook.text)))?;
         let (mut graph, effects) = evaluate::evaluate(&module, "try_nonce")?;
-        let Emitted { body, host_words } = emit::emit(&mut graph, &effects, variant.adds)?;
+        let Emitted { body, host_words } = emit::emit(&mut graph, &effects, variant.adds);
         if HEAD.len() + host_words.len() > PARAMS_WORDS {
             return Err(Unexpandable(format!("it needs {} host words", host_words.len())));
         }
-        let members: String =
+        let members: Vec<String> =
             (0..host_words.len()).map(|at| format!("    h{at}: u32,\n")).collect();
-        let text = replace_next(&textbook.text, &members)?;
+        let text = replace_next(&textbook.text, &members.concat())?;
         let text = replace_next(&text, &format!("fn try_nonce(nonce: u32) {{\n{body}}}\n"))?;
-        Ok(Self { variant, text, program: Some(graph.program(&host_words)) })
+        Ok(Self { variant, text, program: Some(graph.program(&host_words)?) })
     }
 
     /// The shader as a person reads it, with loops and arrays: the same results, some hundred times

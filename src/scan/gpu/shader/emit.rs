@@ -1,15 +1,13 @@
-//! Writes a graph of terms as a straight line of WGSL.
+//! Writes what a graph of terms leaves to do for each nonce as a straight line of WGSL.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use wgpu::naga::BinaryOperator;
-
 use super::evaluate::Effect;
-use super::term::{Graph, Known, Node, Term, symbol};
-use super::{Adds, HEAD, Unexpandable};
+use super::term::{Graph, Known, Node, Op, Term};
+use super::{Adds, HEAD};
 
-/// What is left to do for each nonce, and what the host has to bring.
+/// A function's body, and what the host has to bring for it.
 #[derive(Debug)]
 pub(super) struct Emitted {
     /// Statements.
@@ -18,57 +16,51 @@ pub(super) struct Emitted {
     pub host_words: Vec<Term>,
 }
 
-/// Writes what `effects` depend on, and the effects.
-pub(super) fn emit(
-    graph: &mut Graph,
-    effects: &[Effect],
-    adds: Adds,
-) -> Result<Emitted, Unexpandable> {
+/// Writes `effects` and what they depend on, in the order in which the textbook has it: a schedule
+/// word stands by the round that takes it.
+pub(super) fn emit(graph: &mut Graph, effects: &[Effect], adds: Adds) -> Emitted {
     let roots: Vec<Term> =
         effects.iter().flat_map(|e| [&[e.condition], &*e.arguments].concat()).collect();
-    let sums = Sums::of(graph, &roots)?;
-    let uses = uses(graph, &roots, |graph, term| sums.operands(graph, term));
+    let sums = Sums::of(graph, &roots);
+    let uses = uses(graph, &roots, |term| sums.operands(graph, term));
+    // A name for what is needed more than once, and for sums. The rest stands where it is used.
+    let named = uses.iter().filter(|(term, uses)| {
+        graph.known(**term) == Known::ByNonce
+            && graph.node(**term) != Node::Nonce
+            && (**uses > 1 || sums.0.contains_key(term))
+    });
     let mut writer =
         Writer { graph, sums: &sums, adds, names: HashMap::new(), host_words: Vec::new() };
     let mut body = String::new();
     let mut effects = effects.iter().peekable();
-    let terms: Vec<Term> =
-        uses.iter().filter(|(_, count)| **count > 0).map(|(term, _)| *term).collect();
-    let mut named: Vec<Term> = terms
-        .into_iter()
-        .filter(|term| writer.graph.known(*term) == Known::ByNonce)
-        .filter(|term| writer.graph.node(*term) != Node::Nonce)
-        .filter(|term| uses[term] > 1 || sums.0.contains_key(term))
-        .collect();
-    named.sort_unstable();
-    for term in named {
-        while let Some(effect) = effects.next_if(|effect| effect.place <= Graph::place(term)) {
-            writer.effect(&mut body, effect)?;
+    for (term, _) in named {
+        while let Some(effect) = effects.next_if(|effect| effect.before <= *term) {
+            body += &writer.effect(effect);
         }
-        let text = writer.expression(term)?;
-        let name = format!("t{}", writer.names.len());
+        let (name, text) = (format!("t{}", writer.names.len()), writer.expression(*term));
+        // Writing to a string cannot fail.
         let _ = writeln!(body, "    let {name} = {text};");
-        writer.names.insert(term, name);
+        writer.names.insert(*term, name);
     }
     for effect in effects {
-        writer.effect(&mut body, effect)?;
+        body += &writer.effect(effect);
     }
-    Ok(Emitted { body, host_words: writer.host_words })
+    Emitted { body, host_words: writer.host_words }
 }
 
 /// How often each term is used in what `roots` need.
 fn uses(
     graph: &Graph,
     roots: &[Term],
-    operands: impl Fn(&Graph, Term) -> Vec<Term>,
-) -> HashMap<Term, usize> {
-    let mut uses: HashMap<Term, usize> = HashMap::new();
+    operands: impl Fn(Term) -> Vec<Term>,
+) -> BTreeMap<Term, usize> {
+    let mut uses = BTreeMap::new();
     let mut open = roots.to_vec();
     while let Some(term) = open.pop() {
         let count = uses.entry(term).or_default();
         *count += 1;
         if *count == 1 && graph.known(term) == Known::ByNonce {
-            open.extend(operands(graph, term));
+            open.extend(operands(term));
         }
     }
     uses
@@ -76,60 +68,56 @@ fn uses(
 
 fn operands(graph: &Graph, term: Term) -> Vec<Term> {
     match graph.node(term) {
-        Node::Binary(_, left, right) => vec![left, right],
+        Node::Apply(_, left, right) => vec![left, right],
         _ => Vec::new(),
     }
 }
 
 /// Every sum with all its terms, where the graph has two at a time: those that depend on the nonce,
-/// and the rest of them added up.
+/// and last the rest of them added up.
 struct Sums(HashMap<Term, Vec<Term>>);
 
 impl Sums {
-    fn of(graph: &mut Graph, roots: &[Term]) -> Result<Self, Unexpandable> {
-        let uses = uses(graph, roots, operands);
-        let mut terms: Vec<Term> = uses.keys().copied().collect();
-        terms.sort_unstable();
+    fn of(graph: &mut Graph, roots: &[Term]) -> Self {
+        let uses = uses(graph, roots, |term| operands(graph, term));
         let mut sums = Self(HashMap::new());
-        for term in terms {
-            if graph.known(term) != Known::ByNonce {
+        for term in uses.keys() {
+            let Node::Apply(Op::Add, left, right) = graph.node(*term) else { continue };
+            if graph.known(*term) != Known::ByNonce {
                 continue;
             }
-            let Node::Binary(BinaryOperator::Add, left, right) = graph.node(term) else { continue };
-            let mut by_nonce = Vec::new();
+            let mut terms = Vec::new();
             let mut rest = graph.constant(0);
             for operand in [left, right] {
-                let parts = match sums.0.get(&operand) {
-                    // Taking a sum apart is free where nobody else needs it, or where it has but one
-                    // term that the host does not know.
-                    Some(parts) if uses[&operand] == 1 || sums.is_offset(graph, operand) => {
-                        parts.clone()
-                    }
+                let apart = match sums.0.get(&operand) {
+                    // Taking a sum apart is free where nobody else needs it, or where it adds but
+                    // one term to what the host knows.
+                    Some(terms) if uses[&operand] == 1 || is_offset(graph, terms) => terms.clone(),
                     _ => vec![operand],
                 };
-                for part in parts {
-                    if graph.known(part) == Known::ByNonce {
-                        by_nonce.push(part);
+                for term in apart {
+                    if graph.known(term) == Known::ByNonce {
+                        terms.push(term);
                     } else {
-                        rest = graph.binary(BinaryOperator::Add, rest, part)?;
+                        rest = graph.add(rest, term);
                     }
                 }
             }
             if graph.number(rest) != Some(0) {
-                by_nonce.push(rest);
+                terms.push(rest);
             }
-            sums.0.insert(term, by_nonce);
+            sums.0.insert(*term, terms);
         }
-        Ok(sums)
-    }
-
-    fn is_offset(&self, graph: &Graph, sum: Term) -> bool {
-        self.0[&sum].iter().filter(|part| graph.known(**part) == Known::ByNonce).count() == 1
+        sums
     }
 
     fn operands(&self, graph: &Graph, term: Term) -> Vec<Term> {
         self.0.get(&term).cloned().unwrap_or_else(|| operands(graph, term))
     }
+}
+
+fn is_offset(graph: &Graph, terms: &[Term]) -> bool {
+    terms.iter().filter(|term| graph.known(**term) == Known::ByNonce).count() == 1
 }
 
 struct Writer<'a> {
@@ -141,47 +129,44 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn effect(&mut self, body: &mut String, effect: &Effect) -> Result<(), Unexpandable> {
-        let condition = self.operand(effect.condition)?;
+    fn effect(&mut self, effect: &Effect) -> String {
+        let condition = self.expression(effect.condition);
         let arguments: Vec<String> =
-            effect.arguments.iter().map(|term| self.operand(*term)).collect::<Result<_, _>>()?;
-        let arguments = arguments.join(", ");
-        let _ = writeln!(body, "    if {condition} {{ {}({arguments}); }}", effect.function);
-        Ok(())
+            effect.arguments.iter().map(|term| self.operand(*term)).collect();
+        format!("    if {condition} {{ {}({}); }}\n", effect.function, arguments.join(", "))
     }
 
     /// A term by its name, or in brackets.
-    fn operand(&mut self, term: Term) -> Result<String, Unexpandable> {
+    fn operand(&mut self, term: Term) -> String {
         if let Some(name) = self.names.get(&term) {
-            return Ok(name.clone());
+            return name.clone();
         }
-        match (self.graph.known(term), self.graph.node(term)) {
-            (_, Node::Const(value)) => Ok(format!("{value:#x}u")),
-            (_, Node::Nonce) => Ok("nonce".to_owned()),
-            (_, Node::Input(word)) if word < HEAD.len() => Ok(format!("params.{}", HEAD[word])),
-            (Known::ByNonce, _) => Ok(format!("({})", self.expression(term)?)),
-            _ => {
-                let known = self.host_words.iter().position(|word| *word == term);
-                let at = known.unwrap_or_else(|| {
-                    self.host_words.push(term);
-                    self.host_words.len() - 1
-                });
-                Ok(format!("params.h{at}"))
-            }
+        match (self.graph.node(term), self.graph.known(term)) {
+            (Node::Const(value @ 0..=255), _) => format!("{value}u"),
+            (Node::Const(value), _) => format!("{value:#010x}u"),
+            (Node::Nonce, _) => "nonce".to_owned(),
+            (Node::Input(word), _) if word < HEAD.len() => format!("params.{}", HEAD[word]),
+            (_, Known::ByNonce) => format!("({})", self.expression(term)),
+            _ => format!("params.h{}", self.host_word(term)),
         }
     }
 
-    /// A term without its name.
-    fn expression(&mut self, term: Term) -> Result<String, Unexpandable> {
-        if let Some(parts) = self.sums.0.get(&term) {
-            let parts: Vec<String> =
-                parts.iter().map(|part| self.operand(*part)).collect::<Result<_, _>>()?;
-            return Ok(sum(&parts, self.adds));
+    fn host_word(&mut self, term: Term) -> usize {
+        self.host_words.iter().position(|word| *word == term).unwrap_or_else(|| {
+            self.host_words.push(term);
+            self.host_words.len() - 1
+        })
+    }
+
+    /// What a term that depends on the nonce is made of.
+    fn expression(&mut self, term: Term) -> String {
+        if let Some(terms) = self.sums.0.get(&term) {
+            let terms: Vec<String> = terms.iter().map(|term| self.operand(*term)).collect();
+            return sum(&terms, self.adds);
         }
         match self.graph.node(term) {
-            Node::Binary(op, left, right) => {
-                let (left, right) = (self.operand(left)?, self.operand(right)?);
-                Ok(format!("{left} {} {right}", symbol(op)?))
+            Node::Apply(op, left, right) => {
+                format!("{} {} {}", self.operand(left), op.symbol(), self.operand(right))
             }
             _ => self.operand(term),
         }
@@ -189,20 +174,21 @@ impl Writer<'_> {
 }
 
 /// The sum of these, with as many of its additions steered as asked for.
-fn sum(parts: &[String], adds: Adds) -> String {
-    let additions = parts.len() - 1;
+fn sum(terms: &[String], adds: Adds) -> String {
+    let additions = terms.len() - 1;
     let steered = match adds {
         Adds::Plain => 0,
-        // Adders that take three terms do two additions at once. An odd one goes to the multipliers,
-        // or a pair.
+        // An adder of three terms does two additions at once: of an odd number the one that is left
+        // over, of an even number a pair.
         Adds::Some => additions.min(2 - additions % 2),
         Adds::All => additions,
     };
-    let mut text = parts[0].clone();
-    for (done, part) in parts[1..].iter().enumerate() {
-        text = match (done < steered, part.ends_with(')')) {
-            (true, _) => format!("({part} * params.one + {text})"),
-            (false, _) => format!("({text} + {part})"),
+    let mut text = terms[0].clone();
+    for (done, term) in terms[1..].iter().enumerate() {
+        text = match done {
+            0 if steered > 0 => format!("{term} * params.one + {text}"),
+            _ if done < steered => format!("{term} * params.one + ({text})"),
+            _ => format!("{text} + {term}"),
         };
     }
     text

@@ -4,8 +4,8 @@
 //! The one thing that may depend on the nonce is an `if` around calls, which become [`Effect`]s.
 
 use wgpu::naga::{
-    Arena, ArraySize, Block, Constant, Expression, Function, GlobalVariable, Handle, Literal,
-    LocalVariable, Module, Statement, Type, TypeInner,
+    AddressSpace, Arena, ArraySize, Block, Constant, Expression, Function, GlobalVariable, Handle,
+    Literal, LocalVariable, Module, Statement, Type, TypeInner,
 };
 
 use super::Unexpandable;
@@ -20,8 +20,8 @@ pub(super) struct Effect {
     pub function: String,
     /// Its arguments.
     pub arguments: Vec<Term>,
-    /// How many terms there were when it was met: its place in the order of things.
-    pub place: usize,
+    /// Terms made before it was met are smaller.
+    pub before: Term,
 }
 
 /// Evaluates `function`, whose only argument is the nonce.
@@ -207,8 +207,8 @@ impl<'a> Evaluator<'a> {
                         .collect::<Result<_, _>>()?;
                     let function =
                         self.module.functions[*function].name.clone().unwrap_or_default();
-                    let place = self.graph.len();
-                    self.effects.push(Effect { condition, function, arguments, place });
+                    let before = self.graph.next();
+                    self.effects.push(Effect { condition, function, arguments, before });
                 }
                 _ => return odd(statement),
             }
@@ -311,6 +311,9 @@ impl<'a> Evaluator<'a> {
 
     fn global(&mut self, handle: Handle<GlobalVariable>) -> Result<Value, Unexpandable> {
         let variable = &self.module.global_variables[handle];
+        if variable.space != AddressSpace::Uniform {
+            return odd(variable);
+        }
         Ok(Value::Pointer(Pointer::Params(0, variable.ty)))
     }
 

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use wgpu::naga::BinaryOperator;
 
-use super::Unexpandable;
+use super::{PARAMS_WORDS, Unexpandable};
 
-/// A node of the [`Graph`]. One that is made later has a greater number, so operands come first.
+/// A node of the [`Graph`]. One that is made later compares greater, so operands come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Term(u32);
+pub(super) struct Term(usize);
 
 /// What a term is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,8 +19,73 @@ pub(super) enum Node {
     Input(usize),
     /// The argument of the expanded function.
     Nonce,
-    /// An operation on two terms.
-    Binary(BinaryOperator, Term, Term),
+    /// An operation on two terms, at least one of which is no constant.
+    Apply(Op, Term, Term),
+}
+
+/// What may be done with values that are not constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Op {
+    Add,
+    And,
+    Or,
+    Xor,
+    ShiftLeft,
+    ShiftRight,
+    Equal,
+}
+
+impl Op {
+    fn of(op: BinaryOperator) -> Result<Self, Unexpandable> {
+        Ok(match op {
+            BinaryOperator::Add => Self::Add,
+            BinaryOperator::And => Self::And,
+            BinaryOperator::InclusiveOr => Self::Or,
+            BinaryOperator::ExclusiveOr => Self::Xor,
+            BinaryOperator::ShiftLeft => Self::ShiftLeft,
+            BinaryOperator::ShiftRight => Self::ShiftRight,
+            BinaryOperator::Equal => Self::Equal,
+            _ => return Err(Unexpandable(format!("{op:?} of what is not constant"))),
+        })
+    }
+
+    /// As WGSL writes it.
+    pub(super) const fn symbol(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::And => "&",
+            Self::Or => "|",
+            Self::Xor => "^",
+            Self::ShiftLeft => "<<",
+            Self::ShiftRight => ">>",
+            Self::Equal => "==",
+        }
+    }
+
+    /// As WGSL computes it: additions wrap, and shifts are by less than 32.
+    const fn apply(self, x: u32, y: u32) -> u32 {
+        match self {
+            Self::Add => x.wrapping_add(y),
+            Self::And => x & y,
+            Self::Or => x | y,
+            Self::Xor => x ^ y,
+            Self::ShiftLeft => x.wrapping_shl(y),
+            Self::ShiftRight => x.wrapping_shr(y),
+            Self::Equal => (x == y) as u32,
+        }
+    }
+}
+
+/// An operation on constants: all that [`Op`] has, and what indices and loops need.
+fn fold(op: BinaryOperator, x: u32, y: u32) -> Result<u32, Unexpandable> {
+    let odd = || Unexpandable(format!("{op:?} of {x} and {y}"));
+    match op {
+        BinaryOperator::Subtract => Ok(x.wrapping_sub(y)),
+        BinaryOperator::Divide => x.checked_div(y).ok_or_else(odd),
+        BinaryOperator::Modulo => x.checked_rem(y).ok_or_else(odd),
+        BinaryOperator::Less => Ok((x < y).into()),
+        _ => Op::of(op).map(|op| op.apply(x, y)).map_err(|_| odd()),
+    }
 }
 
 /// When a term's value is known.
@@ -39,26 +104,29 @@ pub(super) enum Known {
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     nodes: Vec<(Node, Known)>,
-    places: HashMap<Node, Term>,
+    terms: HashMap<Node, Term>,
 }
 
 impl Graph {
     pub(super) fn node(&self, term: Term) -> Node {
-        self.nodes[term.0 as usize].0
+        self.nodes[term.0].0
     }
 
     pub(super) fn known(&self, term: Term) -> Known {
-        self.nodes[term.0 as usize].1
+        self.nodes[term.0].1
     }
 
-    /// How many terms there are.
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
+    /// The number, if it is a constant.
+    pub(super) fn number(&self, term: Term) -> Option<u32> {
+        match self.node(term) {
+            Node::Const(value) => Some(value),
+            _ => None,
+        }
     }
 
-    /// A term's place in the order of their making.
-    pub(super) fn place(term: Term) -> usize {
-        term.0 as usize
+    /// The term that the next new one will be.
+    pub(super) fn next(&self) -> Term {
+        Term(self.nodes.len())
     }
 
     pub(super) fn constant(&mut self, value: u32) -> Term {
@@ -73,68 +141,70 @@ impl Graph {
         self.keep(Node::Nonce, Known::ByNonce)
     }
 
-    pub(super) fn number(&self, term: Term) -> Option<u32> {
-        match self.node(term) {
-            Node::Const(value) => Some(value),
-            _ => None,
-        }
-    }
-
-    /// The term of an operation, folded where that is possible.
+    /// The term of an operation, a constant where both of its operands are.
     pub(super) fn binary(
         &mut self,
         op: BinaryOperator,
         left: Term,
         right: Term,
     ) -> Result<Term, Unexpandable> {
-        if let (Some(x), Some(y)) = (self.number(left), self.number(right)) {
-            return Ok(self.constant(apply(op, x, y)?));
+        match (self.number(left), self.number(right)) {
+            (Some(x), Some(y)) => fold(op, x, y).map(|value| self.constant(value)),
+            _ => Op::of(op).map(|op| self.apply(op, left, right)),
         }
-        symbol(op)?;
-        // Most of a schedule's words are 0 at first.
-        if op == BinaryOperator::Add {
-            if self.number(left) == Some(0) {
-                return Ok(right);
-            }
-            if self.number(right) == Some(0) {
-                return Ok(left);
+    }
+
+    /// The sum of two terms.
+    pub(super) fn add(&mut self, left: Term, right: Term) -> Term {
+        match (self.number(left), self.number(right)) {
+            (Some(x), Some(y)) => self.constant(x.wrapping_add(y)),
+            _ => self.apply(Op::Add, left, right),
+        }
+    }
+
+    fn apply(&mut self, op: Op, left: Term, right: Term) -> Term {
+        // Most words of a message are padding's zeros.
+        match (op, self.number(left), self.number(right)) {
+            (Op::Add, Some(0), _) => right,
+            (Op::Add, _, Some(0)) => left,
+            _ => {
+                let known = self.known(left).max(self.known(right));
+                self.keep(Node::Apply(op, left, right), known)
             }
         }
-        let known = self.known(left).max(self.known(right));
-        Ok(self.keep(Node::Binary(op, left, right), known))
     }
 
     fn keep(&mut self, node: Node, known: Known) -> Term {
-        *self.places.entry(node).or_insert_with(|| {
+        *self.terms.entry(node).or_insert_with(|| {
             self.nodes.push((node, known));
-            Term(self.nodes.len() as u32 - 1)
+            Term(self.nodes.len() - 1)
         })
     }
 
-    /// The steps that compute `wanted`, which are all known by the batch.
-    pub(super) fn program(&self, wanted: &[Term]) -> Program {
+    /// How the host computes `wanted`, none of which may depend on the nonce.
+    pub(super) fn program(&self, wanted: &[Term]) -> Result<Program, Unexpandable> {
         let mut needed = vec![false; self.nodes.len()];
         for term in wanted {
-            needed[term.0 as usize] = true;
+            needed[term.0] = true;
         }
         for at in (0..self.nodes.len()).rev() {
-            if let (true, Node::Binary(_, left, right)) = (needed[at], self.nodes[at].0) {
-                needed[left.0 as usize] = true;
-                needed[right.0 as usize] = true;
+            if let (true, Node::Apply(_, left, right)) = (needed[at], self.nodes[at].0) {
+                needed[left.0] = true;
+                needed[right.0] = true;
             }
         }
         let mut steps = Vec::new();
-        let mut places = HashMap::new();
-        for (at, (node, _)) in self.nodes.iter().enumerate().filter(|(at, _)| needed[*at]) {
-            places.insert(Term(at as u32), steps.len());
-            steps.push(match *node {
+        let mut places = vec![0; self.nodes.len()];
+        for at in (0..self.nodes.len()).filter(|at| needed[*at]) {
+            places[at] = steps.len();
+            steps.push(match self.nodes[at].0 {
                 Node::Const(value) => Step::Const(value),
-                Node::Input(word) => Step::Input(word),
-                Node::Nonce => unreachable!("a nonce is not known by the batch"),
-                Node::Binary(op, left, right) => Step::Binary(op, places[&left], places[&right]),
+                Node::Input(word) if word < PARAMS_WORDS => Step::Input(word),
+                Node::Apply(op, left, right) => Step::Apply(op, places[left.0], places[right.0]),
+                odd => return Err(Unexpandable(format!("{odd:?} among the host's words"))),
             });
         }
-        Program { steps, results: wanted.iter().map(|term| places[term]).collect() }
+        Ok(Program { steps, results: wanted.iter().map(|term| places[term.0]).collect() })
     }
 }
 
@@ -145,64 +215,25 @@ pub(super) struct Program {
     results: Vec<usize>,
 }
 
+/// A value that follows from inputs and from the steps before, by their numbers.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Const(u32),
     Input(usize),
-    Binary(BinaryOperator, usize, usize),
+    Apply(Op, usize, usize),
 }
 
 impl Program {
     /// The results, in the order in which they were wanted.
-    pub(super) fn run(&self, inputs: &[u32]) -> impl Iterator<Item = u32> {
+    pub(super) fn run(&self, inputs: &[u32; PARAMS_WORDS]) -> impl Iterator<Item = u32> {
         let mut values: Vec<u32> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             values.push(match *step {
                 Step::Const(value) => value,
                 Step::Input(word) => inputs[word],
-                // Only what has a symbol got into the graph, and all of that can be applied.
-                Step::Binary(op, x, y) => apply(op, values[x], values[y]).unwrap_or_default(),
+                Step::Apply(op, x, y) => op.apply(values[x], values[y]),
             });
         }
         self.results.iter().map(move |at| values[*at])
     }
-}
-
-/// An operation on numbers. Truth values are 0 and 1; shifts are WGSL's, below 32.
-fn apply(op: BinaryOperator, x: u32, y: u32) -> Result<u32, Unexpandable> {
-    use BinaryOperator as Op;
-    Ok(match op {
-        Op::Add => x.wrapping_add(y),
-        Op::Subtract => x.wrapping_sub(y),
-        Op::Multiply => x.wrapping_mul(y),
-        Op::Divide if y != 0 => x / y,
-        Op::Modulo if y != 0 => x % y,
-        Op::And => x & y,
-        Op::ExclusiveOr => x ^ y,
-        Op::InclusiveOr => x | y,
-        Op::ShiftLeft if y < 32 => x << y,
-        Op::ShiftRight if y < 32 => x >> y,
-        Op::Equal => u32::from(x == y),
-        Op::NotEqual => u32::from(x != y),
-        Op::Less => u32::from(x < y),
-        Op::LessEqual => u32::from(x <= y),
-        Op::Greater => u32::from(x > y),
-        Op::GreaterEqual => u32::from(x >= y),
-        _ => return Err(Unexpandable(format!("{op:?} of {x} and {y}"))),
-    })
-}
-
-/// How an operation that may depend on the nonce is written.
-pub(super) fn symbol(op: BinaryOperator) -> Result<&'static str, Unexpandable> {
-    use BinaryOperator as Op;
-    Ok(match op {
-        Op::Add => "+",
-        Op::And => "&",
-        Op::ExclusiveOr => "^",
-        Op::InclusiveOr => "|",
-        Op::ShiftLeft => "<<",
-        Op::ShiftRight => ">>",
-        Op::Equal => "==",
-        _ => return Err(Unexpandable(format!("{op:?} of what is not constant"))),
-    })
 }

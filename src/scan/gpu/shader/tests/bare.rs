@@ -45,7 +45,7 @@ impl Card {
             label: None,
             source: wgpu::ShaderSource::Wgsl(wgsl.into()),
         });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        let compiled = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,
             layout: None,
             module: &module,
@@ -72,7 +72,7 @@ impl Card {
             let home = buffer(hits, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
             let bindings = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
-                layout: &pipeline.get_bind_group_layout(0),
+                layout: &compiled.get_bind_group_layout(0),
                 entries: &[
                     wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() },
                     wgpu::BindGroupEntry { binding: 1, resource: found.as_entire_binding() },
@@ -80,7 +80,7 @@ impl Card {
             });
             Slot { params, found, home, bindings, submitted: None }
         });
-        Pipeline { device: self.device.clone(), queue: self.queue.clone(), pipeline, slots }
+        Pipeline { device: self.device.clone(), queue: self.queue.clone(), compiled, slots }
     }
 }
 
@@ -88,7 +88,7 @@ impl Card {
 pub struct Pipeline {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    pipeline: wgpu::ComputePipeline,
+    compiled: wgpu::ComputePipeline,
     slots: [Slot; 2],
 }
 
@@ -109,7 +109,7 @@ impl Pipeline {
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.clear_buffer(&slot.found, 0, Some(4));
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&self.pipeline);
+        pass.set_pipeline(&self.compiled);
         pass.set_bind_group(0, &slot.bindings, &[]);
         pass.dispatch_workgroups(workgroups.0, workgroups.1, workgroups.2);
         drop(pass);

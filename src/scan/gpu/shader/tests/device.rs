@@ -139,10 +139,10 @@ fn random_headers() {
 fn every_bit_of_the_last_word() {
     for kernel in &*VARIANTS {
         let mut random = Random(2);
-        for _ in 0..4 {
+        for _ in 0..2 {
             let sample = Sample::new("random", &random.header(), kernel.midstates());
             for bit in 0..32 {
-                agrees(kernel, &sample, 0x00ff_ff80, 256, HitMask(1 << bit));
+                agrees(kernel, &sample, 0x00ff_ffd0, 96, HitMask(1 << bit));
             }
         }
     }
@@ -205,7 +205,7 @@ fn a_slot_keeps_nothing_of_the_batch_before() {
     let nonce = u32::from_le_bytes(header[76..].try_into().unwrap());
     let sample = Sample::new(name, &header, 1);
     let mut pipeline = kernel.pipeline.lock().unwrap();
-    let mut submit = |pipeline: &mut Pipeline, slot, first, count, mask| {
+    let submit = |pipeline: &mut Pipeline, slot, first, count, mask| {
         let nonces = NonceRange::new(first, count).unwrap();
         let params = kernel.shader.params(&sample.scan(nonces, mask));
         pipeline.submit(slot, bytemuck::bytes_of(&params), kernel.shape.workgroups(nonces));
