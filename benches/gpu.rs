@@ -2,12 +2,14 @@
 //! miner around it.
 //!
 //! `cargo bench --bench gpu` measures each variant in criterion's way, in hashes.
-//! `cargo bench --bench gpu -- --variants` is for a real card: all nine variants in a few shapes, in
-//! slices that take turns, with the card's name and driver. Every hit is hashed again on the CPU, and
-//! hits are counted against what chance would have.
 //!
-//! The card is the first that is no software device, or the one that `ADIT_BENCH_GPU` numbers in the
-//! list that is printed first.
+//! `cargo bench --bench gpu -- --variants` is for a real card: one call measures all nine variants,
+//! in slices that take turns, and then the best of them in other shapes. It names the card and its
+//! driver. Every hit is hashed again on the CPU, and hits are counted against what chance allows, so
+//! that no figure comes from a shader that leaves work out.
+//!
+//! Measured is the first card that is no software device, else the software device; the variable
+//! `ADIT_BENCH_GPU` names another by its number in the list that is printed first.
 
 #[path = "../src/scan/gpu/shader/tests/bare.rs"]
 mod bare;
@@ -15,17 +17,21 @@ mod bare;
 use std::time::{Duration, Instant};
 
 use adit::scan::gpu::shader::{ENTRY_POINT, Hits, Params, Shader, Shape, Variant};
-use adit::scan::sha256::IV;
 use adit::scan::{HitMask, Midstate, NonceRange, Scan, SecondBlock};
 use criterion::{Criterion, Throughput, criterion_group};
 use sha2::{Digest, Sha256};
 
 use bare::{Card, Pipeline};
 
-/// Workgroup sizes and nonces per invocation of the table.
-const SHAPES: [(u32, u32); 6] = [(64, 1), (64, 16), (128, 1), (128, 16), (256, 1), (256, 16)];
-/// The shape that criterion measures.
-const USUAL: Shape = Shape { workgroup_size: 64, nonces_per_invocation: 16 };
+/// In what shape variants are compared.
+const USUAL: Shape = Shape { workgroup_size: 64, nonces_per_invocation: 64 };
+/// In what shapes the best of them are.
+const WORKGROUP_SIZES: [u32; 3] = [64, 128, 256];
+const NONCES_PER_INVOCATION: [u32; 4] = [1, 4, 16, 64];
+/// How long a batch should take.
+const BATCH: f64 = 0.05;
+/// A hit has this many zero bits: few enough that hits can be counted, more than hinder the shader.
+const ZEROS: u32 = 20;
 
 /// Under `cargo test` everything runs once and shortly.
 fn in_earnest() -> bool {
@@ -36,47 +42,43 @@ fn asked(word: &str) -> bool {
     std::env::args().any(|argument| argument == word)
 }
 
-/// The card to measure, and a line on each there is.
+/// The card to measure. Prints a line on each there is.
 fn card() -> Card {
-    let named: Option<usize> = std::env::var("ADIT_BENCH_GPU").ok().map(|n| n.parse().unwrap());
-    let mut chosen: Option<Card> = None;
+    let named = std::env::var("ADIT_BENCH_GPU").ok();
+    let mut cards = Vec::new();
     for (index, card) in Card::all().enumerate() {
         match card {
             Err(error) => println!("{index}: {error}"),
             Ok(card) => {
-                let info = &card.info;
-                println!(
-                    "{index}: {}, {:?}, {:?}, driver {} {}",
-                    info.name, info.device_type, info.backend, info.driver, info.driver_info
-                );
-                let real = |card: &Card| card.info.device_type != wgpu::DeviceType::Cpu;
-                let better = match (&chosen, named) {
-                    (_, Some(named)) => named == index,
-                    (None, None) => true,
-                    (Some(chosen), None) => real(&card) && !real(chosen),
-                };
-                if better {
-                    chosen = Some(card);
-                }
+                let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } = &card.info;
+                println!("{index}: {name}, {backend:?}, driver {driver} {driver_info}");
+                cards.push((index, card));
             }
         }
     }
-    let Some(card) = chosen else {
-        panic!("no such Vulkan, Metal or DX12 device (Debian: apt-get install mesa-vulkan-drivers)")
+    let chosen = match named {
+        Some(named) => cards.into_iter().find(|(index, _)| named == index.to_string()),
+        None => {
+            cards.into_iter().min_by_key(|(_, card)| card.info.device_type == wgpu::DeviceType::Cpu)
+        }
     };
-    println!("measured: {}", card.info.name);
+    let Some((index, card)) = chosen else {
+        panic!("no such device (Debian: apt-get install libvulkan1 mesa-vulkan-drivers)")
+    };
+    println!("measured: {index}");
     card
 }
 
-/// A variant in a shape, with a header of its own to scan.
+/// A variant in a shape, with nonces to scan.
 struct Entry {
     shader: Shader,
     shape: Shape,
     pipeline: Pipeline,
     headers: Vec<[u8; 80]>,
+    midstates: Vec<Midstate>,
     next: u32,
-    hits: u64,
     hashes: u64,
+    hits: u64,
     rates: Vec<f64>,
 }
 
@@ -90,29 +92,29 @@ impl Entry {
             header[..4].copy_from_slice(&(version << 13).to_le_bytes());
             header
         };
-        let headers = (0..).map(header).take(variant.midstates.count()).collect();
-        Self { shader, shape, pipeline, headers, next: 0, hits: 0, hashes: 0, rates: Vec::new() }
+        let headers: Vec<_> = (0..).map(header).take(variant.midstates.count()).collect();
+        let midstate = |header: &[u8; 80]| Midstate::of(0, header[..64].try_into().unwrap());
+        let midstates = headers.iter().map(midstate).collect();
+        let (next, hashes, hits, rates) = (0, 0, 0, Vec::new());
+        Self { shader, shape, pipeline, headers, midstates, next, hashes, hits, rates }
     }
 
-    /// Begins a batch of so many nonces, or fewer where they end.
+    /// Begins a batch of so many nonces, or fewer where they end. How many hashes that makes.
     fn submit(&mut self, slot: usize, nonces: u64) -> u64 {
         let nonces = NonceRange::full().after(self.next).split(nonces).0;
         self.next = nonces.end() as u32;
-        let midstates: Vec<Midstate> = self
-            .headers
-            .iter()
-            .map(|header| Midstate::of(0, header[..64].try_into().unwrap()))
-            .collect();
         let scan = Scan {
-            midstates: &midstates,
+            midstates: &self.midstates,
             second_block: SecondBlock::of(self.headers[0][64..76].try_into().unwrap()),
             nonces,
-            hit_mask: HitMask::for_top_word(0xffff),
+            hit_mask: HitMask::for_top_word(u32::MAX >> ZEROS),
         };
         let params = self.shader.params(&scan);
         let workgroups = self.shape.workgroups(nonces);
         self.pipeline.submit(slot, bytemuck::bytes_of(&params), workgroups);
-        nonces.count() * midstates.len() as u64
+        let hashes = nonces.count() * self.midstates.len() as u64;
+        self.hashes += hashes;
+        hashes
     }
 
     /// Ends the batch, and looks at every hit.
@@ -122,105 +124,134 @@ impl Entry {
             let mut header = self.headers[hit.midstate];
             header[76..].copy_from_slice(&hit.nonce.to_le_bytes());
             let hash = Sha256::digest(Sha256::digest(header));
-            assert_eq!(hash[30..], [0, 0], "{}: {hit:?} is none", self.shader);
+            let top = u32::from_le_bytes(hash[28..].try_into().unwrap());
+            assert!(top.leading_zeros() >= ZEROS, "{}: {hit:?} is none", self.shader);
         }
         self.hits += u64::from(outcome.found);
     }
 
     /// Batches of so many nonces for that long, two in flight; hashes a second.
     fn slice(&mut self, nonces: u64, long: Duration) -> f64 {
-        let (begun, mut hashes, mut slot) = (Instant::now(), 0, 0);
-        hashes += self.submit(slot, nonces);
+        let begun = Instant::now();
+        let mut hashes = self.submit(0, nonces);
+        let mut older = 0;
         while begun.elapsed() < long {
-            hashes += self.submit(1 - slot, nonces);
-            self.wait(slot);
-            slot = 1 - slot;
+            hashes += self.submit(1 - older, nonces);
+            self.wait(older);
+            older = 1 - older;
         }
-        self.wait(slot);
-        self.hashes += hashes;
+        self.wait(older);
         hashes as f64 / begun.elapsed().as_secs_f64()
     }
 }
 
-fn median(rates: &[f64]) -> f64 {
-    let mut rates = rates.to_vec();
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
-/// The table of all variants.
-fn table() {
-    let card = card();
-    let quick = !in_earnest();
-    let only = std::env::var("ADIT_BENCH_VARIANTS").ok();
-    let shapes: Vec<(u32, u32)> = match std::env::var("ADIT_BENCH_SHAPES") {
-        Ok(text) => text
-            .split(',')
-            .map(|s| {
-                let (a, b) = s.split_once('x').unwrap();
-                (a.parse().unwrap(), b.parse().unwrap())
-            })
-            .collect(),
-        Err(_) => SHAPES.to_vec(),
-    };
-    let mut entries = Vec::new();
-    for variant in
-        Variant::all().filter(|v| only.as_ref().is_none_or(|o| o.split(',').any(|o| o == v.name())))
-    {
-        for (workgroup_size, nonces_per_invocation) in shapes.clone() {
-            let shape = Shape { workgroup_size, nonces_per_invocation };
-            let begun = Instant::now();
-            let mut entry = Entry::new(&card, variant, shape);
-            entry.slice(1 << 10, Duration::ZERO);
-            println!(
-                "{variant} {workgroup_size}x{nonces_per_invocation}: ready in {:?}",
-                begun.elapsed()
-            );
-            entries.push(entry);
-        }
+/// Measures these in turns, prints a table, and returns them, the fastest first.
+fn in_turns(card: &Card, candidates: &[(Variant, Shape)]) -> Vec<Entry> {
+    let rounds = if in_earnest() { 11 } else { 1 };
+    let slice = Duration::from_millis(if in_earnest() { 400 } else { 1 });
+    let mut entries: Vec<Entry> = Vec::new();
+    for (variant, shape) in candidates {
+        let begun = Instant::now();
+        let mut entry = Entry::new(card, *variant, *shape);
+        entry.slice(1, Duration::ZERO);
+        let Shape { workgroup_size, nonces_per_invocation } = shape;
+        let took = begun.elapsed().as_secs_f64();
+        println!(
+            "{variant} {workgroup_size}x{nonces_per_invocation}: first batch after {took:.2} s"
+        );
+        entries.push(entry);
     }
-    // Batches of about 30 ms.
-    let rate = entries[0].slice(1 << 16, Duration::from_millis(200));
-    let nonces = ((rate * 0.03) as u64).clamp(1 << 12, 1 << 28);
-    let rounds = if quick { 5 } else { 9 };
+    // From small batches upwards, so that the first is no trial of anyone's patience.
+    let mut hashes = 1 << 12;
+    while in_earnest() && hashes < 1 << 29 {
+        let first = &mut entries[0];
+        let nonces = hashes / first.headers.len() as u64;
+        if first.slice(nonces, Duration::ZERO) * BATCH < 1.5 * hashes as f64 {
+            break;
+        }
+        hashes *= 2;
+    }
     for _ in 0..rounds {
         for entry in &mut entries {
-            let nonces = nonces / entry.headers.len() as u64;
-            let rate = entry.slice(nonces, Duration::from_millis(300));
+            let rate = entry.slice(hashes / entry.headers.len() as u64, slice);
             entry.rates.push(rate);
         }
     }
-    let reference = entries[0].rates.clone();
+    println!("\n{rounds} slices of {slice:?} in turns, {hashes} hashes a batch");
     println!(
-        "{:<8} {:>9} {:>5} {:>10} {:>10} {:>10} {:>8} {:>6}",
-        "variant", "workgroup", "npi", "MH/s", "min", "max", "to first", "hits"
+        "{:<8} {:>9} {:>6} {:>9} {:>9} {:>9} {:>8} {:>15}",
+        "variant", "workgroup", "nonces", "MH/s", "min", "max", "to first", "hits (expected)"
     );
+    let first = entries[0].rates.clone();
     for entry in &entries {
-        let ratios: Vec<f64> = entry.rates.iter().zip(&reference).map(|(a, b)| a / b).collect();
-        let expected = entry.hashes as f64 / 65536.0;
         println!(
-            "{:<8} {:>9} {:>5} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>6.3}",
+            "{:<8} {:>9} {:>6} {:>9.1} {:>9.1} {:>9.1} {:>8.3} {:>6} ({:.0})",
             entry.shader.variant().name(),
             entry.shape.workgroup_size,
             entry.shape.nonces_per_invocation,
-            median(&entry.rates) / 1e6,
+            median(entry.rates.iter().copied()) / 1e6,
             entry.rates.iter().copied().fold(f64::INFINITY, f64::min) / 1e6,
             entry.rates.iter().copied().fold(0.0, f64::max) / 1e6,
-            median(&ratios),
-            entry.hits as f64 / expected,
+            median(entry.rates.iter().zip(&first).map(|(rate, first)| rate / first)),
+            entry.hits,
+            entry.hashes as f64 / f64::from(1 << ZEROS),
         );
+        // Six standard deviations: a shader that leaves out work is far outside.
+        let expected = entry.hashes as f64 / f64::from(1 << ZEROS);
+        let off = (entry.hits as f64 - expected).abs();
+        assert!(off <= 6.0 * expected.sqrt() + 6.0, "{}: hits are missing", entry.shader);
+    }
+    println!();
+    let speed = |entry: &Entry| median(entry.rates.iter().copied());
+    entries.sort_by(|a, b| speed(b).total_cmp(&speed(a)));
+    entries
+}
+
+/// All variants, and the best ones in all shapes: the best of all, and the best with one midstate.
+fn all_variants() {
+    let card = card();
+    let candidates: Vec<_> = Variant::all().map(|variant| (variant, USUAL)).collect();
+    let ranked = in_turns(&card, &candidates);
+    let variants = ranked.iter().map(|entry| entry.shader.variant());
+    let plain = variants.clone().find(|variant| variant.midstates.count() == 1);
+    let mut best: Vec<Variant> = variants.take(1).chain(plain).collect();
+    best.dedup();
+    drop(ranked);
+    for variant in best {
+        let mut shapes = vec![(variant, USUAL)];
+        for workgroup_size in WORKGROUP_SIZES {
+            for nonces_per_invocation in NONCES_PER_INVOCATION {
+                shapes.push((variant, Shape { workgroup_size, nonces_per_invocation }));
+            }
+        }
+        in_turns(&card, &shapes);
     }
 }
 
 fn batch(c: &mut Criterion) {
     let card = card();
+    if !in_earnest() {
+        let plain = Variant::all().next().expect("there is one");
+        in_turns(&card, &[(plain, USUAL)]);
+        return;
+    }
     let mut group = c.benchmark_group("gpu");
-    let nonces = if in_earnest() { 1 << 19 } else { 1 << 10 };
-    group.sample_size(10);
-    for variant in Variant::all().filter(|variant| in_earnest() || variant.name() == "k1") {
+    group.sample_size(10).warm_up_time(Duration::from_millis(500));
+    group.measurement_time(Duration::from_secs(3));
+    for variant in Variant::all() {
         let mut entry = Entry::new(&card, variant, USUAL);
-        let hashes = nonces * entry.headers.len() as u64;
-        group.throughput(Throughput::Elements(hashes));
+        let rate = entry.slice(1 << 16, Duration::from_millis(100));
+        // A power of two and from the beginning: every batch is a whole one.
+        let nonces = ((rate * BATCH) as u64 / entry.headers.len() as u64).clamp(1, 1 << 29);
+        let nonces = 1 << nonces.ilog2();
+        entry.next = 0;
+        group.throughput(Throughput::Elements(nonces * entry.headers.len() as u64));
         group.bench_function(variant.name(), |b| {
             b.iter(|| {
                 entry.submit(0, nonces);
@@ -229,14 +260,13 @@ fn batch(c: &mut Criterion) {
         });
     }
     group.finish();
-    let _ = IV;
 }
 
 criterion_group!(benches, batch);
 
 fn main() {
     if asked("--variants") {
-        table();
+        all_variants();
     } else {
         benches();
         Criterion::default().configure_from_args().final_summary();

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 /// An open device.
 pub struct Card {
+    /// What it says of itself.
     pub info: wgpu::AdapterInfo,
     device: wgpu::Device,
     queue: wgpu::Queue,
 }
 
 impl Card {
-    /// Every device there is, opened or not, in the system's order.
+    /// Every device there is, opened, or why it cannot be, in the system's order.
     pub fn all() -> impl Iterator<Item = Result<Self, String>> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::PRIMARY;
@@ -25,18 +26,6 @@ impl Card {
             let (device, queue) = opened.map_err(|error| format!("{}: {error}", info.name))?;
             Ok(Self { info, device, queue })
         })
-    }
-
-    /// Mesa's software device.
-    pub fn software() -> Result<Self, String> {
-        Self::all()
-            .filter_map(Result::ok)
-            .find(|card| card.info.device_type == wgpu::DeviceType::Cpu)
-            .ok_or_else(|| {
-                "no software Vulkan device: on Debian, apt-get install libvulkan1 \
-                 mesa-vulkan-drivers (tests/run does it)"
-                    .to_owned()
-            })
     }
 
     /// Compiles a shader whose parameters and hits are so many bytes.
@@ -130,16 +119,5 @@ impl Pipeline {
         let result = read(&slot.home.slice(..).get_mapped_range().expect("it is mapped"));
         slot.home.unmap();
         result
-    }
-
-    /// One batch from beginning to end.
-    pub fn run<R>(
-        &mut self,
-        params: &[u8],
-        workgroups: (u32, u32, u32),
-        read: impl FnOnce(&[u8]) -> R,
-    ) -> R {
-        self.submit(0, params, workgroups);
-        self.wait(0, read)
     }
 }

@@ -9,8 +9,15 @@ use super::shape;
 use crate::scan::self_test::{Random, Sample, known, long_self_test, self_test};
 use crate::scan::{HitMask, Kernel};
 
-static CARD: LazyLock<Card> =
-    LazyLock::new(|| Card::software().unwrap_or_else(|why| panic!("{why}")));
+static CARD: LazyLock<Card> = LazyLock::new(|| {
+    let is_software = |card: &Card| card.info.device_type == wgpu::DeviceType::Cpu;
+    Card::all().filter_map(Result::ok).find(is_software).unwrap_or_else(|| {
+        panic!(
+            "no software Vulkan device: tests/run brings it \
+             (Debian: apt-get install libvulkan1 mesa-vulkan-drivers)"
+        )
+    })
+});
 
 /// All variants, compiled once for all tests.
 static VARIANTS: LazyLock<Vec<OnDevice>> = LazyLock::new(|| {
@@ -37,7 +44,8 @@ impl OnDevice {
         let params = self.shader.params(scan);
         let workgroups = self.shape.workgroups(scan.nonces);
         let mut pipeline = self.pipeline.lock().unwrap();
-        pipeline.run(bytemuck::bytes_of(&params), workgroups, Hits::read).unwrap()
+        pipeline.submit(0, bytemuck::bytes_of(&params), workgroups);
+        pipeline.wait(0, Hits::read).unwrap()
     }
 
     /// Batches for all of `scan`, the smaller the more there is to find.
