@@ -255,7 +255,6 @@ impl<'a> Evaluator<'a> {
         match (expression, frame) {
             (Expression::Literal(literal), _) => match *literal {
                 Literal::U32(value) => Ok(Value::Term(self.graph.constant(value))),
-                Literal::I32(value) => Ok(Value::Term(self.graph.constant(value as u32))),
                 Literal::Bool(value) => Ok(Value::Term(self.graph.constant(value.into()))),
                 _ => odd(expression),
             },
