@@ -1,5 +1,6 @@
 //! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
 
+mod address;
 mod complaint;
 mod quantities;
 mod values;
@@ -14,9 +15,10 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use address::{PoolUrl, RpcUrl};
 pub use complaint::{complaint, is_display};
 pub use values::{
-    BackendList, BackendSpec, LogFormat, Percent, RpcLogin, RpcUrl, SourceSpec, ValueError,
+    BackendList, BackendSpec, LogFormat, Percent, PoolLogin, RpcLogin, SourceSpec, ValueError,
     VersionRolling, nearest, redact,
 };
 
@@ -47,14 +49,16 @@ Examples:
   adit mine regtest --address bcrt1q...    the local regtest node, its cookie found by itself
   adit mine signet --datadir /srv/signet --address tb1q...
   ADIT_RPC_PASSWORD=... adit mine http://alice@10.0.0.5:18443 --address bcrt1q...
+  adit mine stratum+tcp://127.0.0.1:3333 --user bcrt1q...worker1 --shares 5
   adit mine --json --for 10s | jq -c 'select(.event == \"block\")'
 
 The exit codes are listed by `adit --help`.";
 
 const MINE_ABOUT: &str = "\
-Mines blocks and hands them to SOURCE until told to stop: by --blocks, by --for, or by Ctrl-C.
+Mines blocks, or a pool's shares, and hands them to SOURCE until told to stop: by --blocks, by \
+--shares, by --for, or by Ctrl-C.
 
-Blocks are reported on stdout, logs and progress on stderr. What is mined is meant for tests and \
+Blocks and shares are reported on stdout, logs and progress on stderr. What is mined is meant for tests and \
 test chains: on the main chain a CPU finds, in any time worth naming, nothing.";
 
 const BENCH_ABOUT: &str = "\
@@ -107,7 +111,7 @@ Writes a manual page to stdout: that of adit, or of one of its commands. To read
 
 /// A SHA-256d miner for regtest, signet and testnet.
 ///
-/// It mines real blocks: on the chain that is built in, or from the templates of a node. Start with
+/// It mines real blocks: on the chain that is built in, from the templates of a node, or for a pool. Start with
 /// `adit mine --blocks 10`, which needs nothing else.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -129,7 +133,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Mine blocks from a node's templates, or on the built-in chain
+    /// Mine blocks from a node's templates, shares of a pool, or on the built-in chain
     #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES)]
     Mine(Box<MineArgs>),
     /// Measure how fast each kernel hashes, and check what it finds meanwhile
@@ -189,7 +193,8 @@ pub struct MineArgs {
     ///
     /// Either `http://[USER[:PASS]@]HOST:PORT`, a node's JSON-RPC; or `regtest`, `signet`,
     /// `testnet4`, `testnet3` or `main`, the local node of that chain with its default port and
-    /// cookie file; or `builtin`, a regtest chain of our own that needs nothing installed and keeps
+    /// cookie file; or `stratum+tcp://[USER[:PASS]@]HOST:PORT`, a Stratum V1 pool or proxy
+    /// (`stratum+tls` where it speaks TLS); or `builtin`, a regtest chain of our own that needs nothing installed and keeps
     /// a node's rules. In user name and password, write special characters as %XX.
     #[arg(value_name = "SOURCE", default_value = "builtin")]
     pub source: SourceSpec,
@@ -197,6 +202,9 @@ pub struct MineArgs {
     /// Stop after N accepted blocks
     #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
     pub blocks: Option<NonZeroU64>,
+    /// Stop after N accepted shares
+    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    pub shares: Option<NonZeroU64>,
     /// Stop after this time: 500ms, 90s, 10m, 2h, 1h30m
     #[arg(
         long = "for",
@@ -224,6 +232,9 @@ pub struct MineArgs {
     /// How to log in to a node.
     #[command(flatten)]
     pub node: NodeArgs,
+    /// How to log in to a pool
+    #[command(flatten)]
+    pub pool: PoolArgs,
 
     /// What hashes
     #[command(flatten)]
@@ -264,6 +275,26 @@ pub struct NodeArgs {
     /// `ADIT_RPC_PASSWORD` or in the configuration file
     #[arg(long, value_name = "PASS", help_heading = "Node")]
     pub rpc_password: Option<Secret>,
+}
+
+/// How to log in to a pool, and what to ask it for.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PoolArgs {
+    /// The worker's name at the pool: often a pay-out address, a dot and a name
+    #[arg(long, value_name = "USER", help_heading = "Pool")]
+    pub user: Option<String>,
+    /// The worker's password, which most pools ignore; others can see a command line, so rather set
+    /// it in `ADIT_POOL_PASSWORD` or in the configuration file
+    #[arg(long, value_name = "PASS", help_heading = "Pool")]
+    pub password: Option<Secret>,
+    /// Ask the pool for this difficulty
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::difficulty,
+        help_heading = "Pool"
+    )]
+    pub suggest_difficulty: Option<String>,
 }
 
 /// What hashes, and on how many threads.
@@ -405,7 +436,7 @@ impl NodeArgs {
     pub fn login(&self, source: &SourceSpec) -> Result<RpcLogin, Failure> {
         let url = match source {
             SourceSpec::Rpc(url) => Some(url),
-            SourceSpec::Builtin | SourceSpec::LocalNode(_) => None,
+            SourceSpec::Builtin | SourceSpec::LocalNode(_) | SourceSpec::Pool(_) => None,
         };
         if let Some(file) = &self.rpc_cookie {
             return Ok(RpcLogin::Cookie(file.clone()));
@@ -432,6 +463,27 @@ impl NodeArgs {
                 "give --rpc-user, or unset ADIT_RPC_PASSWORD and rpc-password to use the cookie",
             )),
         }
+    }
+}
+
+impl PoolArgs {
+    /// How to log in to the pool at `url`.
+    ///
+    /// # Errors
+    /// When there is no user name.
+    pub fn login(&self, url: &PoolUrl) -> Result<PoolLogin, Failure> {
+        let user = url.user.as_ref().or(self.user.as_ref()).filter(|user| !user.is_empty());
+        let user = user.ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("login to {url}"), "there is no user name").hint(
+                "give --user; many pools take a pay-out address, or an address, a dot and a name",
+            )
+        })?;
+        let password = url.password.as_ref().or(self.password.as_ref());
+        Ok(PoolLogin {
+            user: user.clone(),
+            // What pools that ignore it are usually given; some take an empty one amiss.
+            password: password.cloned().unwrap_or_else(|| Secret::from("x".to_owned())),
+        })
     }
 }
 

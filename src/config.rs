@@ -16,14 +16,16 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _};
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{Cli, Command, NodeArgs, SourceSpec, complaint, is_display, nearest};
+use crate::cli::{Cli, Command, NodeArgs, PoolArgs, SourceSpec, complaint, is_display, nearest};
 use crate::exit::{Exit, Failure};
+use crate::secret::Secret;
 
 /// The most bytes that a configuration file may have.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// Options that may stand in the environment: the secrets.
-const IN_ENVIRONMENT: [(&str, &str); 1] = [("rpc-password", "ADIT_RPC_PASSWORD")];
+const IN_ENVIRONMENT: [(&str, &str); 2] =
+    [("rpc-password", "ADIT_RPC_PASSWORD"), ("password", "ADIT_POOL_PASSWORD")];
 
 /// Options that say where settings come from cannot be settings, nor can what a command is to do
 /// this once.
@@ -254,6 +256,8 @@ pub fn invocation(
     if let Command::Mine(mine) = &mut cli.command {
         let from = layers.get("source").copied();
         settle_login(&mut mine.source, &mut mine.node, from, &layers).map_err(NotRun::Failure)?;
+        settle_pool_login(&mut mine.source, &mut mine.pool, from, &layers)
+            .map_err(NotRun::Failure)?;
     }
     if let Command::Estimate(estimate) = &mut cli.command
         && let Some(node) = &mut estimate.node
@@ -264,7 +268,7 @@ pub fn invocation(
     Ok(Invocation { cli, warnings })
 }
 
-/// A source's URL and the options can both give a login: the higher layer's stays.
+/// A node's URL and the options can both give a login: the higher layer's stays.
 fn settle_login(
     source: &mut SourceSpec,
     node: &mut NodeArgs,
@@ -272,33 +276,68 @@ fn settle_login(
     layers: &BTreeMap<String, Layer>,
 ) -> Result<(), Failure> {
     let SourceSpec::Rpc(url) = source else { return Ok(()) };
-    for key in ["rpc-cookie", "rpc-user", "rpc-password"] {
-        let contested =
-            if key == "rpc-password" { url.password.is_some() } else { url.user.is_some() };
+    let keys = ["rpc-cookie", "rpc-user", "rpc-password"];
+    for beaten in settle("node", (&mut url.user, &mut url.password), &keys, from, layers)? {
+        match beaten {
+            "rpc-cookie" => node.rpc_cookie = None,
+            "rpc-user" => node.rpc_user = None,
+            _ => node.rpc_password = None,
+        }
+    }
+    Ok(())
+}
+
+/// The same of a pool.
+fn settle_pool_login(
+    source: &mut SourceSpec,
+    pool: &mut PoolArgs,
+    from: Option<Layer>,
+    layers: &BTreeMap<String, Layer>,
+) -> Result<(), Failure> {
+    let SourceSpec::Pool(url) = source else { return Ok(()) };
+    let keys = ["user", "password"];
+    for beaten in settle("pool", (&mut url.user, &mut url.password), &keys, from, layers)? {
+        match beaten {
+            "user" => pool.user = None,
+            _ => pool.password = None,
+        }
+    }
+    Ok(())
+}
+
+/// Takes from a URL's login what options of a higher layer than `from`, the URL's own, give. The
+/// options among `keys` that the URL beats are in the answer.
+fn settle<'k>(
+    peer: &str,
+    (user, password): (&mut Option<String>, &mut Option<Secret>),
+    keys: &[&'k str],
+    from: Option<Layer>,
+    layers: &BTreeMap<String, Layer>,
+) -> Result<Vec<&'k str>, Failure> {
+    let mut beaten = Vec::new();
+    for key in keys.iter().copied() {
+        let is_password = key.ends_with("password");
+        let contested = if is_password { password.is_some() } else { user.is_some() };
         let Some(layer) = layers.get(key).copied().filter(|_| contested) else { continue };
         match Some(layer).cmp(&from) {
             std::cmp::Ordering::Greater => {
-                url.password = None;
-                if key != "rpc-password" {
-                    url.user = None;
+                *password = None;
+                if !is_password {
+                    *user = None;
                 }
             }
-            std::cmp::Ordering::Less => match key {
-                "rpc-cookie" => node.rpc_cookie = None,
-                "rpc-user" => node.rpc_user = None,
-                _ => node.rpc_password = None,
-            },
+            std::cmp::Ordering::Less => beaten.push(key),
             std::cmp::Ordering::Equal => {
                 return Err(Failure::new(
                     Exit::Usage,
-                    "login to the node",
+                    format!("login to the {peer}"),
                     format!("both the source's URL and {key} give one"),
                 )
                 .hint("leave one of them away"));
             }
         }
     }
-    Ok(())
+    Ok(beaten)
 }
 
 /// The key of an option: its long name, or a positional's own.

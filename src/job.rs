@@ -198,6 +198,16 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether both have the same headers to try, but for the versions that their masks allow.
+    #[must_use]
+    pub fn is_same_work(&self, other: &Self) -> bool {
+        self.ntime.first == other.ntime.first
+            && self.version == other.version
+            && self.nbits == other.nbits
+            && self.previous_block_hash == other.previous_block_hash
+            && self.merkle_root == other.merkle_root
+    }
+
     /// The header of this job at one point of its search space.
     #[must_use]
     pub fn header(&self, version: u32, merkle_root: Hash256, ntime: u32, nonce: u32) -> Header {

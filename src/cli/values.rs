@@ -9,10 +9,12 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::address::{Address, NetworkUnchecked};
 
+use super::address::{PoolUrl, RpcUrl};
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::params::Params;
 use crate::scan::cpu::KernelName;
 use crate::secret::Secret;
+use crate::source::stratum_v1::target_of;
 
 /// Why a value is not taken. It never repeats the value: that may hold a secret, and whoever shows
 /// the error knows what may be shown.
@@ -71,38 +73,8 @@ pub enum SourceSpec {
     Rpc(RpcUrl),
     /// The local node of a chain, at its default port.
     LocalNode(Network),
-}
-
-/// A node's JSON-RPC address, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RpcUrl {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The user name, where the URL has one.
-    pub user: Option<String>,
-    /// The password, where the URL has one.
-    pub password: Option<Secret>,
-}
-
-impl RpcUrl {
-    /// `HOST:PORT` as an HTTP request names it: IPv6 addresses in brackets.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Without user name and password.
-impl fmt::Display for RpcUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
-    }
+    /// A Stratum V1 pool.
+    Pool(PoolUrl),
 }
 
 /// As it may be shown: without user name and password.
@@ -112,12 +84,14 @@ impl fmt::Display for SourceSpec {
             Self::Builtin => f.write_str("builtin"),
             Self::Rpc(url) => url.fmt(f),
             Self::LocalNode(network) => f.write_str(Params::of(*network).name),
+            Self::Pool(url) => url.fmt(f),
         }
     }
 }
 
-const SOURCES_HINT: &str = "a source is http://[USER[:PASS]@]HOST:PORT, or one of regtest, signet, \
-                            testnet4, testnet3, main for the local node of that chain, or builtin";
+const SOURCES_HINT: &str = "a source is http://[USER[:PASS]@]HOST:PORT, stratum+tcp://HOST:PORT or \
+                            stratum+tls://HOST:PORT, or one of regtest, signet, testnet4, testnet3, \
+                            main for the local node of that chain, or builtin";
 
 impl FromStr for SourceSpec {
     type Err = ValueError;
@@ -130,8 +104,12 @@ impl FromStr for SourceSpec {
             "http" => rest.parse().map(Self::Rpc),
             "https" => Err(ValueError::new("adit does not speak TLS to a node")
                 .hint("use http:// to a node on this machine or through a tunnel")),
-            "stratum+tcp" | "stratum+tls" | "stratum+ssl" | "stratum2+tcp" => {
-                Err(ValueError::new("pools are not in this version").hint(SOURCES_HINT))
+            "stratum+tcp" => PoolUrl::parse(rest, false).map(Self::Pool),
+            "stratum+tls" | "stratum+ssl" => PoolUrl::parse(rest, true).map(Self::Pool),
+            "stratum" => Err(ValueError::new("it does not say how the pool is reached")
+                .hint("write stratum+tcp:// or, for encryption, stratum+tls://")),
+            "stratum2+tcp" => {
+                Err(ValueError::new("Stratum V2 pools are not in this version").hint(SOURCES_HINT))
             }
             _ => Err(ValueError::new("the scheme is not known").hint(SOURCES_HINT)),
         }
@@ -165,97 +143,6 @@ fn named_source(text: &str) -> Result<SourceSpec, ValueError> {
     })
 }
 
-/// Takes what follows `http://`.
-impl FromStr for RpcUrl {
-    type Err = ValueError;
-
-    fn from_str(rest: &str) -> Result<Self, ValueError> {
-        if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(ValueError::new("an address has no spaces or control characters in it")
-                .hint("in a user name or password write them as %20 and so on"));
-        }
-        // The last '@' ends the login, so that a password may hold one; only what follows can
-        // have a path, so that it may hold a '/' as well.
-        let (login, address) = match rest.rsplit_once('@') {
-            Some((login, address)) => (Some(login), address),
-            None => (None, rest),
-        };
-        let address = address.strip_suffix('/').unwrap_or(address);
-        if address.contains(['/', '?', '#']) {
-            return Err(ValueError::new("the address goes on after the port")
-                .hint("mining needs no wallet: leave the path away"));
-        }
-        let (host, port) = host_and_port(address)?;
-        let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
-            None => (None, None),
-            Some(Err(user)) => (Some(percent_decoded(user)?), None),
-            Some(Ok((user, password))) => {
-                (Some(percent_decoded(user)?), Some(Secret::from(percent_decoded(password)?)))
-            }
-        };
-        Ok(Self { host, port, user, password })
-    }
-}
-
-fn host_and_port(address: &str) -> Result<(String, u16), ValueError> {
-    let (host, port) = match address.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, port) = bracketed
-                .split_once(']')
-                .ok_or_else(|| ValueError::new("the bracket of the IPv6 address is not closed"))?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| ValueError::new("what stands in brackets is no IPv6 address"))?;
-            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').unwrap_or("")) })
-        }
-        None => match address.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return Err(ValueError::new("there is more than one colon after the login")
-                    .hint("an IPv6 address stands in brackets: http://[::1]:18443"));
-            }
-            Some((host, port)) => (host, Some(port)),
-            None => (address, None),
-        },
-    };
-    if host.is_empty() {
-        return Err(ValueError::new("the host is missing"));
-    }
-    let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if !host.chars().all(of_a_name) {
-        return Err(ValueError::new("the host is neither a name nor an IP address"));
-    }
-    let ports = "nodes listen on 8332 (main), 18332 (testnet3), 48332 (testnet4), 38332 (signet) \
-                 and 18443 (regtest) unless told otherwise";
-    let port = port.ok_or_else(|| ValueError::new("the port is missing").hint(ports))?;
-    match port.parse() {
-        Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok((host.to_owned(), number))
-        }
-        _ => Err(ValueError::new("the port is no number from 1 to 65535").hint(ports)),
-    }
-}
-
-fn percent_decoded(text: &str) -> Result<String, ValueError> {
-    let wrong = || {
-        ValueError::new("a % in the user name or password is not followed by two hex digits")
-            .hint("write a % itself as %25")
-    };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
-        let mut byte = [0];
-        hex::decode_to_slice(digits, &mut byte).map_err(|_| wrong())?;
-        bytes.push(byte[0]);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| ValueError::new("the user name or password is not UTF-8"))
-}
-
 /// How to log in to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RpcLogin {
@@ -273,6 +160,28 @@ pub enum RpcLogin {
         /// The data directory, where given.
         datadir: Option<PathBuf>,
     },
+}
+
+/// How to log in to a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLogin {
+    /// The worker's name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Takes a difficulty: a decimal number above 0 that a hash can meet.
+///
+/// # Errors
+/// When it is none.
+pub fn difficulty(text: &str) -> Result<String, ValueError> {
+    target_of(text).map_err(|error| ValueError::new(error.to_string()))?;
+    // As JSON writes numbers: nothing but what a float's own form has.
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok(serde_json::Value::from(number).to_string()),
+        _ => Err(ValueError::new("it is no number")),
+    }
 }
 
 /// A kernel by its name.

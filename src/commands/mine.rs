@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use adit::chain::params::Params;
 use adit::chain::payout::{PayoutError, PayoutScript};
-use adit::cli::{MineArgs, OutputArgs, SourceSpec, VersionRolling};
+use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
 use adit::exit::{Exit, Failure};
@@ -17,6 +17,8 @@ use adit::signals::Signals;
 use adit::source::Source;
 use adit::source::builtin::Builtin;
 use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate};
+use adit::source::net::{self, Transport};
+use adit::source::stratum_v1::{self, StratumV1, Timing};
 use anyhow::Context as _;
 use bitcoin::Network;
 use tokio::sync::Notify;
@@ -72,7 +74,8 @@ async fn mine(
     output_lost: &Notify,
     announcer: &Announcer,
 ) -> anyhow::Result<Exit> {
-    let goal = Goal { blocks: args.blocks.map(NonZero::get), shares: None };
+    let goal =
+        Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
     let begun = Instant::now();
     let (engine, port) = Engine::start(scanners, source.name(), goal, announcer.clone())
         .context("scanner threads")?;
@@ -156,11 +159,27 @@ fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
             let port = Params::of(*network).rpc_port;
             (Endpoint { host: "127.0.0.1".to_owned(), port }, Some(*network))
         }
+        SourceSpec::Pool(url) => return pool(args, url, Transport::new()),
     };
     let credentials = node::credentials(args.rpc_login()?, &endpoint, network)?;
     let address = args.address.clone();
     let config = Config { endpoint, credentials, network, address, text, version_rolling };
     Ok(Box::new(GetBlockTemplate::new(config, Arc::new(journal(args)?))))
+}
+
+/// A pool, reached by `transport`.
+fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<Box<dyn Source>> {
+    let PoolLogin { user, password } = args.pool.login(url)?;
+    let PoolUrl { host, port, tls, .. } = url.clone();
+    Ok(Box::new(StratumV1::new(stratum_v1::Config {
+        endpoint: net::Endpoint { host, port, tls },
+        transport,
+        user,
+        password,
+        version_rolling: args.version_rolling == VersionRolling::Auto,
+        suggest_difficulty: args.pool.suggest_difficulty.clone(),
+        timing: Timing::default(),
+    })))
 }
 
 /// The journal where it was asked for, or where the user's state is kept.

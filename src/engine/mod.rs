@@ -4,7 +4,7 @@
 mod meter;
 mod search_space;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -39,6 +39,10 @@ const EASY: f64 = 64.0;
 const ERRORS_MAX: u64 = 10;
 /// Of so many hits one may be wrong.
 const HITS_AN_ERROR: u64 = 10;
+
+/// How many jobs that were replaced or withdrawn are remembered, so that the same work is not done
+/// again when a pool sends it once more.
+const SHELF: usize = 8;
 
 /// What is known of a backend's reliability.
 #[derive(Debug, Default)]
@@ -83,6 +87,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     space: Option<SearchSpace>,
+    /// What is left of jobs that are not mined now, the oldest first.
+    shelf: VecDeque<SearchSpace>,
     /// Candidates of units before this generation are stale.
     valid_from: u64,
     /// The block on top of which a solution was found that has no verdict yet: no second one is
@@ -98,6 +104,33 @@ struct State {
     blocks: Tally,
     shares: Tally,
     started: bool,
+}
+
+impl State {
+    /// Puts what is left of the current job aside. A job that its first solution ends is never
+    /// carried on.
+    fn shelve(&mut self) {
+        let Some(space) = self.space.take().filter(|space| !space.job().ends_when_solved) else {
+            return;
+        };
+        if self.shelf.len() == SHELF {
+            self.shelf.pop_front();
+        }
+        self.shelf.push_back(space);
+    }
+
+    /// The search space of a job: what is left of the same work, or all of it.
+    fn space_for(&mut self, job: &Arc<Job>, generation: u64) -> SearchSpace {
+        if !job.ends_when_solved {
+            for index in (0..self.shelf.len()).rev() {
+                if let Some(space) = self.shelf[index].carried_on(job, generation) {
+                    self.shelf.remove(index);
+                    return space;
+                }
+            }
+        }
+        SearchSpace::new(job.clone(), generation)
+    }
 }
 
 impl Shared {
@@ -184,6 +217,7 @@ impl Engine {
             generation: AtomicU64::new(0),
             state: Mutex::new(State {
                 space: None,
+                shelf: VecDeque::with_capacity(SHELF),
                 valid_from: 0,
                 solved: None,
                 surplus_before: 0,
@@ -331,7 +365,8 @@ impl Port {
         if job.clean {
             state.valid_from = generation;
         }
-        state.space = Some(SearchSpace::new(job.clone(), generation));
+        state.shelve();
+        state.space = Some(state.space_for(&job, generation));
         shared.next_generation();
         drop(state);
         shared.announcer.announce(Event::Job {
@@ -351,7 +386,7 @@ impl Port {
     /// Stops mining until the next job: what is found for earlier ones would count for nothing.
     pub fn withdraw(&self) {
         let mut state = self.shared.state();
-        state.space = None;
+        state.shelve();
         state.valid_from = self.shared.next_generation();
     }
 

@@ -35,6 +35,28 @@ struct Slab {
     width: Option<usize>,
 }
 
+impl Slab {
+    /// The same under another job that is the same work.
+    fn of_job(&self, job: &Arc<Job>) -> Self {
+        let Prepared { extranonce, merkle_root, ntime, midstates, second_block, .. } =
+            &*self.prepared;
+        let prepared = Prepared {
+            job: job.clone(),
+            extranonce: *extranonce,
+            merkle_root: *merkle_root,
+            ntime: *ntime,
+            midstates: midstates.clone(),
+            second_block: *second_block,
+        };
+        Self {
+            prepared: Arc::new(prepared),
+            midstates: self.midstates.clone(),
+            nonces: self.nonces,
+            width: self.width,
+        }
+    }
+}
+
 /// The next slab to be opened.
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
@@ -62,6 +84,8 @@ pub struct SearchSpace {
     /// The merkle root of the cursor's extranonce, once made.
     merkle_root: Option<Hash256>,
     slabs: Vec<Slab>,
+    /// When nTime began to move.
+    since: Instant,
 }
 
 impl SearchSpace {
@@ -80,9 +104,35 @@ impl SearchSpace {
             cursor: Some(Cursor { seconds: 0, extranonce: 0, version: 0 }),
             merkle_root: None,
             slabs: Vec::new(),
+            since: job.received,
             job,
             generation,
         }
+    }
+
+    /// What is left of this space, for a job that is the same work: its target, its key and its mask
+    /// may differ. Pools repeat jobs, with the same id or another; whoever began such a job from the
+    /// start would find the same shares again. (What was dealt out and not scanned when the job
+    /// changed is lost: a millisecond's work.) `None` where the job is other work.
+    #[must_use]
+    pub fn carried_on(&self, job: &Arc<Job>, generation: u64) -> Option<Self> {
+        if !self.job.is_same_work(job) {
+            return None;
+        }
+        let mut space = Self { since: self.since, ..Self::new(job.clone(), generation) };
+        if job.version_mask == self.job.version_mask {
+            space.cursor = self.cursor;
+            space.merkle_root = self.merkle_root;
+            space.slabs = self.slabs.iter().map(|slab| slab.of_job(job)).collect();
+        } else {
+            // Other versions, of which some may have been tried: only what was not begun is safe.
+            let begun = |at: Cursor| at.version > 0 || !self.slabs.is_empty();
+            space.cursor = self.cursor.and_then(|at| {
+                let next = if begun(at) { self.after(at, self.versions) } else { Some(at) };
+                next.map(|next| Cursor { version: 0, ..next })
+            });
+        }
+        Some(space)
     }
 
     /// The job that is cut.
@@ -154,7 +204,7 @@ impl SearchSpace {
     fn open(&mut self, width: usize, now: Instant) -> Result<Slab, Taken> {
         let Some(at) = self.cursor else { return Err(Taken::Exhausted) };
         let due = Duration::from_secs(u64::from(at.seconds));
-        let passed = now.saturating_duration_since(self.job.received);
+        let passed = now.saturating_duration_since(self.since);
         if passed < due {
             return Err(Taken::Later(due.saturating_sub(passed)));
         }
@@ -339,6 +389,49 @@ mod tests {
             prop_assert_eq!(all.len() as u64, mask.versions());
             prop_assert!(all.iter().all(|v| (v ^ version) & !mask.bits() == 0));
         }
+    }
+
+    #[test]
+    fn the_same_work_is_carried_on() {
+        let old = job(0x6000, 1, true);
+        let again = |mask, received| {
+            let mut job = Arc::into_inner(job(mask, 1, true)).unwrap();
+            job.key.number = 9;
+            job.share_target = Target::max();
+            job.received = received;
+            Arc::new(job)
+        };
+        let mut first = SearchSpace::new(old.clone(), 1);
+        let mut seen = std::collections::BTreeSet::new();
+        let mut note = |taken: Taken| {
+            let Taken::Unit(unit) = taken else { panic!("{taken:?}") };
+            for midstate in unit.scan().midstates {
+                let place = (unit.prepared.ntime, unit.prepared.extranonce, midstate.version);
+                assert!(seen.insert((place, unit.nonces.first())), "dealt twice");
+            }
+            unit
+        };
+        for _ in 0..7 {
+            note(first.take(3, 1 << 31, old.received));
+        }
+        // The same mask: to the nonce.
+        let late = old.received + Duration::from_secs(3600);
+        let mut second = first.carried_on(&again(0x6000, late), 2).unwrap();
+        for _ in 0..5 {
+            let unit = note(second.take(3, 1 << 31, late));
+            assert_eq!((unit.generation, unit.prepared.job.key.number), (2, 9));
+            assert_eq!(unit.prepared.job.share_target, Target::max());
+        }
+        // Another mask: from the next extranonce on, and through to the last second.
+        let mut third = second.carried_on(&again(0x2000, late), 3).unwrap();
+        let mut taken = 0;
+        while let unit @ Taken::Unit(_) = third.take(3, 1 << 32, late) {
+            note(unit);
+            taken += 1;
+        }
+        assert!(taken > 500, "{taken}");
+        assert!(matches!(third.take(1, 1, late), Taken::Exhausted));
+        assert!(third.carried_on(&job(0x2000, 0, false), 4).is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod builtin;
 pub mod getblocktemplate;
 pub mod net;
 pub mod refusals;
+pub mod stratum_v1;
 
 use std::fmt;
 use std::future::Future;

@@ -1,0 +1,277 @@
+//! What outlives a connection: the jobs, the shares that wait, the pool's manners, the waits between
+//! tries.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+
+use super::Config;
+use super::pace::Pace;
+use super::table::JobTable;
+use super::talk::{End, Talk};
+use super::work::Extranonce;
+use crate::engine::Port;
+use crate::event::SourceState;
+use crate::job::{Refusal, Solution, Verdict};
+use crate::source::net::ConnectError;
+use crate::source::{Refused, SourceError};
+
+/// How many shares wait for a session to be resumed, or for the pool to let us in.
+const HELD: usize = 1_024;
+
+/// A request that a pool need not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Optional {
+    Configure,
+    Extranonce,
+    Suggest,
+}
+
+/// What the pool gave to take a session up again.
+#[derive(Clone, Debug)]
+pub(super) struct Resume {
+    /// The session's id.
+    pub id: String,
+    /// The room it gave us in the coinbase: the same again, and it is the same session.
+    pub extranonce: Extranonce,
+}
+
+/// Whether the pool takes sessions up again.
+#[derive(Clone, Debug)]
+pub(super) enum Resumption {
+    /// It has given nothing to do it with.
+    Unknown,
+    /// It may.
+    May(Resume),
+    /// It was asked to, and gave us another session.
+    Never,
+}
+
+/// How far the pool has ever trusted us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// Not at all yet.
+    Stranger,
+    /// It has let us in.
+    Welcome,
+    /// It has accepted a share.
+    Proven,
+}
+
+pub(super) struct Session {
+    pub(super) config: Config,
+    pub(super) name: String,
+    pub(super) port: Port,
+    pub(super) table: JobTable,
+    pub(super) pace: Pace,
+    pub(super) resumption: Resumption,
+    pub(super) trust: Trust,
+    /// What the pool took badly, and until when it is left out.
+    grudges: Vec<(Optional, Instant)>,
+    /// Shares that cannot be sent yet.
+    held: VecDeque<Solution>,
+    /// Until when the last job is mined on without a connection.
+    gap_until: Option<Instant>,
+    /// Whether shares that are found now may still count.
+    connected: bool,
+    /// Another port of the same host, where the pool has sent us.
+    pub(super) moved_to: Option<u16>,
+    /// What is wrong at present, so that it is said once.
+    trouble: Option<String>,
+    /// Whether there was work since the pool was last said to be lost.
+    served: bool,
+    /// Tries in a row that came to nothing.
+    failures: u32,
+}
+
+impl Session {
+    pub(super) fn new(config: Config, name: String, port: Port) -> Self {
+        Self {
+            config,
+            name,
+            port,
+            table: JobTable::default(),
+            pace: Pace::new(Instant::now()),
+            resumption: Resumption::Unknown,
+            trust: Trust::Stranger,
+            grudges: Vec::new(),
+            held: VecDeque::new(),
+            gap_until: None,
+            connected: false,
+            moved_to: None,
+            trouble: Some(String::new()),
+            served: false,
+            failures: 0,
+        }
+    }
+
+    /// Mines until it is time to go, or the pool will not have us.
+    pub(super) async fn run(mut self) -> Result<(), SourceError> {
+        let outcome = loop {
+            let mut endpoint = self.config.endpoint.clone();
+            let moved_to = self.moved_to.take();
+            endpoint.port = moved_to.unwrap_or(endpoint.port);
+            let transport = self.config.transport.clone();
+            let attempt = async move { transport.connect(&endpoint).await };
+            let reason = match self.meanwhile(attempt).await {
+                None => break Ok(()),
+                Some(Ok(stream)) => {
+                    self.connected = true;
+                    let (end, useful) = Talk::new(&mut self).run(stream).await;
+                    self.connected = false;
+                    if useful {
+                        self.failures = 0;
+                        self.moved_to = self.moved_to.or(moved_to);
+                    }
+                    match end {
+                        End::Stopped => break Ok(()),
+                        End::Final(error) => break Err(error),
+                        End::Lost(reason) => reason,
+                    }
+                }
+                Some(Err(error)) => match self.final_error(&error) {
+                    Some(error) => break Err(error),
+                    None => error.to_string(),
+                },
+            };
+            self.lost(reason);
+            let wait = self.next_wait();
+            if self.meanwhile(tokio::time::sleep(wait)).await.is_none() {
+                break Ok(());
+            }
+        };
+        self.give_up("the connection was lost before it could be sent");
+        outcome
+    }
+
+    /// Whether a failed connection is the end: what cannot get better by itself, if it never worked.
+    fn final_error(&self, error: &ConnectError) -> Option<SourceError> {
+        (error.is_final() && self.trust == Trust::Stranger).then(|| {
+            let refusal = SourceError::new(Refused::BySource, self.what(), error.to_string());
+            SourceError { hint: error.hint().map(Into::into), ..refusal }
+        })
+    }
+
+    /// What fails when the pool will not have us.
+    pub(super) fn what(&self) -> String {
+        format!("pool {}", self.name)
+    }
+
+    /// What is to be done when there is no connection any more.
+    fn lost(&mut self, reason: String) {
+        if !matches!(self.resumption, Resumption::May(_)) || self.table.is_empty() {
+            self.give_up("the connection was lost before it could be sent");
+        } else if self.gap_until.is_none() {
+            self.gap_until = Some(Instant::now() + self.config.timing.gap);
+        }
+        if std::mem::take(&mut self.served) {
+            // The next failure is announced whatever it says.
+            self.trouble = Some(String::new());
+            self.port.source_is(SourceState::Lost, Some(reason));
+        } else if self.trouble.as_ref() != Some(&reason) {
+            self.port.source_is(SourceState::Retrying, Some(reason.clone()));
+            self.trouble = Some(reason);
+        }
+    }
+
+    /// Says that all is well, if it was not.
+    pub(super) fn well(&mut self) {
+        self.port.started(None);
+        self.served = true;
+        if self.trouble.take().is_some() {
+            self.port.source_is(SourceState::Connected, None);
+        }
+    }
+
+    /// The wait before the next try: twice as long each time, and never the same for two miners whose
+    /// pool was lost at the same moment.
+    fn next_wait(&mut self) -> Duration {
+        let (first, last) = self.config.timing.backoff;
+        let wait = last.min(first * 2u32.saturating_pow(self.failures.min(16)));
+        self.failures += 1;
+        wait.mul_f64(0.5 + fastrand::f64())
+    }
+
+    /// Does `work`, keeping what is found meanwhile; `None` if it is time to go.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let gap = self.gap_until;
+            let gap_is_over = async {
+                match gap {
+                    Some(until) => sleep_until(until.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                done = &mut work => return Some(done),
+                solution = self.port.solution() => match solution {
+                    Some(solution) => self.hold(solution),
+                    None => return None,
+                },
+                () = gap_is_over => self.give_up("the pool did not come back in time; not sent"),
+            }
+        }
+    }
+
+    /// Keeps a share until it can be sent, if it ever can.
+    pub(super) fn hold(&mut self, solution: Solution) {
+        if !self.connected && self.gap_until.is_none() {
+            self.too_late(&solution, "there is no connection to the pool; not sent");
+        } else if self.held.len() == HELD {
+            self.too_late(&solution, "too many shares wait for the pool; not sent");
+        } else {
+            self.held.push_back(solution);
+        }
+    }
+
+    /// The shares that wait, the oldest first.
+    pub(super) fn take_held(&mut self) -> VecDeque<Solution> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Ends mining for a session that is over.
+    fn give_up(&mut self, why: &'static str) {
+        self.gap_until = None;
+        self.port.withdraw();
+        for solution in self.take_held() {
+            self.too_late(&solution, why);
+        }
+    }
+
+    /// Begins a session that has nothing to do with the one before.
+    pub(super) fn begin_session(&mut self) {
+        if !self.table.is_empty() {
+            self.give_up("the pool did not resume the session it was found in; not sent");
+        }
+        self.gap_until = None;
+        self.table.begin_session();
+    }
+
+    /// Goes on with the session that was interrupted.
+    pub(super) fn go_on(&mut self) {
+        if self.gap_until.take().is_none() {
+            // Mining had stopped; what is found from now on belongs to the session all the same.
+            tracing::debug!("the pool has resumed the session after mining had stopped");
+        }
+    }
+
+    /// A share that must not be sent.
+    pub(super) fn too_late(&self, solution: &Solution, why: &'static str) {
+        self.port.verdict(solution, Verdict::Stale(Refusal::new("", why)));
+    }
+
+    /// Whether something that pools need not know is sent to this one.
+    pub(super) fn wants(&self, what: Optional) -> bool {
+        self.grudges.iter().all(|(which, until)| *which != what || *until < Instant::now())
+    }
+
+    /// Leaves something out for a while that the pool took badly.
+    pub(super) fn leave_out(&mut self, what: Optional) {
+        tracing::debug!(?what, "left out with this pool from now on");
+        self.grudges.retain(|(which, _)| *which != what);
+        self.grudges.push((what, Instant::now() + self.config.timing.grudge));
+    }
+}

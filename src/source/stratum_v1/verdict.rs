@@ -1,0 +1,207 @@
+//! What a pool's answer to a share amounts to: its words, with ours beside them.
+
+use serde_json::value::RawValue;
+
+use super::message::{Answer, Complaint};
+use crate::job::{Refusal, Verdict};
+
+/// What a refused share was refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The job is over.
+    Stale,
+    /// The pool had it before.
+    Duplicate,
+    /// Its hash is above the pool's target.
+    LowDifficulty,
+    /// The worker is not known, or not logged in.
+    Unauthorized,
+    /// The pool has forgotten that we subscribed.
+    NotSubscribed,
+    /// Its nTime is out of bounds.
+    Time,
+    /// Its version bits are not allowed.
+    Version,
+    /// It says something else.
+    Other,
+    /// It says nothing.
+    Silent,
+}
+
+impl Kind {
+    /// In our words.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Stale => "the job was over when the share came",
+            Self::Duplicate => "the pool has had this share before",
+            Self::LowDifficulty => "the hash does not meet the pool's target",
+            Self::Unauthorized => "the pool does not know this worker",
+            Self::NotSubscribed => "the pool has forgotten this connection's subscription",
+            Self::Time => "nTime is out of the pool's bounds",
+            Self::Version => "the version has bits that the pool does not allow",
+            Self::Other => "",
+            Self::Silent => "the pool gives no reason",
+        }
+    }
+}
+
+/// What pools say, in lower case and as a part of their words; the first that fits counts.
+const WORDS: &[(&str, Kind)] = &[
+    ("duplicate", Kind::Duplicate),
+    ("already submitted", Kind::Duplicate),
+    ("low diff", Kind::LowDifficulty),
+    ("low-diff", Kind::LowDifficulty),
+    ("lowdiff", Kind::LowDifficulty),
+    ("difficulty too low", Kind::LowDifficulty),
+    ("difficulty-too-low", Kind::LowDifficulty),
+    ("above target", Kind::LowDifficulty),
+    ("high-hash", Kind::LowDifficulty),
+    ("high hash", Kind::LowDifficulty),
+    ("not meet target", Kind::LowDifficulty),
+    ("stale", Kind::Stale),
+    ("job not found", Kind::Stale),
+    ("job-not-found", Kind::Stale),
+    ("unknown job", Kind::Stale),
+    ("unknown-job", Kind::Stale),
+    ("unknown work", Kind::Stale),
+    ("invalid job", Kind::Stale),
+    ("invalid jobid", Kind::Stale),
+    ("no such job", Kind::Stale),
+    ("old job", Kind::Stale),
+    ("not subscribed", Kind::NotSubscribed),
+    ("unauthori", Kind::Unauthorized),
+    ("not authori", Kind::Unauthorized),
+    ("unknown worker", Kind::Unauthorized),
+    ("unknown-user", Kind::Unauthorized),
+    ("ntime", Kind::Time),
+    ("time-too", Kind::Time),
+    ("version", Kind::Version),
+];
+
+/// The kind of a refusal. Words tell more than the numbers (20 and up, from the first Stratum pool),
+/// which some pools use as they like.
+#[must_use]
+pub fn kind_of(complaint: &Complaint) -> Kind {
+    let words = complaint.words.to_lowercase();
+    if let Some((_, kind)) = WORDS.iter().find(|(part, _)| words.contains(part)) {
+        return *kind;
+    }
+    match complaint.code {
+        Some(21) => Kind::Stale,
+        Some(22) => Kind::Duplicate,
+        Some(23) => Kind::LowDifficulty,
+        Some(24) => Kind::Unauthorized,
+        Some(25) => Kind::NotSubscribed,
+        None if words.is_empty() => Kind::Silent,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a result says yes: `true`, or one of the forms that stand for it.
+#[must_use]
+pub fn is_yes(result: Option<&RawValue>) -> bool {
+    match result.map(RawValue::get) {
+        Some("true" | "1" | "\"true\"" | "\"OK\"" | "\"ok\"" | "\"accepted\"") => true,
+        Some(text) if text.starts_with('{') => {
+            #[derive(serde::Deserialize)]
+            struct Status {
+                status: String,
+            }
+            serde_json::from_str::<Status>(text)
+                .is_ok_and(|status| status.status.eq_ignore_ascii_case("ok"))
+        }
+        _ => false,
+    }
+}
+
+/// What the answer to a share amounts to, and why it was refused if it was.
+#[must_use]
+pub fn verdict_of(answer: &Answer<'_>) -> (Verdict, Option<Kind>) {
+    let complaint = match &answer.error {
+        None if is_yes(answer.result) => return (Verdict::Accepted, None),
+        None => Complaint::default(),
+        Some(complaint) => complaint.clone(),
+    };
+    let kind = kind_of(&complaint);
+    let words = match complaint.code {
+        Some(code) if complaint.words.is_empty() => format!("error {code}"),
+        _ => complaint.words,
+    };
+    let refusal = Refusal::new(words, kind.meaning());
+    let verdict = match kind {
+        Kind::Stale => Verdict::Stale(refusal),
+        _ => Verdict::Rejected(refusal),
+    };
+    (verdict, Some(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::stratum_v1::message::{self, Message};
+
+    fn verdict(line: &str) -> Verdict {
+        match message::read(line.as_bytes()).unwrap() {
+            Message::Answer(answer) => verdict_of(&answer).0,
+            Message::Call { .. } => panic!("{line}"),
+        }
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        for line in [
+            r#"{"id":1,"result":true,"error":null}"#,
+            r#"{"id":1,"result":true}"#,
+            r#"{"id":1,"result":true,"error":[]}"#,
+            r#"{"id":1,"result":{"status":"OK"},"error":null}"#,
+        ] {
+            assert_eq!(verdict(line), Verdict::Accepted, "{line}");
+        }
+        for (line, result, said) in [
+            (r#"{"id":1,"result":false}"#, "rejected", "the pool gives no reason"),
+            (r#"{"id":1,"result":null,"error":null}"#, "rejected", "the pool gives no reason"),
+            (
+                r#"{"id":1,"result":null,"error":[21,"Job not found",null]}"#,
+                "stale",
+                "Job not found (the job was over when the share came)",
+            ),
+            (
+                r#"{"id":1,"result":false,"error":[22,"Duplicate share",null]}"#,
+                "rejected",
+                "Duplicate share (the pool has had this share before)",
+            ),
+            (
+                r#"{"id":1,"result":false,"error":{"code":23,"message":""}}"#,
+                "rejected",
+                "error 23 (the hash does not meet the pool's target)",
+            ),
+            (
+                r#"{"id":1,"result":true,"error":"Above target"}"#,
+                "rejected",
+                "Above target (the hash does not meet the pool's target)",
+            ),
+            (
+                r#"{"id":1,"result":null,"error":[20,"Stale share",null]}"#,
+                "stale",
+                "Stale share (the job was over when the share came)",
+            ),
+            (
+                r#"{"id":1,"result":null,"error":[24,"Unauthorized worker",null]}"#,
+                "rejected",
+                "Unauthorized worker (the pool does not know this worker)",
+            ),
+            (
+                r#"{"id":1,"result":null,"error":[20,"ntime out of range",null]}"#,
+                "rejected",
+                "ntime out of range (nTime is out of the pool's bounds)",
+            ),
+            (r#"{"id":1,"result":null,"error":[20,"Go away",null]}"#, "rejected", "Go away"),
+            (r#"{"id":1,"error":-1}"#, "rejected", "error -1"),
+        ] {
+            let verdict = verdict(line);
+            assert_eq!(verdict.result(), result, "{line}");
+            assert_eq!(verdict.refusal().unwrap().to_string(), said, "{line}");
+        }
+    }
+}
