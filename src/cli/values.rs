@@ -445,6 +445,33 @@ mod tests {
     }
 
     #[test]
+    fn pools_are_taken_apart() {
+        let pool = |text: &str| match text.parse() {
+            Ok(SourceSpec::Pool(url)) => url,
+            other => panic!("{text}: {other:?}"),
+        };
+        let plain = pool("stratum+tcp://pool.lan:3333");
+        assert_eq!((plain.tls, plain.host.as_str(), plain.port), (false, "pool.lan", 3333));
+        assert_eq!((plain.user.as_ref(), plain.password.as_ref()), (None, None));
+        let full = pool("Stratum+SSL://bc1q.worker:hunter2@[fe80::1]:443#xnsub");
+        assert_eq!((full.tls, full.host.as_str(), full.port), (true, "fe80::1", 443));
+        assert_eq!(full.user.as_deref(), Some("bc1q.worker"));
+        assert_eq!(full.password.as_ref().map(Secret::reveal), Some("hunter2"));
+        assert_eq!(SourceSpec::Pool(full.clone()).to_string(), "stratum+tls://[fe80::1]:443");
+        assert!(!format!("{full:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn difficulties_are_numbers_above_0() {
+        for (text, sent) in [("1000", "1000.0"), ("0.5", "0.5"), ("1e-9", "1e-9")] {
+            assert_eq!(difficulty(text).as_deref(), Ok(sent));
+        }
+        for text in ["0", "-1", "many", "1e300", "inf", "\"1\"", ""] {
+            assert!(difficulty(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let url = rpc("http://bob:hunter2@h:1");
         assert!(!format!("{url:?} {url} {}", SourceSpec::Rpc(url.clone())).contains("hunter2"));
@@ -478,7 +505,11 @@ mod tests {
             ("http://u:%f@h:1", "two hex digits"),
             ("http://u:%ff@h:1", "not UTF-8"),
             ("https://h:1", "TLS"),
-            ("stratum+tcp://pool:3333", "not in this version"),
+            ("stratum+tcp://pool", "the port is missing | each pool has its own"),
+            ("stratum+tcp://::1:3333", "brackets: stratum+tcp://[::1]:3333"),
+            ("stratum+tls://pool:3333/x", "goes on after the port | a pool's address ends"),
+            ("stratum+ssl://u:%zz@pool:3333", "two hex digits"),
+            ("stratum://pool:3333", "it does not say how the pool is reached"),
             ("STRATUM2+tcp://pool:3333/key", "not in this version"),
             ("ftp://h", "the scheme is not known | a source is http://"),
             ("localhost:18443", "the scheme is missing | write http:// before it"),

@@ -8,6 +8,7 @@ pub mod adit;
 pub mod baseline;
 pub mod block;
 pub mod node;
+pub mod pool;
 pub mod promised;
 pub mod rpc;
 pub mod scripted;

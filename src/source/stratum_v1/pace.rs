@@ -100,20 +100,21 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Simulated mining at `rate` hashes a second for a target that all hashes meet: shares a second
-    /// of each window.
-    fn mine(pace: &mut Pace, rate: f64, windows: u32, start: Instant) -> Vec<f64> {
-        let mut shares = Vec::new();
-        for window in 1..=windows {
-            let until = start + WINDOW * window;
-            let expected = rate / f64::from(pace.bits).exp2() * WINDOW.as_secs_f64();
-            for _ in 0..expected as u32 {
-                pace.found(start + WINDOW * (window - 1), true, false);
+    /// Simulated mining at `rate` hashes a second for a target that all hashes meet: shares of each
+    /// window.
+    fn mine(pace: &mut Pace, rate: f64, windows: u32, start: Instant) -> Vec<u32> {
+        let window = |number: u32| {
+            let (mut shares, mut hashes) = (0, rate * WINDOW.as_secs_f64());
+            let begun = start + WINDOW * number;
+            while hashes >= f64::from(pace.bits).exp2() {
+                hashes -= f64::from(pace.bits).exp2();
+                shares += 1;
+                pace.found(begun, true, false);
             }
-            shares.push(expected / WINDOW.as_secs_f64());
-            pace.tick(until, true, false);
-        }
-        shares
+            pace.tick(begun + WINDOW, true, false);
+            shares
+        };
+        (0..windows).map(window).collect()
     }
 
     #[test]
@@ -123,7 +124,8 @@ mod tests {
             let mut pace = Pace::new(start);
             let shares = mine(&mut pace, rate, 40, start);
             let settled = &shares[20..];
-            assert!(settled.iter().all(|s| (100.0..=1_010.0).contains(s)), "{rate} {settled:?}");
+            assert!(settled.iter().all(|s| (20..=250).contains(s)), "{rate} {shares:?}");
+            assert!(shares.iter().sum::<u32>() < 20_000, "{rate} {shares:?}");
         }
     }
 

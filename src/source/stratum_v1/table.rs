@@ -31,16 +31,32 @@ struct Entry {
 }
 
 impl JobTable {
-    /// Adds a job under the id that the pool gave it. A clean one ends all others.
-    pub fn add(&mut self, id: &str, work: &Work, extranonce: &Extranonce, clean: bool) -> JobKey {
+    /// Adds a job under the id that the pool gave it. A clean one ends all others, but for those that
+    /// are the same work: what is found for them goes by the newest id. Whether there are such.
+    pub fn add(
+        &mut self,
+        id: &str,
+        work: &Work,
+        extranonce: &Extranonce,
+        clean: bool,
+    ) -> (JobKey, bool) {
         let mut hasher = DefaultHasher::new();
         (work, extranonce).hash(&mut hasher);
         let work = hasher.finish();
         if clean {
-            self.entries.clear();
+            self.entries.retain(|entry| entry.work == work);
         }
+        let mut again = false;
         for entry in &mut self.entries {
-            entry.overwritten |= entry.id == id && entry.work != work;
+            if entry.work == work {
+                again = true;
+                entry.overwritten = false;
+                if entry.id != id {
+                    id.clone_into(&mut entry.id);
+                }
+            } else {
+                entry.overwritten |= entry.id == id;
+            }
         }
         if self.entries.len() == JOBS {
             self.entries.pop_front();
@@ -52,7 +68,7 @@ impl JobTable {
             work,
             overwritten: false,
         });
-        JobKey { connection: self.connection, number: self.number }
+        (JobKey { connection: self.connection, number: self.number }, again)
     }
 
     /// The id under which a share for this job is to be sent.
@@ -110,7 +126,7 @@ mod tests {
         let extranonce = Extranonce { fixed: vec![1], len: 4 };
         let mut table = JobTable::default();
         let add = |table: &mut JobTable, id: &str, ntime, clean| {
-            table.add(id, &work(ntime), &extranonce, clean)
+            table.add(id, &work(ntime), &extranonce, clean).0
         };
         let first = add(&mut table, "\"a\"", 1, true);
         let again = add(&mut table, "\"a\"", 1, false);
@@ -123,6 +139,10 @@ mod tests {
         assert!(table.id(first).unwrap_err().contains("another job"));
         assert!(table.id(again).unwrap_err().contains("another job"));
         assert_eq!((table.id(second), table.id(other)), (Ok("\"b\""), Ok("\"a\"")));
+        // The same work under another id: that is the one to be sent.
+        let renamed = add(&mut table, "\"b2\"", 2, true);
+        assert_eq!((table.id(second), table.id(renamed)), (Ok("\"b2\""), Ok("\"b2\"")));
+        assert!(table.id(other).unwrap_err().contains("replaced"));
         let clean = add(&mut table, "\"c\"", 4, true);
         assert!(table.id(second).unwrap_err().contains("replaced"));
         assert_eq!(table.id(clean), Ok("\"c\""));

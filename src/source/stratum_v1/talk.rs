@@ -310,8 +310,10 @@ impl<'a> Talk<'a> {
     }
 
     fn take_solution(&mut self, solution: Solution) {
+        // Those found before the floor last moved say nothing of the one of now.
+        let at_floor = solution.job.share_target <= self.session.pace.floor();
         let (binds, behind) = (self.paces(), self.is_behind());
-        if self.session.pace.found(Instant::now(), binds, behind) {
+        if at_floor && self.session.pace.found(Instant::now(), binds, behind) {
             self.repaced();
         }
         match self.stage {
@@ -721,7 +723,10 @@ impl<'a> Talk<'a> {
                 target.difficulty(),
             ));
         }
-        let key = self.session.table.add(&notify.id, work, extranonce, clean);
+        let (key, again) = self.session.table.add(&notify.id, work, extranonce, clean);
+        // What was found for the same work is not worthless, whatever was said; the table sees to it
+        // that everything else is.
+        let clean = clean && !again;
         let rolled = self.mask.unwrap_or(0) & VersionMask::BIP320.bits();
         self.session.well();
         self.session.port.publish(Job {

@@ -1,0 +1,9 @@
+//! Stratum V1 against a pool that the tests script: dialects, faults, and the accounts.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod accounting;
+mod dialects;
+mod faults;
+mod miner;
