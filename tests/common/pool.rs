@@ -344,7 +344,7 @@ impl State {
             previous: leaf(0),
             prefix,
             suffix,
-            branch: (1..1 + self.made % 3).map(leaf).collect(),
+            branch: (1..=self.made % 3).map(leaf).collect(),
             version: 0x2000_0000,
             nbits: self.rules.nbits,
             ntime: now as u32,
@@ -391,12 +391,11 @@ impl State {
                 let asked = request.params.get(1).and_then(Value::as_str);
                 let known =
                     asked.filter(|_| self.rules.resumes).and_then(|id| self.sessions.get(id));
-                let (id, extranonce1) = match (asked, known) {
-                    (Some(id), Some(extranonce1)) => (id.to_owned(), extranonce1.clone()),
-                    _ => {
-                        let number = 0x0800_0000 + index as u32;
-                        (format!("session{index}"), number.to_be_bytes().to_vec())
-                    }
+                let (id, extranonce1) = if let (Some(id), Some(known)) = (asked, known) {
+                    (id.to_owned(), known.clone())
+                } else {
+                    let number = 0x0800_0000 + index as u32;
+                    (format!("session{index}"), number.to_be_bytes().to_vec())
                 };
                 self.sessions.insert(id.clone(), extranonce1.clone());
                 let connection = &mut self.connections[index];
@@ -528,7 +527,8 @@ fn serve(stream: TcpStream, state: &Mutex<State>, script: &Script) {
                     // Said while the state is held, so that jobs and answers keep their order.
                     let mut state = lock();
                     let lines = state.usual(&request);
-                    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+                    let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
                     let writer = &mut state.connections[connection].writer;
                     if writer.write_all(text.as_bytes()).is_err() {
                         return false;

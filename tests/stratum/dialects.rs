@@ -156,8 +156,7 @@ fn jobs_and_difficulty_may_come_before_the_login_and_in_any_order() {
 #[test]
 fn the_first_difficulty_holds_for_the_job_at_hand_and_the_next_for_later_ones() {
     let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
-        "mining.authorize" => vec![Say::result(request, json!(true))],
-        "mining.submit" => vec![Say::result(request, json!(true))],
+        "mining.authorize" | "mining.submit" => vec![Say::result(request, json!(true))],
         _ => vec![Say::AsUsual],
     });
     let miner = Miner::start(config(&pool));
@@ -165,39 +164,21 @@ fn the_first_difficulty_holds_for_the_job_at_hand_and_the_next_for_later_ones() 
         poll(SOON, || pool.methods(0).contains(&"mining.authorize".into()).then_some(())).is_some()
     );
     pool.say_raw(format!("{}\n", pool.notify()).as_bytes());
-    miner.wait(|event| {
-        matches!(event, Event::Job { difficulty, .. } if difficulty.to_f64() == 1.0).then_some(())
-    });
+    miner.wait_for_difficulty(1.0);
     pool.say_raw(b"{\"method\":\"mining.set_difficulty\",\"params\":[0.015625]}\n");
-    miner.wait(|event| {
-        matches!(event, Event::Job { difficulty, .. } if difficulty.to_f64() == 0.015625)
-            .then_some(())
-    });
+    miner.wait_for_difficulty(0.015625);
     pool.say_raw(b"{\"method\":\"mining.set_difficulty\",\"params\":[64]}\n");
     pool.say_raw(b"{\"method\":\"client.get_version\",\"id\":5,\"params\":[]}\n");
     // It is read by now, and nothing has become of it.
     assert!(poll(SOON, || pool.methods(0).contains(&"answer".into()).then_some(())).is_some());
     assert_eq!(miner.jobs().len(), 2, "{:?}", miner.jobs());
     pool.say_raw(format!("{}\n", pool.notify()).as_bytes());
-    miner.wait(|event| {
-        matches!(event, Event::Job { difficulty, .. } if difficulty.to_f64() == 64.0).then_some(())
-    });
+    miner.wait_for_difficulty(64.0);
     miner.stop();
 }
 
 #[test]
 fn a_login_without_an_answer_is_taken_for_granted() {
-    let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
-        "mining.subscribe" => vec![Say::AsUsual],
-        "mining.authorize" => vec![
-            // What the good pool does, but for its first line.
-            Say::json(json!({"id": 999, "result": true, "error": null})),
-            Say::AsUsual,
-        ],
-        _ => vec![Say::AsUsual],
-    });
-    mine(&pool, 3);
-
     let logins = Arc::new(AtomicUsize::new(0));
     let counted = logins.clone();
     let pool =
@@ -573,6 +554,5 @@ fn the_connection_is_announced() {
             _ => None,
         })
         .collect();
-    use SourceState::{Connected, Lost};
-    assert_eq!(states, [Connected, Lost, Connected]);
+    assert_eq!(states, [SourceState::Connected, SourceState::Lost, SourceState::Connected]);
 }

@@ -130,6 +130,17 @@ impl Miner {
         })
     }
 
+    /// A job of this difficulty.
+    #[track_caller]
+    pub fn wait_for_difficulty(&self, wanted: f64) {
+        self.wait(|event| match event {
+            Event::Job { difficulty, .. } => {
+                ((difficulty.to_f64() / wanted - 1.0).abs() < 1e-9).then_some(())
+            }
+            _ => None,
+        });
+    }
+
     /// So many shares with this result.
     #[track_caller]
     pub fn wait_for_shares(&self, result: &str, count: usize) {
