@@ -47,6 +47,8 @@ const MINE_EXAMPLES: &str = "\
 Examples:
   adit mine --blocks 10                    ten blocks on the built-in chain; needs nothing
   adit mine regtest --address bcrt1q...    the local regtest node, its cookie found by itself
+  adit mine regtest --every 10s            a block each ten seconds
+  adit mine regtest --on-transaction       a block as soon as there is a transaction for it
   adit mine signet --datadir /srv/signet --address tb1q...
   ADIT_RPC_PASSWORD=... adit mine http://alice@10.0.0.5:18443 --address bcrt1q...
   adit mine stratum+tcp://127.0.0.1:3333 --user bcrt1q...worker1 --shares 5
@@ -214,6 +216,19 @@ pub struct MineArgs {
     )]
     pub run_for: Option<Duration>,
 
+    /// Mine one block each DURATION, and hash only then; for regtest and signets of one's own
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::duration,
+        help_heading = "At what pace"
+    )]
+    pub every: Option<Duration>,
+    /// Mine a block as soon as the node's mempool has a transaction for it, and none else (but
+    /// those of --every)
+    #[arg(long, help_heading = "At what pace")]
+    pub on_transaction: bool,
+
     /// Pay to this address; without one, on regtest, to one that anyone can spend from
     #[arg(long, value_name = "ADDR", value_parser = values::address, help_heading = "What to mine")]
     pub address: Option<Address<NetworkUnchecked>>,
@@ -265,7 +280,8 @@ pub struct NodeArgs {
         help_heading = "Node"
     )]
     pub rpc_cookie: Option<PathBuf>,
-    /// Look for the cookie in the node's data directory DIR
+    /// The node's data directory, where it is not the usual one: its configuration and cookie are
+    /// there
     #[arg(long, value_name = "DIR", help_heading = "Node")]
     pub datadir: Option<PathBuf>,
     /// Log in to the node as USER

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Network};
 
+use crate::chain::min_difficulty::Stage;
 use crate::chain::target::{Difficulty, HashRate};
 use crate::job::Verdict;
 use crate::scan::BackendInfo;
@@ -66,6 +67,13 @@ pub enum Event {
         difficulty: Difficulty,
         /// Whether earlier work is worthless now.
         clean: bool,
+    },
+    /// On a chain with the twenty-minute rule: another difficulty is mined now.
+    Stage {
+        /// Which, and how long it holds.
+        stage: Stage,
+        /// The difficulty.
+        difficulty: Difficulty,
     },
     /// A share got its verdict.
     Share {

@@ -4,6 +4,7 @@ pub mod block;
 pub mod coinbase;
 pub mod commitment;
 pub mod merkle;
+pub mod min_difficulty;
 pub mod params;
 pub mod payout;
 pub mod target;

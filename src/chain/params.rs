@@ -87,6 +87,19 @@ impl Params {
         &ALL
     }
 
+    /// Whether a late block's difficulty is another one there: see [`super::min_difficulty`].
+    #[must_use]
+    pub fn has_twenty_minute_rule(&self) -> bool {
+        self.min_difficulty_blocks && self.network != Network::Regtest
+    }
+
+    /// Whether blocks are made there at will, at the pace that whoever makes them likes: regtest,
+    /// and signets that one may mine.
+    #[must_use]
+    pub const fn is_paced_at_will(&self) -> bool {
+        matches!(self.network, Network::Regtest | Network::Signet)
+    }
+
     /// The chain that a node calls `chain_name` (`main`, `test`, `testnet4`, `signet`, `regtest`).
     #[must_use]
     pub fn from_chain_name(chain_name: &str) -> Option<&'static Self> {

@@ -6,7 +6,7 @@ use adit::estimate::{Outlook, Terms, subsidy};
 use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
 use adit::report::{Progress, results};
-use adit::source::getblocktemplate::{Endpoint, MiningInfo};
+use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
 use anyhow::Context as _;
 
 use super::node;
@@ -46,8 +46,7 @@ fn ask(args: &EstimateArgs, spec: &SourceSpec) -> anyhow::Result<MiningInfo> {
     let (endpoint, network) = if let SourceSpec::Rpc(url) = spec {
         (Endpoint { host: url.host.clone(), port: url.port }, None)
     } else if let SourceSpec::LocalNode(network) = spec {
-        let port = Params::of(*network).rpc_port;
-        (Endpoint { host: "127.0.0.1".to_owned(), port }, Some(*network))
+        (local_endpoint(*network, args.login.datadir.as_deref())?, Some(*network))
     } else {
         return Err(Failure::new(Exit::Usage, format!("node {spec}"), "it is no node")
             .hint("a node is http://HOST:PORT, or regtest, signet, testnet4, testnet3 or main")

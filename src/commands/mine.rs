@@ -4,7 +4,6 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit::chain::params::Params;
 use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
@@ -16,8 +15,9 @@ use adit::scan::Scanner;
 use adit::signals::Signals;
 use adit::source::Source;
 use adit::source::builtin::Builtin;
-use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate};
+use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate, local_endpoint};
 use adit::source::net::{self, Transport};
+use adit::source::pace::Pace;
 use adit::source::stratum_v1::{self, StratumV1, Timing};
 use anyhow::Context as _;
 use bitcoin::Network;
@@ -136,8 +136,15 @@ async fn announce_rates(engine: &Engine, announcer: &Announcer) {
 fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
     let version_rolling = args.version_rolling == VersionRolling::Auto;
     let text = args.coinbase_text.clone().unwrap_or_default();
+    let pace = Pace::new(args.every, args.on_transaction);
     let (endpoint, network) = match &args.source {
         SourceSpec::Builtin => {
+            if args.on_transaction {
+                let why = "the built-in chain has no mempool for a transaction to come to";
+                return Err(Failure::new(Exit::Usage, "--on-transaction", why)
+                    .hint("name a node: adit mine regtest --on-transaction")
+                    .into());
+            }
             let payout = match &args.address {
                 Some(address) => {
                     Some(PayoutScript::of(address, Network::Regtest).map_err(|error| {
@@ -152,18 +159,17 @@ fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
                 }
                 None => None,
             };
-            return Ok(Box::new(Builtin { payout, text, version_rolling }));
+            return Ok(Box::new(Builtin { payout, text, version_rolling, every: args.every }));
         }
         SourceSpec::Rpc(url) => (Endpoint { host: url.host.clone(), port: url.port }, None),
         SourceSpec::LocalNode(network) => {
-            let port = Params::of(*network).rpc_port;
-            (Endpoint { host: "127.0.0.1".to_owned(), port }, Some(*network))
+            (local_endpoint(*network, args.node.datadir.as_deref())?, Some(*network))
         }
         SourceSpec::Pool(url) => return pool(args, url, Transport::new()),
     };
     let credentials = node::credentials(args.rpc_login()?, &endpoint, network)?;
     let address = args.address.clone();
-    let config = Config { endpoint, credentials, network, address, text, version_rolling };
+    let config = Config { endpoint, credentials, network, address, text, version_rolling, pace };
     Ok(Box::new(GetBlockTemplate::new(config, Arc::new(journal(args)?))))
 }
 

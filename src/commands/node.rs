@@ -2,7 +2,7 @@
 
 use adit::cli::RpcLogin;
 use adit::source::SourceError;
-use adit::source::getblocktemplate::{Credentials, Endpoint, cookie_files};
+use adit::source::getblocktemplate::{Credentials, Endpoint, local_login};
 use bitcoin::Network;
 
 /// How we prove to the node at `endpoint`, which is said to be on `network`, who we are.
@@ -14,8 +14,6 @@ pub fn credentials(
     Ok(match login {
         RpcLogin::Password { user, password } => Credentials::UserPassword { user, password },
         RpcLogin::Cookie(file) => Credentials::Cookie(vec![file]),
-        RpcLogin::Discover { datadir } => {
-            Credentials::Cookie(cookie_files(endpoint, network, datadir.as_deref())?)
-        }
+        RpcLogin::Discover { datadir } => local_login(endpoint, network, datadir.as_deref())?,
     })
 }

@@ -20,6 +20,8 @@ pub use self::search_space::{SearchSpace, Taken};
 
 use self::meter::Meter;
 use crate::chain::merkle;
+use crate::chain::min_difficulty::Stage;
+use crate::chain::target::Difficulty;
 use crate::event::{Announcer, Event, SourceState, Summary, Tally};
 use crate::job::{Candidate, Job, Refusal, Solution, Verdict, WorkUnit};
 use crate::scan::{BackendInfo, Feed, Hit, Scanner};
@@ -342,6 +344,11 @@ impl Port {
     pub fn source_is(&self, state: SourceState, reason: Option<String>) {
         let source = self.shared.source.clone();
         self.shared.announcer.announce(Event::Source { state, source, reason });
+    }
+
+    /// Announces which difficulty is mined under the twenty-minute rule.
+    pub fn stage(&self, stage: Stage, difficulty: Difficulty) {
+        self.shared.announcer.announce(Event::Stage { stage, difficulty });
     }
 
     /// Announces something that a person should know.

@@ -198,7 +198,10 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 hardware_errors: summary.hardware_errors,
             },
         ),
-        Event::HardwareError { .. } | Event::BackendFailed(_) | Event::Notice(_) => return None,
+        Event::HardwareError { .. }
+        | Event::BackendFailed(_)
+        | Event::Notice(_)
+        | Event::Stage { .. } => return None,
     })
 }
 

@@ -20,6 +20,7 @@ pub use progress::Progress;
 
 use crate::chain::params::Params;
 use crate::event::{Announcement, Event, Summary};
+use crate::exit::one_line;
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +217,11 @@ impl<W: Write> Show<W> {
         self.view.event(announcement, &mut self.pending);
         self.board.note(announcement);
         log_event(&announcement.event);
+        if matches!(announcement.event, Event::Stage { .. })
+            && let Some(stage) = self.board.stage()
+        {
+            tracing::info!("{}", one_line(&stage));
+        }
         if self.plain_status
             && !self.progress.is_shown()
             && let Some(status) = self.board.status_due(announcement)
@@ -261,7 +267,6 @@ impl<W: Write> Show<W> {
 /// What of an event belongs into the log.
 fn log_event(event: &Event) {
     use crate::event::SourceState;
-    use crate::exit::one_line;
     match event {
         Event::Started { source, network, backends } => {
             let chain = network.map_or("an unknown chain", |chain| Params::of(chain).name);
@@ -301,7 +306,12 @@ fn log_event(event: &Event) {
         }
         Event::BackendFailed(text) => tracing::error!("{}", one_line(text)),
         Event::Notice(text) => tracing::info!("{}", one_line(text)),
-        Event::Share { .. } | Event::Block { .. } | Event::Rate { .. } | Event::Summary(_) => {}
+        Event::Share { .. }
+        | Event::Block { .. }
+        | Event::Rate { .. }
+        // The board knows the rate that goes with it.
+        | Event::Stage { .. }
+        | Event::Summary(_) => {}
     }
 }
 

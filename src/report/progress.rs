@@ -1,11 +1,13 @@
 //! The progress line: what it says, and where it is drawn.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::chain::target::HashRate;
+use crate::chain::min_difficulty::Stage;
+use crate::chain::target::{Difficulty, HashRate};
 use crate::event::{Announcement, Event, SourceState, Summary, Tally};
 use crate::exit::one_line;
 
@@ -75,6 +77,7 @@ pub(super) struct Board {
     shares: Tally,
     height: Option<u32>,
     source: Option<SourceState>,
+    stage: Option<(Stage, Difficulty)>,
     status_at: SystemTime,
 }
 
@@ -87,6 +90,7 @@ impl Board {
             shares: Tally::default(),
             height: None,
             source: None,
+            stage: None,
             status_at: now,
         }
     }
@@ -99,11 +103,33 @@ impl Board {
             Event::Block { verdict, .. } => self.blocks.count(verdict),
             Event::Rate { total, .. } => self.rate = Some(*total),
             Event::Source { state, .. } => self.source = Some(*state),
+            Event::Stage { stage, difficulty } => self.stage = Some((*stage, *difficulty)),
             Event::HardwareError { .. }
             | Event::BackendFailed(_)
             | Event::Notice(_)
             | Event::Summary(_) => {}
         }
+    }
+
+    /// Under the twenty-minute rule: the difficulty that is mined and until when, and the time that
+    /// a block takes on the average.
+    pub(super) fn stage(&self) -> Option<String> {
+        let (stage, difficulty) = self.stage?;
+        let mut text = match stage {
+            Stage::PeriodStart => format!("difficulty {difficulty} (a period's first block)"),
+            Stage::Period { last } => {
+                format!("difficulty {difficulty} until {} UTC, then the lowest", time_of_day(last))
+            }
+            Stage::Minimum { .. } => {
+                format!("difficulty {difficulty}, the lowest, until a block comes")
+            }
+        };
+        let rate = self.rate.map_or(0.0, HashRate::to_f64);
+        if rate > 0.0 {
+            let seconds = difficulty.expected_hashes() / rate;
+            let _ = write!(text, ", a block takes {} on the average", rough_time(seconds));
+        }
+        Some(text)
     }
 
     /// The line: rate, blocks, shares, height, time, and the source where it is not well.
@@ -117,6 +143,7 @@ impl Board {
         if let Some(height) = self.height {
             parts.push(format!("height {height}"));
         }
+        parts.extend(self.stage());
         let elapsed = now.duration_since(self.started).unwrap_or_default();
         parts.push(clock(Duration::from_secs(elapsed.as_secs())));
         match self.source {
@@ -178,6 +205,26 @@ pub(super) fn clock(time: Duration) -> String {
     if milliseconds == 0 { text } else { format!("{text}.{milliseconds:03}") }
 }
 
+/// The time of day in UTC of these seconds since 1970.
+fn time_of_day(seconds: u32) -> String {
+    let seconds = seconds % 86_400;
+    format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
+/// `41 s`, `12 min`, `3.4 h`, `5.1 days`, `2.0 years`.
+fn rough_time(seconds: f64) -> String {
+    const YEAR: f64 = 365.25 * 86_400.0;
+    match seconds {
+        s if s < 0.95 => "less than a second".to_owned(),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 99.5 * 60.0 => format!("{:.0} min", s / 60.0),
+        s if s < 48.0 * 3_600.0 => format!("{:.1} h", s / 3_600.0),
+        s if s < 730.0 * 86_400.0 => format!("{:.1} days", s / 86_400.0),
+        s if s < 9_999.0 * YEAR => format!("{:.1} years", s / YEAR),
+        s => format!("{:.1e} years", s / YEAR),
+    }
+}
+
 /// A number with a comma every three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -195,6 +242,7 @@ pub(super) fn grouped(number: u64) -> String {
 mod tests {
     use super::super::tests::{all_events, at};
     use super::*;
+    use crate::chain::target::Target;
 
     #[test]
     fn the_status_says_how_it_goes() {
@@ -207,6 +255,29 @@ mod tests {
             board.status(at(3_725_900)),
             "1.500 MH/s · 1 block (1 not accepted) · 0 shares (1 not accepted) · height 7 · \
              1:02:05 · source lost, retrying"
+        );
+    }
+
+    #[test]
+    fn the_difficulty_is_told_where_it_changes_with_time() {
+        let mut board = Board::new(at(0));
+        let mut note = |event| board.note(&Announcement { time: at(1), event });
+        let difficulty = Target::DIFFICULTY_1.difficulty();
+        note(Event::Stage { stage: Stage::Minimum { from: 9 }, difficulty });
+        let lowest = "difficulty 1, the lowest, until a block comes";
+        assert_eq!(board.stage().as_deref(), Some(lowest));
+        let rate = Event::Rate { total: HashRate::of(150_000_000, 1.0), backends: vec![] };
+        board.note(&Announcement { time: at(1), event: rate });
+        let line = board.status(at(0));
+        assert!(line.contains("a block comes, a block takes 29 s on the average"), "{line}");
+        let stage = Stage::Period { last: 1_700_000_000 };
+        board.note(&Announcement { time: at(1), event: Event::Stage { stage, difficulty } });
+        let until = board.stage().unwrap();
+        assert!(until.contains("until 22:13:20 UTC, then the lowest"), "{until}");
+        let times = [0.1, 29.4, 700.0, 9_000.0, 400_000.0, 1e9, 1e17].map(rough_time);
+        assert_eq!(
+            times.map(|time| time.replace(' ', "")),
+            ["lessthanasecond", "29s", "12min", "2.5h", "4.6days", "31.7years", "3.2e9years"]
         );
     }
 

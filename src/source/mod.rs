@@ -3,6 +3,7 @@
 pub mod builtin;
 pub mod getblocktemplate;
 pub mod net;
+pub mod pace;
 pub mod refusals;
 pub mod stratum_v1;
 

@@ -2,12 +2,13 @@
 
 mod chain;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::Network;
 
 pub use self::chain::{KEPT, RegtestChain, Reject, Template};
 
+use super::pace::{Schedule, left_out};
 use super::{NO_ADDRESS, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::{CoinbaseText, ScriptSigData};
@@ -28,6 +29,8 @@ pub struct Builtin {
     pub text: CoinbaseText,
     /// Whether the version may be rolled.
     pub version_rolling: bool,
+    /// The time from one block to the next, where there is to be one.
+    pub every: Option<Duration>,
 }
 
 impl Source for Builtin {
@@ -54,7 +57,19 @@ impl Builtin {
             PayoutScript::anyone_can_spend()
         });
         let mut number = 0;
+        let mut schedule = self.every.map(|every| Schedule::new(Instant::now(), every));
         loop {
+            if let Some(schedule) = &mut schedule {
+                tokio::select! {
+                    // Nothing is mined that could be found: this is the end.
+                    _ = port.solution() => return,
+                    () = tokio::time::sleep_until(schedule.due().into()) => {}
+                }
+                schedule.begin(Instant::now());
+                if let Some(number) = schedule.left_out(Instant::now()) {
+                    port.notice(left_out(number));
+                }
+            }
             number += 1;
             let key = JobKey { connection: 0, number };
             let mut job = chain.template(now()).job(key, &payout, &data);
@@ -71,6 +86,9 @@ impl Builtin {
             port.verdict(&solution, verdict);
             if refused {
                 tokio::time::sleep(SETBACK).await;
+            }
+            if let Some(schedule) = &mut schedule {
+                schedule.done(Instant::now());
             }
         }
     }

@@ -6,8 +6,12 @@
 //! own, also when nobody listens any more; so there is never more than one, and after one was left
 //! open there is no other until the tip has moved, which ends them all.
 
-mod cookie;
+mod clocks;
+mod conf;
+mod local;
+mod mempool;
 mod mining_info;
+mod pacer;
 mod rpc;
 mod session;
 mod submission;
@@ -21,22 +25,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::address::{Address, NetworkUnchecked};
-use bitcoin::{BlockHash, Network};
+use bitcoin::{BlockHash, CompactTarget, Network};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::sleep_until;
 
-pub use self::cookie::cookie_files;
+pub use self::local::{local_endpoint, local_login};
 pub use self::mining_info::MiningInfo;
 pub use self::rpc::{Credentials, Endpoint, Rpc, RpcError};
 pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 
+use self::clocks::Clocks;
+use self::mempool::MempoolWatch;
+use self::pacer::{Pacer, Wanted};
 use self::rpc::Envelope;
+use super::pace::{Pace, left_out};
 use super::refusals;
 use super::{NO_ADDRESS, Refused, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::CoinbaseText;
+use crate::chain::min_difficulty::{Stage, bip94_earliest};
 use crate::chain::params::Params;
 use crate::chain::payout::{PayoutError, PayoutScript};
 use crate::engine::Port;
@@ -52,6 +61,8 @@ const TEMPLATE_BYTES: usize = 32 << 20;
 const ANSWER_BYTES: usize = 1 << 20;
 /// How long a node may take for anything but a longpoll.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a node may take to tell a block's time: a solution may be waiting meanwhile.
+const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a longpoll may stay open. It ends with the next block, so this is only for a node that
 /// has vanished without a word; the refreshes notice that sooner.
 const LONGPOLL: Duration = Duration::from_secs(24 * 3600);
@@ -67,10 +78,19 @@ const NTIME_AGE: Duration = Duration::from_secs(60);
 /// How long the last template is mined on while the node is away. What is found is kept and sent
 /// when it is back.
 const MINE_WITHOUT_NODE: Duration = Duration::from_secs(60);
-/// How long a node that has just been started may be without its cookie.
+/// How long a node that has just been started may be without its cookie, where it is not known to
+/// have been started.
 const COOKIE_IS_WRITTEN: Duration = Duration::from_secs(1);
+/// The same of a node that was seen not to be up.
+const COOKIE_IS_WRITTEN_SURELY: Duration = Duration::from_secs(10);
 /// The waits between tries, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The same for a node on this machine, which costs nothing to ask.
+const LOCAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+/// How often there is a look around while no block is owed.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
+/// How often it is said that block time is too far ahead of the clock.
+const SAY_AHEAD: Duration = Duration::from_secs(600);
 /// The waits before a height is tried again on which the node refused our block.
 const SETBACK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Templates larger than this are read on another thread, so that a solution need not wait.
@@ -91,6 +111,8 @@ pub struct Config {
     pub text: CoinbaseText,
     /// Whether the version may be rolled.
     pub version_rolling: bool,
+    /// At what pace, on a test chain; `None` is as fast as can be.
+    pub pace: Option<Pace>,
 }
 
 /// The source.
@@ -120,6 +142,9 @@ impl Source for GetBlockTemplate {
             self.name()
         };
         Box::pin(async move {
+            let local = self.config.endpoint.is_loopback();
+            let backoff = Backoff::new(if local { LOCAL_BACKOFF } else { BACKOFF });
+            let pacer = Pacer::new(self.config.pace);
             let submit = Rpc::new(self.config.endpoint.clone(), self.config.credentials.clone());
             let mut session = Session {
                 keeper: Keeper { journal: self.journal, name, network: "" },
@@ -135,9 +160,16 @@ impl Source for GetBlockTemplate {
                 batches: true,
                 trouble: Some(String::new()),
                 served: false,
-                backoff: Backoff::new(BACKOFF),
+                backoff,
                 renewed: Instant::now(),
                 begun: Instant::now(),
+                unreachable: None,
+                params: None,
+                tip_time: None,
+                stage: None,
+                pacer,
+                clocks: Clocks::now(),
+                said_ahead: None,
                 earlier: Vec::new(),
                 asked_journal: false,
             };
@@ -165,6 +197,8 @@ struct Current {
     longpollid: Option<String>,
     fingerprint: template::Fingerprint,
     published: Instant,
+    /// When the twenty-minute rule makes another template of it.
+    until: Option<Instant>,
 }
 
 /// What ends mining on one connection.
@@ -215,6 +249,20 @@ struct Session {
     renewed: Instant,
     /// When all began.
     begun: Instant,
+    /// When the node was last seen not to be up.
+    unreachable: Option<Instant>,
+    /// The facts of the node's chain.
+    params: Option<&'static Params>,
+    /// The nTime of a block that templates build on, on chains where it makes a difference.
+    tip_time: Option<(BlockHash, u32)>,
+    /// Which difficulty is said to be mined, and its bits.
+    stage: Option<(Stage, CompactTarget)>,
+    /// Whether a block is owed.
+    pacer: Pacer,
+    /// The clocks at the last look.
+    clocks: Clocks,
+    /// When it was last said that block time is too far ahead of the clock.
+    said_ahead: Option<Instant>,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.
@@ -256,6 +304,11 @@ impl Backoff {
     fn next(&mut self) -> Duration {
         self.tries += 1;
         doubled(self.range, self.tries - 1)
+    }
+
+    /// Begins again with the first wait.
+    fn reset(&mut self) {
+        self.tries = 0;
     }
 }
 

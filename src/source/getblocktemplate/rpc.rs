@@ -292,7 +292,12 @@ impl Rpc {
         let stream = timeout(CONNECT, TcpStream::connect(to))
             .await
             .map_err(|_| RpcError::Deadline(CONNECT))?
-            .map_err(|error| RpcError::Connection(error.to_string()))?;
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => {
+                    RpcError::Connection(format!("the node is not up yet, waiting for it: {error}"))
+                }
+                _ => RpcError::Connection(error.to_string()),
+            })?;
         stream.set_nodelay(true).map_err(|error| RpcError::Connection(error.to_string()))?;
         let (connection, driver) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

@@ -110,6 +110,7 @@ impl Session {
                 // A node that takes no connection serves no longpoll either.
                 if matches!(error, RpcError::Connection(_)) {
                     self.left_open = None;
+                    self.unreachable = Some(Instant::now());
                 }
                 return Err(self.trouble_of(error));
             }
@@ -127,6 +128,7 @@ impl Session {
             return Err(self.refused(Refused::BySource, why, None));
         };
         let payout = self.payout(params)?;
+        self.params = Some(params);
         self.keeper.network = params.name;
         self.port.started(Some(params.network));
         self.send_again().await.map_err(|error| self.trouble_of(error))?;
@@ -147,6 +149,12 @@ impl Session {
             let why = format!("it is a node of {}, not of {wanted}", params.name);
             let hint = format!("start a node of {wanted}, or name the source by its address");
             return Err(self.refused(Refused::BySource, why, Some(hint)));
+        }
+        if let Some(pace) = self.pacer.pace().filter(|_| !params.is_paced_at_will()) {
+            let why = format!("blocks of {} do not come at will", params.name);
+            let error = SourceError::new(Refused::Configuration, pace.options(), why);
+            let hint = "the pace is for regtest and for signets that need no signature";
+            return Err(Trouble::Final(error.hint(hint)));
         }
         let what = "pay-out address";
         let script = match &self.config.address {
@@ -174,17 +182,25 @@ impl Session {
 
     /// Mines until the connection is lost or it is time to go.
     pub(super) async fn mine(&mut self, payout: &Payout) -> Result<End, SourceError> {
-        let sibling = self.submit.sibling();
-        let mut fetch: Option<Fetch> = Some(fetch_template(sibling, None, payout.clone()));
+        let mut fetch: Option<Fetch> = Some(self.fetch(None, None, payout));
         let mut kept: Option<Rpc> = None;
         let mut longpoll: Option<Fetch> = None;
         let mut refresh_at = Instant::now() + REFRESH;
+        self.watch_mempool();
+        self.clocks = Clocks::now();
         loop {
-            let wake = if longpoll.is_none() && self.may_longpoll() {
-                refresh_at.min(Instant::now() + LONGPOLL_AFTER)
-            } else {
-                refresh_at
-            };
+            if self.clock_jumped() {
+                // The machine may have slept, and every connection with it.
+                fetch = None;
+                kept = None;
+                if longpoll.take().is_some() {
+                    self.left_open = self.tip();
+                }
+                self.submit.hang_up();
+                self.watch_mempool();
+                refresh_at = Instant::now();
+            }
+            let wake = self.wake(refresh_at, longpoll.is_some());
             tokio::select! {
                 biased;
                 solution = self.port.solution() => {
@@ -195,10 +211,7 @@ impl Session {
                         self.left_open = Some(solution.job.previous_block_hash);
                     }
                     match self.submit(solution, payout).await {
-                        Ok(Next::Template(ready)) => {
-                            self.publish(*ready);
-                            refresh_at = Instant::now() + REFRESH;
-                        }
+                        Ok(Next::Template(ready)) => refresh_at = self.take(*ready, true).await,
                         Ok(Next::FetchIn(wait)) => refresh_at = Instant::now() + wait,
                         Err(Trouble::Passing(reason)) => return Ok(End::Lost(reason)),
                         Err(Trouble::Final(error)) => return Err(error),
@@ -208,11 +221,7 @@ impl Session {
                     fetch = None;
                     kept = Some(rpc);
                     match outcome {
-                        Ok(ready) => {
-                            self.publish(ready);
-                            let polled = longpoll.is_none() && !self.may_longpoll();
-                            refresh_at = Instant::now() + if polled { POLL } else { REFRESH };
-                        }
+                        Ok(ready) => refresh_at = self.take(ready, longpoll.is_some()).await,
                         Err(error) => {
                             if let Some(lost) = self.survive(error)? {
                                 self.left_open = longpoll.and(self.tip());
@@ -228,8 +237,7 @@ impl Session {
                     match outcome {
                         Ok(ready) => {
                             fetch = None;
-                            self.publish(ready);
-                            refresh_at = Instant::now() + REFRESH;
+                            refresh_at = self.take(ready, true).await;
                         }
                         Err(error) => {
                             // The node may still be waiting on our behalf.
@@ -239,30 +247,184 @@ impl Session {
                         }
                     }
                 }
+                sighting = self.pacer.sighting(), if self.pacer.rests() => match sighting {
+                    Ok(()) => {
+                        self.pacer.seen(Instant::now());
+                        refresh_at = Instant::now();
+                    }
+                    Err(error) => {
+                        if let Some(lost) = self.survive(error.into())? {
+                            return Ok(End::Lost(lost));
+                        }
+                    }
+                },
                 () = sleep_until(wake.into()) => {
-                    if Instant::now() >= refresh_at {
+                    let now = Instant::now();
+                    if self.pacer.due().is_some_and(|due| due <= now) {
+                        if let Some(number) = self.pacer.begin(now) {
+                            self.port.notice(left_out(number));
+                        }
+                        refresh_at = now;
+                    }
+                    if now >= refresh_at && !self.pacer.rests() {
                         // One that is still on its way has its own deadline.
-                        refresh_at = Instant::now() + REFRESH;
+                        refresh_at = now + REFRESH;
                         if fetch.is_none() {
-                            let rpc = kept.take().unwrap_or_else(|| self.submit.sibling());
-                            fetch = Some(fetch_template(rpc, None, payout.clone()));
+                            fetch = Some(self.fetch(kept.take(), None, payout));
                         }
                     }
                     if longpoll.is_none() && self.may_longpoll() && self.has_lasted() {
                         let id = self.current.as_ref().and_then(|c| c.longpollid.clone());
-                        longpoll = Some(fetch_template(self.submit.sibling(), id, payout.clone()));
+                        longpoll = Some(self.fetch(None, id, payout));
                     }
                     if let Err(error) = self.keeper.journal.flush() {
                         self.port.notice(error.to_string());
                     }
                 }
             }
+            // Nothing is mined that a longpoll could tell of.
+            if self.pacer.rests() && longpoll.take().is_some() {
+                self.left_open = self.tip();
+            }
+        }
+    }
+
+    /// When there is something to be done without anything having happened.
+    fn wake(&self, refresh_at: Instant, longpolls: bool) -> Instant {
+        let now = Instant::now();
+        let wake = if self.pacer.rests() {
+            now + LOOK_AROUND
+        } else if !longpolls && self.may_longpoll() {
+            refresh_at.min(now + LONGPOLL_AFTER)
+        } else {
+            refresh_at
+        };
+        self.pacer.due().map_or(wake, |due| due.min(wake))
+    }
+
+    /// Fetches a template, at once or by longpoll.
+    fn fetch(&self, rpc: Option<Rpc>, longpollid: Option<String>, payout: &Payout) -> Fetch {
+        let rpc = rpc.unwrap_or_else(|| self.submit.sibling());
+        // At a pace, each is to hold what the mempool holds by then.
+        let request = template_request(longpollid.as_deref(), self.pacer.pace().is_some());
+        fetch_template(rpc, request, longpollid.is_some(), payout.clone())
+    }
+
+    /// Watches the mempool, where the pace wants that, over connections of its own.
+    fn watch_mempool(&mut self) {
+        let Self { pacer, submit, config, .. } = self;
+        pacer.connected(Instant::now(), || {
+            MempoolWatch::start(submit.sibling(), config.endpoint.clone())
+        });
+    }
+
+    /// Whether the wall clock has jumped since the last look; says so.
+    fn clock_jumped(&mut self) -> bool {
+        let now = Clocks::now();
+        let jump = now.jump_since(std::mem::replace(&mut self.clocks, now));
+        if let Some(jump) = jump {
+            self.port.notice(format!("{jump}; the node is asked afresh"));
+        }
+        jump.is_some()
+    }
+
+    /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next, where no
+    /// longpoll `tells` of one.
+    async fn take(&mut self, ready: Ready, tells: bool) -> Instant {
+        self.answered();
+        match self.pacer.wants(ready.has_transactions(), Instant::now()) {
+            Wanted::Yes => {
+                self.learn_tip_time(&ready).await;
+                self.publish(ready);
+                let now = Instant::now();
+                let polled = !tells && !self.may_longpoll();
+                let refresh_at = now + if polled { POLL } else { REFRESH };
+                let until = self.current.as_ref().and_then(|current| current.until);
+                until.map_or(refresh_at, |until| until.min(refresh_at))
+            }
+            Wanted::Another(wait) => {
+                self.rest();
+                Instant::now() + wait
+            }
+            Wanted::No => {
+                self.rest();
+                Instant::now() + REFRESH
+            }
+        }
+    }
+
+    /// Mines nothing until there is a template that is wanted.
+    fn rest(&mut self) {
+        if self.current.take().is_some() {
+            self.port.withdraw();
+        }
+    }
+
+    /// Asks the node for the nTime of the block that a template builds on, where a rule goes by it.
+    async fn learn_tip_time(&mut self, ready: &Ready) {
+        let hash = ready.previous_block_hash();
+        let known = self.tip_time.is_some_and(|(of, _)| of == hash);
+        if known || !self.params.is_some_and(Params::has_twenty_minute_rule) {
+            return;
+        }
+        self.tip_time = None;
+        // A connection of its own, so that a solution meets no call under way on the one that
+        // submits.
+        let mut rpc = self.submit.sibling();
+        let call = request("getblockheader", &format!("\"{hash}\""));
+        let body = rpc.call(call.into(), ANSWER_BYTES, HEADER_DEADLINE).await;
+        let time = body.and_then(|body| {
+            serde_json::from_slice::<Envelope<BlockHeader>>(&body)
+                .map_err(|error| RpcError::Nonsense(error.to_string()))?
+                .into_result()
+        });
+        match time {
+            Ok(Some(BlockHeader { time })) => self.tip_time = Some((hash, time)),
+            Ok(None) => {}
+            // The template is good without: its bits hold for its own time, and it is renewed.
+            Err(error) => tracing::debug!(%error, "the time of the tip is not known"),
         }
     }
 
     /// The block that the current template builds on.
     pub(super) fn tip(&self) -> Option<BlockHash> {
         self.current.as_ref().map(|current| current.previous_block_hash)
+    }
+
+    /// Minds the twenty-minute rule and BIP 94, where the chain has them: no nTime is mined with bits
+    /// of the other side. Says which difficulty is mined; gives back when another template is
+    /// needed.
+    fn mind_the_line(&mut self, ready: &mut Ready) -> Result<Option<Instant>, String> {
+        let of_tip = |(hash, _): &(BlockHash, u32)| *hash == ready.previous_block_hash();
+        let (Some(params), Some((_, tip_time)), Some(height)) =
+            (self.params, self.tip_time.filter(of_tip), ready.height())
+        else {
+            return Ok(None);
+        };
+        let stage = Stage::of(height, tip_time, ready.curtime);
+        if let Some(earliest) = bip94_earliest(params.network, height, tip_time) {
+            ready.not_before(earliest);
+        }
+        if !stage.holds_at(ready.ntime()) {
+            return Err(format!(
+                "the template's bits are for {}, and it may be mined from {} on only, where others \
+                 hold",
+                ready.curtime,
+                ready.ntime()
+            ));
+        }
+        let nbits = ready.nbits();
+        if self.stage.replace((stage, nbits)) != Some((stage, nbits)) {
+            self.port.stage(stage, ready.difficulty());
+        }
+        Ok(match stage {
+            // The node's clock is not ahead of its template's.
+            Stage::Period { last } => {
+                let seconds = (u64::from(last) + 1).saturating_sub(u64::from(ready.curtime));
+                Some(ready.received() + Duration::from_secs(seconds.max(1)))
+            }
+            Stage::Minimum { .. } | Stage::PeriodStart => None,
+        })
     }
 
     /// Whether a longpoll may be opened on the current template.
@@ -277,12 +439,20 @@ impl Session {
         self.current.as_ref().is_some_and(|current| current.published.elapsed() >= LONGPOLL_AFTER)
     }
 
-    /// Publishes a template as a job, unless it would be mined just as the current one.
-    pub(super) fn publish(&mut self, ready: Ready) {
+    /// The node has given a template.
+    fn answered(&mut self) {
         self.well();
         self.served = true;
-        self.backoff = Backoff::new(BACKOFF);
+        self.backoff.reset();
         self.renewed = Instant::now();
+    }
+
+    /// Publishes a template as a job, unless it would be mined just as the current one.
+    fn publish(&mut self, mut ready: Ready) {
+        let until = match self.mind_the_line(&mut ready) {
+            Ok(until) => until,
+            Err(why) => return self.say(why),
+        };
         let clean = self
             .current
             .as_ref()
@@ -294,6 +464,7 @@ impl Session {
         if same {
             if let Some(current) = &mut self.current {
                 current.longpollid = longpollid;
+                current.until = until;
             }
             return;
         }
@@ -306,11 +477,18 @@ impl Session {
             longpollid,
             fingerprint: ready.fingerprint.clone(),
             published: Instant::now(),
+            until,
         });
         self.jobs += 1;
         let key = JobKey { connection: self.connection, number: self.jobs };
         self.port.publish(ready.into_job(key, clean));
     }
+}
+
+/// What we want to know of a block.
+#[derive(Debug, Deserialize)]
+struct BlockHeader {
+    time: u32,
 }
 
 /// What we want to know of a node.
@@ -325,21 +503,27 @@ pub(super) fn request(method: &str, params: &str) -> String {
     format!("{{\"jsonrpc\":\"1.0\",\"id\":\"adit\",\"method\":\"{method}\",\"params\":[{params}]}}")
 }
 
-/// The call for a template: at once, or when the one that `longpollid` names is out of date.
-pub(super) fn template_request(longpollid: Option<&str>) -> String {
+/// The call for a template: at once, or when the one that `longpollid` names is out of date; one
+/// that the node has just made, or one made for this call.
+pub(super) fn template_request(longpollid: Option<&str>, fresh: bool) -> String {
     let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
     if let Some(id) = longpollid {
         request_object["longpollid"] = id.into();
     }
+    if fresh {
+        // Knots keeps a template for five seconds unless it is asked for one with limits of its own:
+        // here the usual room for the coinbase and one weight unit of four. Bitcoin Core does not
+        // know this.
+        request_object["blockreservedweight"] = 8_004.into();
+    }
     request("getblocktemplate", &request_object.to_string())
 }
 
-/// Fetches a template over `rpc`, at once or by longpoll, and makes it ready.
-fn fetch_template(mut rpc: Rpc, longpollid: Option<String>, payout: Payout) -> Fetch {
+/// Fetches a template over `rpc`, by longpoll or not, and makes it ready.
+fn fetch_template(mut rpc: Rpc, request: String, longpoll: bool, payout: Payout) -> Fetch {
     Box::pin(async move {
-        let deadline = if longpollid.is_some() { LONGPOLL } else { DEADLINE };
-        let body = template_request(longpollid.as_deref());
-        let answer = rpc.call(body.into(), TEMPLATE_BYTES, deadline).await;
+        let deadline = if longpoll { LONGPOLL } else { DEADLINE };
+        let answer = rpc.call(request.into(), TEMPLATE_BYTES, deadline).await;
         let received = Instant::now();
         let ready = match answer {
             Ok(body) => read_where_it_disturbs_nobody(body, payout, received).await,

@@ -98,10 +98,11 @@ impl Session {
             after = ?found.solution.found.elapsed(),
             "submitting"
         );
-        if !self.batches {
+        // At a pace the next template is not wanted yet.
+        if !self.batches || self.pacer.pace().is_some() {
             return self.submit_apart(found).await;
         }
-        let and_template = format!(",{}]", template_request(None));
+        let and_template = format!(",{}]", template_request(None, false));
         let batch = submit_request(&found.block_hex, "[", &and_template);
         let body = match self.call(batch, TEMPLATE_BYTES).await {
             Ok(body) => body,
@@ -188,9 +189,13 @@ impl Session {
         }
         let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
+        let accepted = verdict == Verdict::Accepted;
         self.port.verdict(&found.solution, verdict);
         // The job is over: a template like its own would be a new one.
         self.current = None;
+        if accepted {
+            self.pacer.made(Instant::now());
+        }
         // And would be refused the same way: no storm of it.
         refused.then(|| doubled(SETBACK, self.setbacks - 1))
     }

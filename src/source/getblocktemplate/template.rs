@@ -19,7 +19,7 @@ use crate::chain::coinbase::{AuxTooLong, CoinbaseTemplate, CoinbaseText, ScriptS
 use crate::chain::commitment::WitnessCommitment;
 use crate::chain::merkle::{self, Hash256};
 use crate::chain::payout::PayoutScript;
-use crate::chain::target::{NBitsError, Target};
+use crate::chain::target::{Difficulty, NBitsError, Target};
 use crate::job::{BlockBody, Coinbase, Job, JobKey, MerkleRoot, TimeRange, VersionMask};
 use crate::printable;
 
@@ -135,6 +135,8 @@ pub struct Ready {
     pub longpollid: Option<String>,
     /// Tells whether another template would be mined the same way.
     pub fingerprint: Fingerprint,
+    /// The node's time, for which its bits hold: seconds since 1970.
+    pub curtime: u32,
 }
 
 /// What a template asks for, short: two that are equal need no new job, but for the time.
@@ -160,6 +162,47 @@ impl Ready {
     #[must_use]
     pub fn previous_block_hash(&self) -> BlockHash {
         self.job.previous_block_hash
+    }
+
+    /// The height of the block to be found.
+    #[must_use]
+    pub fn height(&self) -> Option<u32> {
+        self.job.height
+    }
+
+    /// The header's nBits.
+    #[must_use]
+    pub fn nbits(&self) -> CompactTarget {
+        self.job.nbits
+    }
+
+    /// The difficulty that they stand for.
+    #[must_use]
+    pub fn difficulty(&self) -> Difficulty {
+        self.job.network_target.difficulty()
+    }
+
+    /// The header's nTime: seconds since 1970.
+    #[must_use]
+    pub fn ntime(&self) -> u32 {
+        self.job.ntime.first
+    }
+
+    /// When it was received.
+    #[must_use]
+    pub fn received(&self) -> Instant {
+        self.job.received
+    }
+
+    /// Whether there is a transaction in it besides the coinbase.
+    #[must_use]
+    pub fn has_transactions(&self) -> bool {
+        self.job.body.as_ref().is_some_and(|body| body.transaction_count > 0)
+    }
+
+    /// Moves nTime forward to this one, if it is before it: seconds since 1970.
+    pub fn not_before(&mut self, ntime: u32) {
+        self.job.ntime.first = self.job.ntime.first.max(ntime);
     }
 }
 
@@ -210,7 +253,7 @@ impl Template<'_> {
             .ok()
             .filter(|height| (1..500_000_000).contains(height))
             .ok_or_else(|| field("height", self.height.to_string()))?;
-        let ntime = self.ntime()?;
+        let (curtime, ntime) = self.times()?;
         let coinbase_value = match self.coinbasevalue.map(u64::try_from) {
             Some(Ok(value)) if value <= MAX_MONEY => value,
             Some(_) => return Err(field("coinbasevalue", "it is no amount of money")),
@@ -261,7 +304,7 @@ impl Template<'_> {
             body: Some(body.into()),
             received,
         };
-        Ok(Ready { job, longpollid: self.longpollid, fingerprint })
+        Ok(Ready { job, longpollid: self.longpollid, fingerprint, curtime })
     }
 
     /// Refuses what we would get wrong.
@@ -277,8 +320,7 @@ impl Template<'_> {
         if self.noncerange.as_deref().is_some_and(|range| range != "00000000ffffffff") {
             return Err(TemplateError::Unsupported("a part of the nonces only".to_owned()));
         }
-        // OP_TRUE is the one challenge that an empty solution meets (BIP 325).
-        if self.signet_challenge.as_deref().is_some_and(|challenge| challenge != "51") {
+        if self.signet_challenge.as_deref().is_some_and(|challenge| !is_trivial(challenge)) {
             return Err(TemplateError::SignetSignature);
         }
         Ok(())
@@ -328,7 +370,8 @@ impl Template<'_> {
         Ok((nbits, target))
     }
 
-    fn ntime(&self) -> Result<TimeRange, TemplateError> {
+    /// The node's time, and the nTime to be mined.
+    fn times(&self) -> Result<(u32, TimeRange), TemplateError> {
         let seconds = |name, value: i64| {
             u32::try_from(value).map_err(|_| field(name, format!("{value} is no time")))
         };
@@ -336,7 +379,7 @@ impl Template<'_> {
             (seconds("curtime", self.curtime)?, seconds("mintime", self.mintime)?);
         // The extranonce is wide enough that nTime need not be rolled; each new template brings
         // the node's clock along.
-        Ok(TimeRange::fixed(current.max(least)))
+        Ok((current, TimeRange::fixed(current.max(least))))
     }
 
     fn script_sig_data(&self, payout: &Payout) -> Result<ScriptSigData, TemplateError> {
@@ -402,6 +445,19 @@ fn keep_apart(coinbase: &mut Coinbase) {
     let bytes = usize::from(coinbase.extranonce_len / 2);
     coinbase.fixed_extranonce.extend_from_slice(&random.to_le_bytes()[..bytes]);
     coinbase.extranonce_len -= bytes as u8;
+}
+
+/// Whether a signet's challenge, in hex, is met by an empty solution (BIP 325): a script that does
+/// nothing but push what is true, OP_TRUE to OP_16 or some bytes of which the last is not zero.
+fn is_trivial(challenge: &str) -> bool {
+    match hex::decode(challenge).as_deref() {
+        Ok([op]) => (0x51..=0x60).contains(op),
+        Ok([length @ 1..=75, pushed @ ..]) => {
+            usize::from(*length) == pushed.len()
+                && pushed.last().is_some_and(|last| !matches!(last, 0 | 0x80))
+        }
+        _ => false,
+    }
 }
 
 /// Transaction ids with and without witness, in internal byte order.

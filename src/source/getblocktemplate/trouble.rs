@@ -8,6 +8,11 @@ impl Session {
     pub(super) fn survive(&mut self, error: TemplateError) -> Result<Option<String>, SourceError> {
         let reason = error.to_string();
         match error {
+            TemplateError::Rpc(RpcError::Node { message, .. })
+                if message.contains("time-too-new") =>
+            {
+                self.say_ahead();
+            }
             TemplateError::Rpc(error) => {
                 let lost = matches!(error, RpcError::Connection(_) | RpcError::Deadline(_));
                 match self.trouble_of(error) {
@@ -23,8 +28,10 @@ impl Session {
             TemplateError::SignetSignature => {
                 let error = SourceError::new(Refused::BySource, self.what(), reason);
                 return Err(error.hint(
-                    "only whoever holds the signet's key can mine there; a signet with \
-                     -signetchallenge=51 needs none",
+                    "whoever holds the key mines with the miner script of Bitcoin Core's \
+                     contrib/signet: miner --cli=\"bitcoin-cli -signet\" generate \
+                     --grind-cmd=\"adit grind\" --address=ADDR --min-nbits --ongoing; a signet of \
+                     one's own with -signetchallenge=51 needs no key",
                 ));
             }
             TemplateError::Json(_)
@@ -36,6 +43,27 @@ impl Session {
         Ok(None)
     }
 
+    /// Says that block time is too far ahead of the clock, now and then: on a chain that has grown
+    /// quickly for long each second has room for a few blocks, and the node refuses to make a
+    /// template in between.
+    fn say_ahead(&mut self) {
+        if self.said_ahead.is_none_or(|said| said.elapsed() > SAY_AHEAD) {
+            self.said_ahead = Some(Instant::now());
+            self.port.notice(
+                "the chain's time is two hours ahead of the node's clock, which is all it may be: \
+                 blocks come as the clock goes on",
+            );
+        }
+    }
+
+    /// Whether the node may be one that has just been started and has not written its cookie.
+    fn may_be_starting(&self) -> bool {
+        let seen_down = |at: Instant| at.elapsed() < COOKIE_IS_WRITTEN_SURELY;
+        self.connection > 0
+            || self.begun.elapsed() < COOKIE_IS_WRITTEN
+            || self.unreachable.is_some_and(seen_down)
+    }
+
     /// What a failed call means: the end, or another try.
     pub(super) fn trouble_of(&self, error: RpcError) -> Trouble {
         let why = error.to_string();
@@ -43,8 +71,7 @@ impl Session {
         let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
         let (refused, hint) = match &error {
             RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_)
-                if by_cookie
-                    && (self.connection > 0 || self.begun.elapsed() < COOKIE_IS_WRITTEN) =>
+                if by_cookie && self.may_be_starting() =>
             {
                 return Trouble::Passing(why);
             }

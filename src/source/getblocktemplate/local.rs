@@ -1,0 +1,207 @@
+//! The node on this machine: where it listens and how to log in, as its own configuration has it.
+
+use std::path::{Path, PathBuf};
+
+use bitcoin::Network;
+
+use super::conf::{self, Conf};
+use super::rpc::{Credentials, Endpoint};
+use crate::chain::params::Params;
+use crate::secret::Secret;
+use crate::source::{Refused, SourceError};
+
+/// What to do where no login is found.
+const LOGIN_HINT: &str =
+    "log in with --rpc-user and ADIT_RPC_PASSWORD, or name the cookie with --rpc-cookie";
+
+/// Where a chain's node on this machine listens: its configuration's `rpcport` and `rpcconnect`, or
+/// what nodes choose by themselves. `datadir` is the node's data directory, where it isn't the usual
+/// one.
+///
+/// # Errors
+/// When its configuration can't be read or makes no sense.
+pub fn local_endpoint(network: Network, datadir: Option<&Path>) -> Result<Endpoint, SourceError> {
+    let params = Params::of(network);
+    let mut endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: params.rpc_port };
+    // Whoever has no home has no configuration in it.
+    let Some(base) = base(params, datadir) else { return Ok(endpoint) };
+    let conf = read(&base, params)?;
+    if let Some((port, place)) = conf.get("rpcport", params) {
+        endpoint.port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+            let what = format!("the node's configuration in {}", base.display());
+            let why = format!("rpcport at {place} is no number from 1 to 65535");
+            SourceError::new(Refused::Configuration, what, why)
+        })?;
+    }
+    if let Some((host, _)) = conf.get("rpcconnect", params) {
+        host.trim_start_matches('[').trim_end_matches(']').clone_into(&mut endpoint.host);
+    }
+    Ok(endpoint)
+}
+
+/// How to log in to the node at `endpoint`: with the `rpcuser` and `rpcpassword` of its
+/// configuration, or with the cookie that it writes where there are none.
+///
+/// `network` is the chain where that was said; otherwise the port tells, and where it doesn't,
+/// every chain's cookie is looked at. `datadir` is the node's data directory, where it isn't the one
+/// that nodes choose by themselves.
+///
+/// # Errors
+/// When the node is on another machine, where its cookie isn't to be found, when there is no telling
+/// where the data directory is, and when its configuration can't be read.
+pub fn local_login(
+    endpoint: &Endpoint,
+    network: Option<Network>,
+    datadir: Option<&Path>,
+) -> Result<Credentials, SourceError> {
+    let what = || format!("login to the node {endpoint}");
+    let elsewhere = || {
+        let why = "a node on another machine has no cookie file here";
+        SourceError::new(Refused::Configuration, what(), why).hint(LOGIN_HINT)
+    };
+    // What this machine's node is told of passwords is for no other machine, unless it says so.
+    if datadir.is_none() && network.is_none() && !endpoint.is_loopback() {
+        return Err(elsewhere());
+    }
+    let listens_there = |params: &&Params| {
+        local_endpoint(params.network, datadir).is_ok_and(|local| local.port == endpoint.port)
+    };
+    let likely = network.map(Params::of).or_else(|| Params::all().iter().find(listens_there));
+    let candidates: Vec<&Params> = match likely {
+        Some(params) => vec![params],
+        None => Params::all().iter().collect(),
+    };
+    let mut cookies: Vec<PathBuf> = Vec::new();
+    for params in candidates {
+        let Some(base) = base(params, datadir) else {
+            let why = "this user has no home directory to look for a cookie in";
+            return Err(SourceError::new(Refused::Configuration, what(), why).hint(LOGIN_HINT));
+        };
+        let conf = read(&base, params)?;
+        let said = |key| conf.get(key, params).map(|(value, _)| value);
+        if let Some(password) = said("rpcpassword").filter(|_| likely.is_some()) {
+            return Ok(Credentials::UserPassword {
+                user: said("rpcuser").unwrap_or_default().to_owned(),
+                password: Secret::from(password.to_owned()),
+            });
+        }
+        let data = said("datadir").map_or_else(|| base.clone(), |moved| base.join(moved));
+        let folder = params.data_folder.map_or_else(|| data.clone(), |folder| data.join(folder));
+        cookies.push(folder.join(said("rpccookiefile").unwrap_or(".cookie")));
+    }
+    if datadir.is_none() && !endpoint.is_loopback() {
+        return Err(elsewhere());
+    }
+    // Whoever names a data directory may name the chain's folder in it.
+    if let Some(datadir) = datadir {
+        let there = datadir.join(".cookie");
+        if !cookies.contains(&there) {
+            cookies.push(there);
+        }
+    }
+    Ok(Credentials::Cookie(cookies))
+}
+
+/// The data directory in which the configuration of the chain's node is.
+fn base(params: &Params, datadir: Option<&Path>) -> Option<PathBuf> {
+    let Some(datadir) = datadir else { return default_datadir() };
+    // Whoever names the chain's folder means the node all the same.
+    let named = params.data_folder.is_some_and(|folder| datadir.ends_with(folder));
+    let above = datadir.parent().filter(|above| named && above.join(conf::NAME).is_file());
+    Some(above.unwrap_or(datadir).to_owned())
+}
+
+fn read(base: &Path, params: &Params) -> Result<Conf, SourceError> {
+    Conf::read(base, params).map_err(|error| {
+        let what = format!("the node's configuration in {}", base.display());
+        SourceError::new(Refused::Configuration, what, error.to_string()).hint(
+            "make it readable for this user, or name the node's address and cookie: adit mine \
+             http://127.0.0.1:PORT --rpc-cookie FILE",
+        )
+    })
+}
+
+/// Where nodes keep their data unless told otherwise (Bitcoin Core's `GetDefaultDataDir`).
+fn default_datadir() -> Option<PathBuf> {
+    if cfg!(windows) {
+        return std::env::var_os("APPDATA").map(|data| PathBuf::from(data).join("Bitcoin"));
+    }
+    let home = etcetera::home_dir().ok()?;
+    Some(if cfg!(target_os = "macos") {
+        home.join("Library/Application Support/Bitcoin")
+    } else {
+        home.join(".bitcoin")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(host: &str, port: u16, network: Option<Network>, datadir: &Path) -> Credentials {
+        let endpoint = Endpoint { host: host.to_owned(), port };
+        local_login(&endpoint, network, Some(datadir)).unwrap()
+    }
+
+    fn files(host: &str, port: u16, network: Option<Network>) -> Vec<String> {
+        let Credentials::Cookie(files) = login(host, port, network, Path::new("data")) else {
+            panic!("no cookie");
+        };
+        files.into_iter().map(|path| path.to_string_lossy().replace('\\', "/")).collect()
+    }
+
+    #[test]
+    fn the_chain_or_the_port_tells_the_folder() {
+        let regtest = ["data/regtest/.cookie", "data/.cookie"];
+        assert_eq!(files("127.0.0.1", 1, Some(Network::Regtest)), regtest);
+        assert_eq!(files("localhost", 18443, None), regtest);
+        assert_eq!(files("::1", 8332, None), ["data/.cookie"]);
+        assert_eq!(files("127.0.0.1", 1, None).len(), 5);
+    }
+
+    #[test]
+    fn no_cookie_is_looked_for_on_behalf_of_another_machine() {
+        let endpoint = Endpoint { host: "192.0.2.1".to_owned(), port: 18443 };
+        let error = local_login(&endpoint, None, None).unwrap_err();
+        assert_eq!(error.refused, Refused::Configuration);
+    }
+
+    #[test]
+    fn the_nodes_own_configuration_is_heeded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, network) = (folder.path(), Network::Regtest);
+        let write = |text: &str| std::fs::write(base.join(conf::NAME), text).unwrap();
+
+        write("datadir=/elsewhere\n[regtest]\nrpcport=4321\n");
+        let endpoint = local_endpoint(network, Some(base)).unwrap();
+        assert_eq!(endpoint, Endpoint { host: "127.0.0.1".to_owned(), port: 4321 });
+        // The port tells the chain also where an address is given.
+        for named in [Some(network), None] {
+            let Credentials::Cookie(files) = login("127.0.0.1", 4321, named, base) else {
+                panic!("no cookie");
+            };
+            assert_eq!(files[0], Path::new("/elsewhere/regtest/.cookie"));
+        }
+
+        write("rpcuser=al\nrpcpassword=hunter2\n[regtest]\nrpccookiefile=/run/cookie\n");
+        let Credentials::UserPassword { user, password } =
+            login("127.0.0.1", 1, Some(network), base)
+        else {
+            panic!("no password");
+        };
+        assert_eq!((user.as_str(), password.reveal()), ("al", "hunter2"));
+
+        write("[regtest]\nrpccookiefile=/run/cookie\n");
+        // Also where the chain's folder is named.
+        for datadir in [base.to_owned(), base.join("regtest")] {
+            let Credentials::Cookie(files) = login("127.0.0.1", 1, Some(network), &datadir) else {
+                panic!("no cookie");
+            };
+            assert_eq!(files[0], Path::new("/run/cookie"));
+        }
+
+        write("[regtest]\nrpcport=99999\n");
+        let error = local_endpoint(network, Some(base)).unwrap_err();
+        assert!(error.why.contains("bitcoin.conf:2"), "{error}");
+    }
+}
