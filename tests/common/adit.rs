@@ -278,6 +278,21 @@ impl Running {
             .unwrap_or_else(|| panic!("the kernel tells no {key}"))
     }
 
+    /// The CPU time that the process has used so far, all its threads together: to 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .expect("the kernel tells about the process");
+        // Fields 14 and 15, counted after the name, which may hold anything: ticks of 1/100 s.
+        let fields = stat.rsplit_once(')').expect("the name stands in brackets").1;
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("a number of ticks"))
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Waits for its end; one that does not come in time is a failure.
     pub fn wait(mut self, timeout: Duration) -> Exit {
         let status = poll(timeout, || self.child.try_wait().expect("the child can be asked"));
