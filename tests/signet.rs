@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::adit::Adit;
+use common::block::Block;
 use common::node::{Chain, Node};
-use common::{block, promised};
-use serde_json::json;
+use common::promised;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
 const TEST_ADDRESS: &str = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
@@ -69,23 +70,21 @@ fn a_signet_that_needs_a_signature_is_refused_in_one_line_that_says_what_to_do()
 #[test]
 fn grind_serves_the_signet_miners_script() {
     let mut node = Node::start(Chain::Signet, &["-signetchallenge=51"]);
-    let template = node.template();
-    let height = template["height"].as_u64().unwrap();
-    let value = template["coinbasevalue"].as_u64().unwrap();
-    let mut bytes = block::Block::of_template(&template, height, value);
-    let header = bytes.header_hex();
+    let mut block = Block::from_template(&node.template(), 0);
+    let header = hex::encode(block.header());
     let ground = grind(&header);
     assert!(ground.status.success());
     let solved = String::from_utf8(ground.stdout).unwrap();
     let solved = solved.trim();
     assert_eq!(solved.len(), 160);
     assert_eq!(solved[..152], header[..152], "only the nonce moves");
-    bytes.set_nonce(&solved[152..]);
-    assert_eq!(node.must("submitblock", json!([bytes.hex()])), serde_json::Value::Null);
+    let nonce = hex::decode(&solved[152..]).unwrap();
+    block.nonce = u32::from_le_bytes(nonce.try_into().unwrap());
+    assert_eq!(node.must("submitblock", json!([block.hex()])), Value::Null);
     assert_eq!(node.height(), 1);
 
     // What check=True would stop at.
-    let hopeless = format!("{}{}{}", &header[..144], "00000000", &header[152..]);
+    let hopeless = format!("{}00000000{}", &header[..144], &header[152..]);
     for (header, said) in [
         (hopeless.as_str(), "Could not satisfy difficulty target"),
         ("00", "Could not decode block header"),
