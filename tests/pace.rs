@@ -161,9 +161,7 @@ fn what_the_mempool_holds_at_the_start_is_mined_and_all_of_it() {
     let mut node = Node::start(Chain::Regtest, &small);
     node.fill_mempool(12, 400);
     let run = mine(&node).arg("--on-transaction").start();
-    let left = poll(SOON, || {
-        (node.must("getmempoolinfo", json!([]))["size"] == 0).then_some(())
-    });
+    let left = poll(SOON, || (node.must("getmempoolinfo", json!([]))["size"] == 0).then_some(()));
     assert!(left.is_some(), "{:#?}", run.lines());
     std::thread::sleep(Duration::from_millis(700));
     let blocks = promised::blocks(&run.events());

@@ -85,10 +85,20 @@ pub fn local_login(
                 password: Secret::from(password.to_owned()),
             });
         }
-        let data = said("datadir").map_or_else(|| base.clone(), |moved| base.join(moved));
-        let folder = params.data_folder.map_or_else(|| data.clone(), |folder| data.join(folder));
-        cookies.push(folder.join(said("rpccookiefile").unwrap_or(".cookie")));
+        // A node that was given its data directory on the command line does not heed what its
+        // configuration says of it; one that found it by itself does.
+        let moved = said("datadir").map(|moved| base.join(moved));
+        let places = match (datadir, moved) {
+            (Some(_), Some(moved)) => vec![base, moved],
+            (None, Some(moved)) => vec![moved],
+            (_, None) => vec![base],
+        };
+        for place in places {
+            let folder = params.data_folder.map_or_else(|| place.clone(), |name| place.join(name));
+            cookies.push(folder.join(said("rpccookiefile").unwrap_or(".cookie")));
+        }
     }
+    cookies.dedup();
     if datadir.is_none() && !endpoint.is_loopback() {
         return Err(elsewhere());
     }
@@ -180,7 +190,10 @@ mod tests {
             let Credentials::Cookie(files) = login("127.0.0.1", 4321, named, base) else {
                 panic!("no cookie");
             };
-            assert_eq!(files[0], Path::new("/elsewhere/regtest/.cookie"));
+            assert_eq!(
+                files[..2],
+                [base.join("regtest/.cookie"), "/elsewhere/regtest/.cookie".into()]
+            );
         }
 
         write("rpcuser=al\nrpcpassword=hunter2\n[regtest]\nrpccookiefile=/run/cookie\n");

@@ -170,6 +170,7 @@ impl Source for GetBlockTemplate {
                 pacer,
                 clocks: Clocks::now(),
                 said_ahead: None,
+                too_new: false,
                 earlier: Vec::new(),
                 asked_journal: false,
             };
@@ -263,6 +264,8 @@ struct Session {
     clocks: Clocks,
     /// When it was last said that block time is too far ahead of the clock.
     said_ahead: Option<Instant>,
+    /// Whether the last block was refused for a time that is too far ahead.
+    too_new: bool,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.

@@ -305,8 +305,10 @@ impl Session {
     /// Fetches a template, at once or by longpoll.
     fn fetch(&self, rpc: Option<Rpc>, longpollid: Option<String>, payout: &Payout) -> Fetch {
         let rpc = rpc.unwrap_or_else(|| self.submit.sibling());
-        // At a pace, each is to hold what the mempool holds by then.
-        let request = template_request(longpollid.as_deref(), self.pacer.pace().is_some());
+        // At a pace, each is to hold what the mempool holds by then. And where the clock was set
+        // back, a node may have kept a template of before that, which it would refuse.
+        let fresh = self.pacer.pace().is_some() || self.too_new;
+        let request = template_request(longpollid.as_deref(), fresh);
         fetch_template(rpc, request, longpollid.is_some(), payout.clone())
     }
 

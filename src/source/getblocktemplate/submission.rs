@@ -190,6 +190,10 @@ impl Session {
         let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         let accepted = verdict == Verdict::Accepted;
+        self.too_new = verdict.refusal().is_some_and(|why| why.words == "time-too-new");
+        if self.too_new {
+            self.say_ahead();
+        }
         self.port.verdict(&found.solution, verdict);
         // The job is over: a template like its own would be a new one.
         self.current = None;

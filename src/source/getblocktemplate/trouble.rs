@@ -46,7 +46,7 @@ impl Session {
     /// Says that block time is too far ahead of the clock, now and then: on a chain that has grown
     /// quickly for long each second has room for a few blocks, and the node refuses to make a
     /// template in between.
-    fn say_ahead(&mut self) {
+    pub(super) fn say_ahead(&mut self) {
         if self.said_ahead.is_none_or(|said| said.elapsed() > SAY_AHEAD) {
             self.said_ahead = Some(Instant::now());
             self.port.notice(
