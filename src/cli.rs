@@ -27,6 +27,7 @@ use crate::chain::target::{Difficulty, HashRate};
 use crate::energy::Watts;
 use crate::estimate::Price;
 use crate::exit::{Exit, Failure};
+use crate::plot::PlotFile;
 use crate::secret::Secret;
 
 const AFTER_HELP: &str = "\
@@ -64,13 +65,23 @@ Blocks and shares are reported on stdout, logs and progress on stderr. What is m
 test chains: on the main chain a CPU finds, in any time worth naming, nothing.";
 
 const BENCH_ABOUT: &str = "\
-Measures how fast each kernel hashes: with one midstate and with rolled versions, on one thread and \
-on all (or on as many as --threads says).
+Measures how fast each backend hashes: with one midstate and with rolled versions, kernels on one \
+thread and on all (or on as many as --threads says), and where there are cards, all together.
 
 The results are measured in short slices that take turns, so that whatever else the machine does \
 hits all of them alike: compare the results of one run. Each comes with the candidates of the ranges \
 that were timed, every one hashed again, and a sample of the ranges searched again, by plain code; \
-a result is `verified` when none is wrong and none is missing.";
+a result is `verified` when none is wrong and none is missing.
+
+Cycles are shown where the processor's own counter can be read, energy where its counters (RAPL) or \
+the card's (NVML) can, or with --watts; where not, it says why.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  adit bench --plot bench.svg
+  adit bench --json > before.json
+  adit bench --compare before.json --plot change.svg
+  adit bench --compare before.json --fail-below 0.95";
 
 const GRIND_ABOUT: &str = "\
 Solves one block header, given as 160 hex characters, for the target in its own nBits. Only the \
@@ -138,8 +149,8 @@ pub enum Command {
     /// Mine blocks from a node's templates, shares of a pool, or on the built-in chain
     #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES)]
     Mine(Box<MineArgs>),
-    /// Measure how fast each kernel hashes, and check what it finds meanwhile
-    #[command(long_about = BENCH_ABOUT)]
+    /// Measure how fast each backend hashes, and check what it finds meanwhile
+    #[command(long_about = BENCH_ABOUT, after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
     /// Solve one block header: a drop-in for `bitcoin-util grind`
     #[command(long_about = GRIND_ABOUT)]
@@ -341,6 +352,19 @@ pub struct BenchArgs {
     /// Write comma-separated values to stdout
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// Draw a chart of it into FILE, whose name ends with .svg or .png
+    #[arg(long, value_name = "FILE", value_parser = quantities::plot_file)]
+    pub plot: Option<PlotFile>,
+    /// Compare with a run that was saved with --json: the verdict accounts for the noise
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Exit with 1 if a result is shown to be slower than RATIO times what it was
+    #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, requires = "compare")]
+    pub fail_below: Option<f64>,
+    /// What the machine draws while it hashes, as 65W, instead of what its own counters say; the same
+    /// for every result
+    #[arg(long, value_name = "W", value_parser = quantities::watts)]
+    pub watts: Option<Watts>,
 }
 
 /// What `adit grind` takes. How many there are and whether they are any good is for the command to

@@ -18,6 +18,7 @@ pub mod exit;
 pub mod grind;
 pub mod job;
 pub mod journal;
+pub mod plot;
 pub mod printable;
 pub mod report;
 pub mod scan;

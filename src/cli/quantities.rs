@@ -6,6 +6,7 @@ use super::ValueError;
 use crate::chain::target::{Difficulty, HashRate};
 use crate::energy::Watts;
 use crate::estimate::Price;
+use crate::plot::{NoForm, PlotFile};
 
 /// A plain number, without the words that Rust takes for one.
 fn number(text: &str) -> Option<f64> {
@@ -70,6 +71,24 @@ pub fn price(text: &str) -> Result<Price, ValueError> {
     number(text)
         .and_then(Price::new)
         .ok_or_else(|| ValueError::new("it is no price").hint("write a plain number, like 0.25"))
+}
+
+/// Takes a quotient, such as 0.95.
+///
+/// # Errors
+/// When it is none, or not above zero.
+pub fn ratio(text: &str) -> Result<f64, ValueError> {
+    number(text).filter(|ratio| *ratio > 0.0).ok_or_else(|| {
+        ValueError::new("it is no ratio above zero").hint("0.95 stands for 5 % slower")
+    })
+}
+
+/// Takes the name of a file to draw into.
+///
+/// # Errors
+/// When its name does not say in which form.
+pub fn plot_file(name: &str) -> Result<PlotFile, ValueError> {
+    name.parse().map_err(|error: NoForm| ValueError::new(error.to_string()))
 }
 
 /// Takes an amount of coins.

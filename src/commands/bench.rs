@@ -1,12 +1,16 @@
-//! `adit bench`: how fast each kernel is, and whether it tells the truth meanwhile.
+//! `adit bench`: how fast each backend is, and whether it tells the truth meanwhile.
 
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 
-use adit::bench::{Plan, measure};
-use adit::cli::{BenchArgs, OutputArgs};
-use adit::exit::Exit;
-use adit::report::{Progress, results};
-use adit::scan::cpu;
+use adit::bench::compare::Row;
+use adit::bench::machine::Machine;
+use adit::bench::{CycleCounter, Plan, Saved, Team, measure};
+use adit::cli::{BenchArgs, HashingArgs, OutputArgs};
+use adit::exit::{Exit, Failure};
+use adit::report::{Progress, bench, results};
+use adit::scan::{Scanner, cpu};
 use adit::signals::Signals;
 use anyhow::Context as _;
 
@@ -14,10 +18,20 @@ use super::backends;
 
 /// Measures, and shows the figures.
 pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
-    let scanners = backends::to_measure(&args.hashing)?;
+    // Before any other thread, so that all of theirs are counted.
+    let cycles = CycleCounter::start();
+    let machine = Machine::read(Path::new("/"));
+    let saved = args.compare.as_deref().map(|file| read(file).map(|saved| (file, saved)));
+    let saved = saved.transpose()?;
+    let teams = teams(&args.hashing)?;
+    let plan = Plan { teams, run_for: args.run_for, cycles, watts: args.watts };
+    if let Some((file, saved)) = &saved {
+        in_common(&plan, file, saved)?;
+    }
+
     let signals = Signals::listen().context("signal handlers")?;
-    let measured = measure(&Plan { scanners, run_for: args.run_for }, &mut |at| {
-        progress.show(&results::measuring(at));
+    let measured = measure(plan, &mut |at| {
+        progress.show(&bench::measuring(at));
         if signals.received().is_some() {
             ControlFlow::Break(())
         } else {
@@ -28,8 +42,72 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     let Some(measured) = measured.map_err(backends::unfit)? else {
         return Ok(signals.received().unwrap_or(Exit::Failed));
     };
-    let bench = results::Bench::new(cpu::model_name(), cpu::usable_threads(), &measured);
+
+    let mut bench =
+        bench::Bench::new(cpu::model_name(), cpu::usable_threads(), &machine, &measured);
+    if let Some((file, saved)) = &saved {
+        bench = bench.compared(&file.display().to_string(), saved);
+    }
     let text = if args.csv { bench.csv() } else { results::shown(&bench, output.json) };
     let exit = super::finish(&text, Exit::Done)?;
-    results::disagreement(&measured).map_or(Ok(exit), |failure| Err(failure.into()))
+    if let Some(file) = &args.plot {
+        file.write(&bench.chart()).map_err(|error| {
+            let what = format!("chart {}", file.path.display());
+            Failure::new(Exit::Failed, what, error.to_string())
+        })?;
+    }
+    if let Some(failure) = bench::disagreement(&measured) {
+        return Err(failure.into());
+    }
+    match args.fail_below.and_then(|ratio| bench.below(ratio)) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(exit),
+    }
+}
+
+/// Every backend by itself; and where both the processor and a card are among them, all together,
+/// the processor with its fastest kernel.
+fn teams(hashing: &HashingArgs) -> anyhow::Result<Vec<Team>> {
+    let scanners = backends::to_measure(hashing)?;
+    let is_gpu = |scanner: &&Arc<dyn Scanner>| scanner.info().backend == "gpu";
+    let cards: Vec<_> = scanners.iter().filter(is_gpu).cloned().collect();
+    let all = if cards.is_empty() || cards.len() == scanners.len() {
+        // Two cards or more are together without a processor, too.
+        (cards.len() > 1).then_some(cards)
+    } else {
+        let mining = backends::scanners(hashing, true, 100)?;
+        let processor = mining.into_iter().filter(|scanner| scanner.info().backend == "cpu");
+        Some(processor.chain(cards).collect())
+    };
+    let mut teams: Vec<Team> = scanners.into_iter().map(Team::from).collect();
+    teams.extend(all.and_then(Team::of));
+    Ok(teams)
+}
+
+/// Reads the run to compare with.
+fn read(file: &Path) -> Result<Saved, Failure> {
+    Saved::read(file).map_err(|error| {
+        Failure::new(Exit::Usage, format!("saved run {}", file.display()), error.to_string())
+            .hint("save one with: adit bench --json > FILE")
+    })
+}
+
+/// Refuses to measure what could not be compared.
+fn in_common(plan: &Plan, file: &Path, saved: &Saved) -> Result<(), Failure> {
+    let planned = plan.rows();
+    let common = planned.iter().any(|(info, version_rolling)| {
+        let row = Row {
+            name: info.name(),
+            threads: info.threads,
+            version_rolling: *version_rolling,
+            slices: Vec::new(),
+        };
+        saved.rows.iter().any(|other| other.matches(&row))
+    });
+    if common {
+        return Ok(());
+    }
+    let why = "it has no result of a backend and a number of threads that are measured now";
+    Err(Failure::new(Exit::Usage, format!("saved run {}", file.display()), why)
+        .hint("give the same --backend and --threads as then"))
 }

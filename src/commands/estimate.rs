@@ -1,15 +1,21 @@
 //! `adit estimate`: how long a block or a share takes, and what it costs.
 
+use std::ops::ControlFlow;
+
+use adit::bench::{NoCycles, Plan, Team, measure};
 use adit::chain::params::Params;
+use adit::chain::target::HashRate;
 use adit::cli::{EstimateArgs, OutputArgs, SourceSpec};
+use adit::energy::Watts;
 use adit::estimate::{Outlook, Terms, subsidy};
 use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
-use adit::report::{Progress, results};
+use adit::report::{Progress, bench, results};
+use adit::signals::Signals;
 use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
 use anyhow::Context as _;
 
-use super::node;
+use super::{backends, node};
 
 /// Measures and asks what was not given, and reckons.
 pub fn run(args: &EstimateArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
@@ -19,17 +25,14 @@ pub fn run(args: &EstimateArgs, output: &OutputArgs, progress: &Progress) -> any
             .into());
     }
     let node = args.node.as_ref().map(|spec| ask(args, spec)).transpose()?;
-    let measured: Option<()> = None;
-    let _ = (measured, progress);
-    let rate = args.hash_rate.context("TODO")?;
-    let watts_from = match args.watts {
-        Some(_) => Ok(Origin::Given),
-        None => Err("not measured".to_owned()),
+    let Rated { rate, rate_from, watts, watts_from } = match rated(args, progress)? {
+        Ok(rated) => rated,
+        Err(signal) => return Ok(signal),
     };
     let subsidy = node.as_ref().map(|node| subsidy(node.params.network, node.height));
     let terms = Terms {
         rate,
-        watts: args.watts,
+        watts,
         price_per_kwh: args.price_per_kwh,
         reward: args.reward.or(subsidy),
         coin_price: args.coin_price,
@@ -37,8 +40,56 @@ pub fn run(args: &EstimateArgs, output: &OutputArgs, progress: &Progress) -> any
     let difficulty = args.difficulty.or(node.as_ref().map(|node| node.difficulty));
     let outlook = |difficulty| Outlook::new(difficulty, &terms);
     let (block, share) = (difficulty.map(outlook), args.share_difficulty.map(outlook));
-    let estimate = Estimate::new(terms, Origin::Given, watts_from, node.as_ref(), block, share);
+    let estimate = Estimate::new(terms, rate_from, watts_from, node.as_ref(), block, share);
     super::finish(&results::shown(&estimate, output.json), Exit::Done)
+}
+
+/// How fast, at what power, and whence that is known.
+struct Rated {
+    rate: HashRate,
+    rate_from: Origin,
+    watts: Option<Watts>,
+    watts_from: Result<Origin, String>,
+}
+
+/// What was given, and of the rest what can be measured; or with which code to end where a signal broke it off.
+fn rated(args: &EstimateArgs, progress: &Progress) -> anyhow::Result<Result<Rated, Exit>> {
+    let given = args.watts.map(|_| Origin::Given);
+    if let Some(rate) = args.hash_rate {
+        let watts_from = given.ok_or_else(|| "nothing was measured".to_owned());
+        return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
+    }
+    let signals = Signals::listen().context("signal handlers")?;
+    let scanners = backends::scanners(&args.hashing, true, 100)?;
+    let team = Team::of(scanners).context("no backend")?;
+    let cycles = Err(NoCycles::NoCpu);
+    let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };
+    let measured = measure(plan, &mut |at| {
+        progress.show(&bench::measuring(at));
+        if signals.received().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    progress.finish();
+    let Some(measured) = measured.map_err(backends::unfit)? else {
+        return Ok(Err(signals.received().unwrap_or(Exit::Failed)));
+    };
+    if let Some(failure) = bench::disagreement(&measured) {
+        return Err(failure.into());
+    }
+    // The job decides whether versions are rolled; where one's own node gives it, they are.
+    let best = measured
+        .iter()
+        .max_by(|a, b| a.summary().mean.to_f64().total_cmp(&b.summary().mean.to_f64()));
+    let best = best.context("nothing was measured")?;
+    let (watts, watts_from) = match &best.energy {
+        Ok(energy) => (Watts::new(energy.watts), Ok(given.unwrap_or(Origin::Measured))),
+        Err(reason) => (None, Err(reason.to_string())),
+    };
+    let rate = best.summary().mean;
+    Ok(Ok(Rated { rate, rate_from: Origin::Measured, watts, watts_from }))
 }
 
 /// Asks the node how hard its next block is.

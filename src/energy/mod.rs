@@ -90,6 +90,9 @@ pub enum NoReading {
     /// A counter holds no number, or vanished.
     #[error("RAPL: {0}")]
     Rapl(String),
+    /// They do not count.
+    #[error("the energy counters stand still, as those of some virtual machines do")]
+    Still,
     /// The NVIDIA driver's library is not there, or does not work.
     #[error("NVML: {0}")]
     Nvml(String),

@@ -1,6 +1,7 @@
 //! Shows what is announced: lines for people or JSON for scripts on stdout, progress and log on
 //! stderr. Nothing waits for it.
 
+pub mod bench;
 pub mod estimates;
 mod json;
 mod lines;

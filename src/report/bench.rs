@@ -1,0 +1,640 @@
+//! What `adit bench` has to show: a table, JSON, comma-separated values, a chart.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::results::Shown;
+use crate::bench::compare::{CONFIDENCE, Compared, Comparison, Row, Verdict, to_reference};
+use crate::bench::machine::{Machine, Processor};
+use crate::bench::{self, Measurement, Saved, Summary, limits, stats};
+use crate::chain::target::HashRate;
+use crate::exit::{Exit, Failure, one_line};
+use crate::plot::{self, Chart};
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    version: &'static str,
+    machine: MachineRow,
+    results: Vec<BenchRow>,
+    comparison: Option<ComparisonRow>,
+    #[serde(skip)]
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct MachineRow {
+    cpu: String,
+    cores: usize,
+    os: String,
+    kernel: Option<String>,
+    vendor: Option<String>,
+    family: Option<u32>,
+    model: Option<u32>,
+    stepping: Option<u32>,
+    microcode: Option<String>,
+    features: Vec<String>,
+    virtual_machine: bool,
+    governor: Option<String>,
+    smt: Option<bool>,
+    cgroup_cpus: Option<f64>,
+    load_average: Option<f64>,
+    rustc: &'static str,
+    target_features: &'static str,
+    build: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct BenchRow {
+    backend: &'static str,
+    kernel: String,
+    device: String,
+    index: Option<usize>,
+    threads: usize,
+    version_rolling: bool,
+    verified: bool,
+    reason: Option<String>,
+    hashes_per_second: Rates,
+    to_reference: Option<f64>,
+    cycles_per_hash: Option<f64>,
+    cycles_reason: Option<String>,
+    share_of_limit: Option<f64>,
+    limit_cycles_per_hash: Option<f64>,
+    joules_per_gigahash: Option<f64>,
+    watts: Option<f64>,
+    energy_from: Option<&'static str>,
+    energy_reason: Option<String>,
+    outliers: Vec<usize>,
+    slices: Vec<SliceRow>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Rates {
+    median: f64,
+    min: f64,
+    max: f64,
+    samples: usize,
+    mean: f64,
+    lower_quartile: f64,
+    upper_quartile: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SliceRow {
+    hashes: u64,
+    seconds: f64,
+    cores: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ComparisonRow {
+    with: String,
+    with_version: String,
+    same_machine: bool,
+    confidence: f64,
+    differs: bool,
+    rows: Vec<ComparedRow>,
+    only_before: Vec<Name>,
+    only_after: Vec<Name>,
+    #[serde(skip)]
+    with_cpu: String,
+    #[serde(skip)]
+    compared: Comparison,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Name {
+    backend: String,
+    threads: usize,
+    version_rolling: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ComparedRow {
+    #[serde(flatten)]
+    name: Name,
+    before_hashes_per_second: f64,
+    after_hashes_per_second: f64,
+    ratio: Option<f64>,
+    ratio_low: Option<f64>,
+    ratio_high: Option<f64>,
+    relative_to_reference: bool,
+    verdict: &'static str,
+}
+
+impl From<&Row> for Name {
+    fn from(row: &Row) -> Self {
+        let Row { name, threads, version_rolling, .. } = row;
+        Self { backend: name.clone(), threads: *threads, version_rolling: *version_rolling }
+    }
+}
+
+/// A verdict in a word or three.
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Faster => "faster",
+        Verdict::Slower => "slower",
+        Verdict::NoDifference => "no difference shown",
+        Verdict::TooShort => "too short to say",
+    }
+}
+
+impl Bench {
+    /// The measurements of this machine, whose processor has `cores` usable threads.
+    #[must_use]
+    pub fn new(cpu: String, cores: usize, machine: &Machine, measured: &[Measurement]) -> Self {
+        let rows: Vec<Row> = measured.iter().map(Row::from).collect();
+        let results = measured.iter().zip(&rows);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: MachineRow::new(cpu, cores, machine),
+            results: results
+                .map(|(m, row)| BenchRow::new(m, row, &rows, &machine.processor))
+                .collect(),
+            comparison: None,
+            rows,
+        }
+    }
+
+    /// The same, held against a run that `file` has saved.
+    #[must_use]
+    pub fn compared(mut self, file: &str, saved: &Saved) -> Self {
+        let compared = Comparison::of(&saved.rows, &self.rows);
+        let row = |row: &Compared| ComparedRow {
+            name: Name::from(&row.row),
+            before_hashes_per_second: row.medians[0],
+            after_hashes_per_second: row.medians[1],
+            ratio: row.ratio.map(|ratio| ratio.middle),
+            ratio_low: row.ratio.map(|ratio| ratio.low),
+            ratio_high: row.ratio.map(|ratio| ratio.high),
+            relative_to_reference: row.relative,
+            verdict: word(row.verdict),
+        };
+        let cores = self.machine.cores as u64;
+        self.comparison = Some(ComparisonRow {
+            with: file.to_owned(),
+            with_version: one_line(&saved.version),
+            with_cpu: one_line(&saved.cpu),
+            same_machine: (&saved.cpu, saved.cores) == (&self.machine.cpu, cores),
+            confidence: CONFIDENCE,
+            differs: compared.differs(),
+            rows: compared.rows.iter().map(row).collect(),
+            only_before: compared.only_before.iter().map(Name::from).collect(),
+            only_after: compared.only_after.iter().map(Name::from).collect(),
+            compared,
+        });
+        self
+    }
+
+    /// What is shown to be slower than `ratio` times what it was, as a failure.
+    #[must_use]
+    pub fn below(&self, ratio: f64) -> Option<Failure> {
+        let comparison = self.comparison.as_ref()?;
+        let below: Vec<&Compared> = comparison.compared.below(ratio).collect();
+        let first = below.first()?;
+        let found = first.ratio?;
+        let more = match below.len() - 1 {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let why = format!(
+            "{} is at {:.3} of what it was ({:.3} to {:.3}), below {ratio}{more}",
+            described(&first.row),
+            found.middle,
+            found.low,
+            found.high,
+        );
+        Some(Failure::new(Exit::Failed, format!("compared with {}", comparison.with), why))
+    }
+
+    /// The results as comma-separated values, a line each below a line of names.
+    #[must_use]
+    pub fn csv(&self) -> String {
+        let mut text = String::from(
+            "backend,kernel,device,threads,version_rolling,verified,hashes_per_second_median,\
+             hashes_per_second_min,hashes_per_second_max,samples,joules_per_gigahash,watts,\
+             hashes_per_second_mean,hashes_per_second_lower_quartile,\
+             hashes_per_second_upper_quartile,to_reference,cycles_per_hash,share_of_limit,outliers,\
+             index\n",
+        );
+        for row in &self.results {
+            let Rates { median, min, max, samples, mean, lower_quartile, upper_quartile } =
+                row.hashes_per_second;
+            let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
+            let _ = writeln!(
+                text,
+                "{},{},{},{},{},{},{median},{min},{max},{samples},{},{},{mean},{lower_quartile},\
+                 {upper_quartile},{},{},{},{},{}",
+                row.backend,
+                quoted(&row.kernel),
+                quoted(&row.device),
+                row.threads,
+                row.version_rolling,
+                row.verified,
+                number(row.joules_per_gigahash),
+                number(row.watts),
+                number(row.to_reference),
+                number(row.cycles_per_hash),
+                number(row.share_of_limit),
+                row.outliers.len(),
+                row.index.map_or_else(String::new, |index| index.to_string()),
+            );
+        }
+        text
+    }
+
+    /// The results as a chart; where they are held against a saved run, before and after.
+    #[must_use]
+    pub fn chart(&self) -> Chart {
+        let machine = &self.machine;
+        let s = plural(machine.cores);
+        let title = format!("{}, {} thread{s}", one_line(&machine.cpu), machine.cores);
+        let mut remarks = vec![machine.circumstances()];
+        let samples = self.results.iter().map(|row| row.hashes_per_second.samples).min();
+        let mut slices = format!(
+            "Bars: median of {} slices in turns. Lines: slowest and fastest slice.",
+            samples.unwrap_or_default()
+        );
+        let short = self.results.iter().any(|row| !row.verified);
+        if short {
+            slices += " NOT VERIFIED: a backend computed wrongly.";
+        }
+        remarks.push(slices);
+        let bar = |row: &Row, colour| {
+            let rates: Vec<f64> = row.slices.iter().map(|slice| slice.rate().to_f64()).collect();
+            let at = |share| stats::quantile(&rates, share).unwrap_or_default();
+            plot::Bar { value: at(0.5), low: at(0.0), high: at(1.0), colour }
+        };
+        let label = |row: &Row| {
+            let versions = if row.version_rolling { "rolled" } else { "one version" };
+            format!("{} thread{}, {versions}", row.threads, plural(row.threads))
+        };
+        let Some(comparison) = &self.comparison else {
+            let row = |row: &Row| plot::Row {
+                group: row.name.clone(),
+                label: label(row),
+                bars: vec![bar(row, usize::from(row.version_rolling))],
+                remark: String::new(),
+            };
+            let legend = vec![(0, "one version".to_owned()), (1, "versions rolled".to_owned())];
+            return Chart { title, remarks, legend, rows: self.rows.iter().map(row).collect() };
+        };
+        remarks.push(format!(
+            "Before: {}, adit {}. Verdicts account for the noise, at {:.0} % for all rows together.",
+            one_line(&comparison.with),
+            comparison.with_version,
+            CONFIDENCE * 100.0,
+        ));
+        if !comparison.same_machine {
+            remarks.push(format!("BEFORE WAS ANOTHER MACHINE: {}", comparison.with_cpu));
+        }
+        let row = |row: &Compared| plot::Row {
+            group: row.row.name.clone(),
+            label: label(&row.row),
+            bars: vec![bar(&row.before, 3), bar(&row.row, 0)],
+            remark: match row.ratio {
+                Some(ratio) if row.verdict != Verdict::NoDifference => {
+                    format!("{:.2} times: {}", ratio.middle, word(row.verdict))
+                }
+                _ => word(row.verdict).to_owned(),
+            },
+        };
+        let legend = vec![(3, "before".to_owned()), (0, "after".to_owned())];
+        let rows = comparison.compared.rows.iter().map(row).collect();
+        Chart { title, remarks, legend, rows }
+    }
+}
+
+impl MachineRow {
+    fn new(cpu: String, cores: usize, machine: &Machine) -> Self {
+        let Machine { processor, kernel, governor, smt, cgroup_cpus, load_average } =
+            machine.clone();
+        let Processor { vendor, family, model, stepping, microcode, features, virtual_machine } =
+            processor;
+        Self {
+            cpu,
+            cores,
+            os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            kernel,
+            vendor,
+            family,
+            model,
+            stepping,
+            microcode,
+            features,
+            virtual_machine,
+            governor,
+            smt,
+            cgroup_cpus,
+            load_average,
+            rustc: env!("ADIT_RUSTC"),
+            target_features: env!("ADIT_TARGET_FEATURES"),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        }
+    }
+
+    /// What one has to know to repeat it, in a line.
+    fn circumstances(&self) -> String {
+        let mut parts = vec![match &self.kernel {
+            Some(kernel) => format!("{} {kernel}", self.os),
+            None => self.os.clone(),
+        }];
+        if self.virtual_machine {
+            parts.push("virtual machine".to_owned());
+        }
+        if let Some(governor) = &self.governor {
+            parts.push(format!("governor {governor}"));
+        }
+        if let Some(cpus) = self.cgroup_cpus {
+            parts.push(format!("limited to {cpus} cores' time"));
+        }
+        if let Some(load) = self.load_average {
+            parts.push(format!("load {load}"));
+        }
+        parts.push(format!("adit {}", env!("CARGO_PKG_VERSION")));
+        if self.build == "debug" {
+            parts.push("a DEBUG build".to_owned());
+        }
+        // Without the commit in brackets.
+        parts.push(self.rustc.split(" (").next().unwrap_or_default().to_owned());
+        one_line(&parts.join(", "))
+    }
+}
+
+impl BenchRow {
+    fn new(measured: &Measurement, row: &Row, rows: &[Row], processor: &Processor) -> Self {
+        let Summary { median, min, max, lower_quartile, upper_quartile, mean, samples } =
+            measured.summary();
+        let info = &measured.info;
+        let limit = (info.backend == "cpu")
+            .then(|| limits::cycles_per_hash(processor, &info.kernel, measured.version_rolling))
+            .flatten();
+        let cycles = measured.cycles_per_hash.as_ref();
+        let energy = measured.energy.as_ref();
+        Self {
+            backend: info.backend,
+            kernel: info.kernel.clone(),
+            device: info.device.clone(),
+            index: info.index,
+            threads: info.threads,
+            version_rolling: measured.version_rolling,
+            verified: measured.verified.is_ok(),
+            reason: measured.verified.as_ref().err().map(ToString::to_string),
+            hashes_per_second: Rates {
+                median: median.to_f64(),
+                min: min.to_f64(),
+                max: max.to_f64(),
+                samples,
+                mean: mean.to_f64(),
+                lower_quartile: lower_quartile.to_f64(),
+                upper_quartile: upper_quartile.to_f64(),
+            },
+            to_reference: to_reference(rows, row),
+            cycles_per_hash: cycles.ok().copied(),
+            cycles_reason: cycles.err().map(ToString::to_string),
+            share_of_limit: limit.zip(cycles.ok()).map(|(limit, cycles)| limit / cycles),
+            limit_cycles_per_hash: limit,
+            joules_per_gigahash: energy.ok().map(|energy| energy.joules_per_gigahash),
+            watts: energy.ok().map(|energy| energy.watts),
+            energy_from: energy.ok().map(|e| if e.given { "given" } else { "measured" }),
+            energy_reason: energy.err().map(ToString::to_string),
+            outliers: stats::outliers(&measured.rates()),
+            slices: measured
+                .slices
+                .iter()
+                .map(|s| SliceRow { hashes: s.hashes, seconds: s.seconds, cores: s.cores })
+                .collect(),
+        }
+    }
+
+    /// How far apart the quartiles are, in percent of the median.
+    fn spread(&self) -> f64 {
+        let Rates { median, lower_quartile, upper_quartile, .. } = self.hashes_per_second;
+        if median > 0.0 { (upper_quartile - lower_quartile) / median * 100.0 } else { 0.0 }
+    }
+}
+
+/// A value as it stands between commas (RFC 4180).
+fn quoted(value: &str) -> String {
+    if value.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    } else {
+        value.to_owned()
+    }
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// `cpu:avx2 on 2 threads, versions rolled`.
+fn described(row: &Row) -> String {
+    let versions = if row.version_rolling { "versions rolled" } else { "one version" };
+    format!("{} on {} thread{}, {versions}", one_line(&row.name), row.threads, plural(row.threads))
+}
+
+/// At most so many outliers are named; the JSON has them all.
+const OUTLIERS_MAX: usize = 8;
+
+/// Less than this share of the cores, and a run is one of a busy machine.
+const BUSY: f64 = 0.97;
+
+impl Shown for Bench {
+    fn table(&self) -> String {
+        let MachineRow { cpu, cores, .. } = &self.machine;
+        let mut text = format!("{}, {cores} thread{}\n", one_line(cpu), plural(*cores));
+        text.extend([&self.machine.circumstances(), "\n\n"]);
+        let columns = self.columns();
+        let names = self.rows.iter().map(|row| one_line(&row.name)).collect::<Vec<_>>();
+        let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(12);
+        let mut line = format!("{:<wide$} {:>7} {:<8}", "backend", "threads", "versions");
+        for (name, width, _) in &columns {
+            let _ = write!(line, " {name:>width$}");
+        }
+        text.extend([&line, " verified\n"]);
+        for (row, name) in self.results.iter().zip(&names) {
+            let versions = if row.version_rolling { "rolled" } else { "one" };
+            let _ = write!(text, "{name:<wide$} {:>7} {versions:<8}", row.threads);
+            for (_, width, value) in &columns {
+                let _ = write!(text, " {:>width$}", value(row).unwrap_or_else(|| "-".to_owned()));
+            }
+            text += if row.verified { " yes\n" } else { " NO\n" };
+        }
+        self.notes(&mut text);
+        if let Some(comparison) = &self.comparison {
+            comparison.table(&mut text);
+        }
+        text
+    }
+}
+
+/// A column: its name, its width, and its value where there is one.
+type Column = (&'static str, usize, fn(&BenchRow) -> Option<String>);
+
+impl Bench {
+    /// The columns after those that say what was measured. One that would be empty is left out.
+    fn columns(&self) -> Vec<Column> {
+        fn rate(value: f64) -> String {
+            HashRate::from_f64(value).to_string()
+        }
+        let all: [Column; 9] = [
+            ("median", 12, |row| Some(rate(row.hashes_per_second.median))),
+            ("min", 12, |row| Some(rate(row.hashes_per_second.min))),
+            ("max", 12, |row| Some(rate(row.hashes_per_second.max))),
+            ("spread", 7, |row| Some(format!("{:.1} %", row.spread()))),
+            ("to sha2", 8, |row| row.to_reference.map(|ratio| format!("{ratio:.2}"))),
+            ("cycles/hash", 11, |row| row.cycles_per_hash.map(|cycles| format!("{cycles:.1}"))),
+            ("of limit", 8, |row| row.share_of_limit.map(|s| format!("{:.0} %", s * 100.0))),
+            ("watts", 7, |row| row.watts.map(|watts| format!("{watts:.1}"))),
+            ("J/GH", 7, |row| row.joules_per_gigahash.map(|joules| format!("{joules:.1}"))),
+        ];
+        all.into_iter()
+            .filter(|(_, _, value)| self.results.iter().any(|r| value(r).is_some()))
+            .collect()
+    }
+
+    /// What is missing and why, and what was odd.
+    fn notes(&self, text: &mut String) {
+        let mut notes: Vec<String> = Vec::new();
+        let mut missing = |what: &str, reason: Option<&String>| {
+            let note = reason.map(|reason| format!("{what}: - ({reason})"));
+            notes.extend(note.filter(|note| !notes.contains(note)));
+        };
+        for row in &self.results {
+            missing("cycles/hash", row.cycles_reason.as_ref());
+        }
+        let unknown = "no limit is counted for this processor's kernels".to_owned();
+        let counted = self.results.iter().any(|row| row.cycles_per_hash.is_some());
+        if counted && self.results.iter().all(|row| row.share_of_limit.is_none()) {
+            missing("of limit", Some(&unknown));
+        }
+        for row in &self.results {
+            missing("watts, J/GH", row.energy_reason.as_ref());
+        }
+        if self.results.iter().any(|row| row.energy_from == Some("given")) {
+            notes.push("watts: as given, the same for every row".to_owned());
+        }
+        let outliers: Vec<(&BenchRow, &Row, usize)> = self
+            .results
+            .iter()
+            .zip(&self.rows)
+            .flat_map(|(row, plain)| row.outliers.iter().map(move |slice| (row, plain, *slice)))
+            .collect();
+        for (row, plain, index) in outliers.iter().take(OUTLIERS_MAX) {
+            let slice = plain.slices[*index];
+            let ratio = slice.rate().to_f64() / row.hashes_per_second.median;
+            let cores = match slice.cores {
+                Some(share) if share < BUSY => {
+                    format!("; other programs had {:.0} % of its cores", (1.0 - share) * 100.0)
+                }
+                _ => String::new(),
+            };
+            notes.push(format!(
+                "outlier: {}, slice {} of {}: {ratio:.2} of the median{cores}",
+                described(plain),
+                index + 1,
+                plain.slices.len(),
+            ));
+        }
+        if outliers.len() > OUTLIERS_MAX {
+            let more = outliers.len() - OUTLIERS_MAX;
+            notes.push(format!("outlier: {more} more, all in --json"));
+        }
+        let shares: Vec<f64> =
+            self.rows.iter().flat_map(|row| &row.slices).filter_map(|slice| slice.cores).collect();
+        if let Some(share) = stats::median(&shares).filter(|share| *share < BUSY) {
+            let percent = (1.0 - share) * 100.0;
+            notes.push(format!(
+                "a busy machine: other programs had {percent:.0} % of the cores' time; figures of a \
+                 quiet one are higher"
+            ));
+        }
+        if self.machine.build == "debug" {
+            notes.push("a debug build: its figures say nothing of a release build".to_owned());
+        }
+        if !notes.is_empty() {
+            *text += "\n";
+        }
+        for note in notes {
+            text.extend([&one_line(&note), "\n"]);
+        }
+    }
+}
+
+impl ComparisonRow {
+    fn table(&self, text: &mut String) {
+        let _ =
+            writeln!(text, "\ncompared with {} (adit {})", one_line(&self.with), self.with_version);
+        if !self.same_machine {
+            let _ = writeln!(text, "that was another machine: {}", self.with_cpu);
+        }
+        let _ = writeln!(
+            text,
+            "{:<12} {:>7} {:<8} {:>12} {:>12} {:>7} {:>15}  verdict",
+            "backend", "threads", "versions", "before", "after", "ratio", "interval",
+        );
+        let rate = |value: f64| HashRate::from_f64(value).to_string();
+        for row in &self.compared.rows {
+            let (ratio, interval) = match row.ratio {
+                Some(found) => (
+                    format!("{:.3}{}", found.middle, if row.relative { "*" } else { " " }),
+                    format!("{:.3} to {:.3}", found.low, found.high),
+                ),
+                None => ("- ".to_owned(), "-".to_owned()),
+            };
+            let _ = writeln!(
+                text,
+                "{:<12} {:>7} {:<8} {:>12} {:>12} {ratio:>7} {interval:>15}  {}",
+                one_line(&row.row.name),
+                row.row.threads,
+                if row.row.version_rolling { "rolled" } else { "one" },
+                rate(row.medians[0]),
+                rate(row.medians[1]),
+                word(row.verdict),
+            );
+        }
+        if self.compared.rows.iter().any(|row| row.relative) {
+            *text += "* relative to sha2 in the same turns of the same run\n";
+        }
+        for (rows, which) in
+            [(&self.compared.only_before, "before"), (&self.compared.only_after, "after")]
+        {
+            for row in rows {
+                let _ = writeln!(text, "only {which}: {}", described(row));
+            }
+        }
+        let shown =
+            |verdict| self.compared.rows.iter().filter(|row| row.verdict == verdict).count();
+        let _ = match (shown(Verdict::Faster), shown(Verdict::Slower)) {
+            (0, 0) => writeln!(text, "no difference shown"),
+            (faster, slower) => writeln!(text, "faster: {faster}, slower: {slower}"),
+        };
+    }
+}
+
+/// The first kernel that did not tell the truth, and what it got wrong.
+#[must_use]
+pub fn disagreement(measured: &[Measurement]) -> Option<Failure> {
+    measured.iter().find_map(|measured| {
+        let what = format!("backend {}:{}", measured.info.backend, measured.info.kernel);
+        let disagreement = measured.verified.as_ref().err()?;
+        Some(Failure::new(Exit::SelfTest, what, disagreement.to_string()))
+    })
+}
+
+/// The progress line of a measurement.
+#[must_use]
+pub fn measuring(at: &bench::Progress) -> String {
+    let s = if at.next.threads == 1 { "" } else { "s" };
+    format!(
+        "{} {}, {} thread{s}, {} · {} of {} · {} s left",
+        if at.warming_up { "warming up" } else { "measuring" },
+        at.next.name(),
+        at.next.threads,
+        if at.version_rolling { "versions rolled" } else { "one version" },
+        at.done + 1,
+        at.slices,
+        at.left.as_secs() + 1,
+    )
+}
