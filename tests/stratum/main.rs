@@ -4,6 +4,7 @@
 mod common;
 
 mod accounting;
+mod cli;
 mod dialects;
 mod faults;
 mod miner;
