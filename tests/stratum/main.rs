@@ -8,3 +8,4 @@ mod cli;
 mod dialects;
 mod faults;
 mod miner;
+mod replay;
