@@ -270,7 +270,9 @@ fn log_event(event: &Event) {
     use crate::event::SourceState;
     match event {
         Event::Started { source, network, backends } => {
-            let chain = network.map_or("an unknown chain", |chain| Params::of(chain).name);
+            // A pool does not tell its chain.
+            let chain = network.map_or("", |chain| Params::of(chain).name);
+            let on = if chain.is_empty() { "" } else { " on " };
             let backends: Vec<_> = backends
                 .iter()
                 .map(|b| {
@@ -278,7 +280,7 @@ fn log_event(event: &Event) {
                 })
                 .collect();
             tracing::info!(
-                "mining on {chain} from {} with {}",
+                "mining{on}{chain} from {} with {}",
                 one_line(source),
                 one_line(&backends.join(", "))
             );

@@ -28,7 +28,7 @@ fn shares_are_lines_and_a_number_of_them_is_enough() {
         row("shares").unwrap().ends_with("accepted, 0 rejected, 0 stale, 0 unknown"),
         "{exit:#?}"
     );
-    assert!(exit.stderr.contains(&format!("mining on an unknown chain from {}", pool.url())));
+    assert!(exit.stderr.contains(&format!("mining from {}", pool.url())));
     assert_eq!(pool.requests()[2].params, json!(["alice", "x"]));
 }
 

@@ -478,3 +478,53 @@ fn a_flood_of_questions_is_not_answered_without_end() {
     miner.wait_for_shares("accepted", before + 3);
     miner.stop();
 }
+
+#[test]
+fn lines_with_anything_wrong_in_them_do_no_harm() {
+    let pool = ScriptedPool::start(Rules::default());
+    let miner = Miner::start(config(&pool));
+    miner.wait_for_shares("accepted", 1);
+    let good: Vec<String> = [
+        pool.notify(),
+        json!({"id": null, "method": "mining.set_difficulty", "params": [0.000_25]}),
+        json!({"id": null, "method": "mining.set_extranonce", "params": ["0badcafe", 4]}),
+        json!({"id": null, "method": "mining.set_version_mask", "params": ["00ffe000"]}),
+        json!({"id": null, "method": "client.show_message", "params": ["hello"]}),
+        json!({"id": 4, "result": true, "error": null}),
+        json!({"id": 5, "result": null, "error": [23, "Low difficulty share", null]}),
+        json!({"id": 6, "method": "client.get_version", "params": []}),
+    ]
+    .iter()
+    .map(Value::to_string)
+    .collect();
+    let values =
+        ["null", "-1", "1e400", "[[[]]]", "{\"a\":{}}", "\"\\u0000\"", "\"00\"", "true", ""];
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..3_000 {
+        let mut line = good[random.usize(0..good.len())].clone().into_bytes();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(0..line.len());
+            match random.u32(0..4) {
+                0 => line[at] = random.u8(..),
+                1 => drop(line.remove(at)),
+                2 => line.truncate(at.max(1)),
+                // Something else from here to the next comma.
+                _ => {
+                    let rest = &line[at..];
+                    let end = at + rest.iter().position(|b| *b == b',').unwrap_or(rest.len());
+                    line.splice(at..end, values[random.usize(0..values.len())].bytes());
+                }
+            }
+            if line.is_empty() {
+                line.push(b' ');
+            }
+        }
+        line.push(b'\n');
+        pool.say_raw(&line);
+    }
+    // Whatever it believes now, a new connection puts it right.
+    pool.hang_up();
+    let before = pool.accepted();
+    pool.wait_for_accepted(before + 3, SOON);
+    miner.stop().outcome.unwrap();
+}
