@@ -327,7 +327,11 @@ pub struct PoolArgs {
 /// What hashes, and on how many threads.
 #[derive(Clone, Debug, Args)]
 pub struct HashingArgs {
-    /// What hashes: auto, cpu, or cpu:KERNEL with one of the kernels sha2, sha-ni, avx2, avx512
+    /// What hashes, by commas: auto, cpu, gpu, cpu:KERNEL or gpu:N
+    ///
+    /// `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and
+    /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
+    /// avx512; `gpu:N` is the device that `adit devices` lists under this number.
     #[arg(long, value_name = "LIST", default_value = "auto", help_heading = "Hashing")]
     pub backend: BackendList,
     /// CPU threads [default: as many as the process may use]

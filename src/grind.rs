@@ -220,6 +220,9 @@ impl Feed for Grindstone {
     }
 
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
+        if hit.midstate >= unit.midstates.len() {
+            return ControlFlow::Continue(());
+        }
         let candidate = Candidate { unit, midstate: hit.midstate, nonce: hit.nonce };
         let hash = BlockHash::from_byte_array(sha256d(&serialize(&candidate.header())));
         if !self.target.is_met_by(&hash) {

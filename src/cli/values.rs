@@ -203,6 +203,8 @@ pub enum BackendSpec {
     Auto,
     /// All CPU cores: with this kernel, or with the fastest.
     Cpu(Option<KernelName>),
+    /// Every real graphics card, or the device of this number.
+    Gpu(Option<usize>),
 }
 
 impl FromStr for BackendSpec {
@@ -213,12 +215,16 @@ impl FromStr for BackendSpec {
             ("auto", "") if text == "auto" => Ok(Self::Auto),
             ("cpu", "") if text == "cpu" => Ok(Self::Cpu(None)),
             ("cpu", name) => kernel(name).map(|kernel| Self::Cpu(Some(kernel))),
-            ("gpu", _) => Err(ValueError::new("graphics cards are not in this version")
-                .hint("leave it at auto or cpu")),
+            ("gpu", "") if text == "gpu" => Ok(Self::Gpu(None)),
+            ("gpu", number) => number.parse().map(|index| Self::Gpu(Some(index))).map_err(|_| {
+                ValueError::new(format!("{number:?} is no number of a device"))
+                    .hint("write gpu:0; `adit devices` lists the numbers")
+            }),
             _ => {
                 let kernels: Vec<_> =
                     KernelName::all().map(|kernel| format!("cpu:{kernel}")).collect();
-                let known = ["auto", "cpu"].into_iter().chain(kernels.iter().map(String::as_str));
+                let known =
+                    ["auto", "cpu", "gpu"].into_iter().chain(kernels.iter().map(String::as_str));
                 let why = format!("there is no backend {text:?}");
                 Err(match nearest_backend(text, known.clone()) {
                     Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),
@@ -256,9 +262,19 @@ impl FromStr for BackendList {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let specs: Vec<BackendSpec> =
             text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>()?;
-        if specs.len() > 1 {
+        let count = |wanted: &dyn Fn(&BackendSpec) -> bool| {
+            specs.iter().filter(|spec| wanted(spec)).count()
+        };
+        if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Cpu(_))) > 1 {
             return Err(ValueError::new("the CPU stands in it more than once")
                 .hint("auto and cpu take all cores already; name one kernel at most"));
+        }
+        if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Gpu(None))) > 1 {
+            return Err(ValueError::new("the graphics cards stand in it more than once")
+                .hint("auto and gpu take every card already"));
+        }
+        if specs.iter().any(|spec| count(&|other| other == spec) > 1) {
+            return Err(ValueError::new("a device stands in it more than once"));
         }
         Ok(Self(specs))
     }
@@ -566,11 +582,20 @@ mod tests {
             list(" cpu:sha-ni "),
             Ok(vec![BackendSpec::Cpu(Some(kernel("sha-ni").unwrap()))])
         );
+        let (cpu, gpu) = (BackendSpec::Cpu(None), BackendSpec::Gpu);
+        assert_eq!(list("gpu, cpu"), Ok(vec![gpu(None), cpu]));
+        assert_eq!(list("cpu,gpu:0,gpu:1"), Ok(vec![cpu, gpu(Some(0)), gpu(Some(1))]));
+        assert_eq!(list("auto,gpu:3"), Ok(vec![BackendSpec::Auto, gpu(Some(3))]));
         for (text, why) in [
-            ("gpu", "graphics cards are not in this version"),
-            ("cpu,gpu:0", "graphics cards are not in this version"),
+            ("gpu:", "\"\" is no number of a device | write gpu:0"),
+            ("gpu:-1", "is no number of a device"),
+            ("gpu:one", "is no number of a device"),
+            ("gpu,gpu", "the graphics cards stand in it more than once"),
+            ("auto,gpu", "the graphics cards stand in it more than once"),
+            ("gpu:1,cpu,gpu:1", "a device stands in it more than once"),
             ("cpu,cpu:avx2", "more than once"),
-            ("quux", "there is no backend \"quux\" | backends: auto, cpu, cpu:sha2"),
+            ("auto,cpu", "the CPU stands in it more than once"),
+            ("quux", "there is no backend \"quux\" | backends: auto, cpu, gpu, cpu:sha2"),
             ("avx2", "did you mean cpu:avx2?"),
             ("cpu:", "there is no kernel \"\""),
             ("auto:", "there is no backend \"auto:\""),

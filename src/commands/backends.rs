@@ -7,6 +7,7 @@ use adit::bench::BenchError;
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
 use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
+use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner};
 use anyhow::Context as _;
 
@@ -16,41 +17,125 @@ pub fn threads(hashing: &HashingArgs) -> usize {
 }
 
 /// The backends that were asked for, hashing `percent` of the time. One that fails its self-test is
-/// named and left out, as long as another is there.
+/// named and left out, as long as another is there. Cards are tested once they are up: the processor
+/// does not wait for them.
 pub fn scanners(
     hashing: &HashingArgs,
     version_rolling: bool,
     percent: u8,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    // Drivers take their time to say what there is; meanwhile the kernels are measured.
+    let (cpu, gpus) = std::thread::scope(|scope| {
+        let gpus = scope.spawn(|| gpus(hashing));
+        let cpu = cpu_scanner(hashing, version_rolling, percent);
+        (cpu, gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let options = options(version_rolling, percent);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
-    for spec in hashing.backend.specs() {
-        let (kernel, midstates) = match spec {
-            BackendSpec::Auto | BackendSpec::Cpu(None) => {
-                let (fastest, line) = measured(version_rolling)?;
-                tracing::info!("{line}");
-                (fastest.kernel, fastest.midstates)
-            }
-            BackendSpec::Cpu(Some(name)) => match trusted(*name) {
-                Ok(kernel) => {
-                    let midstates = kernel.midstates();
-                    (kernel, midstates)
-                }
-                Err(failure) if failure.exit == Exit::SelfTest => {
-                    tracing::error!("{failure}; it is left out");
-                    failed = Some(failure);
-                    continue;
-                }
-                Err(failure) => return Err(failure.into()),
-            },
-        };
-        let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
-        let scanner = scanner.context("scanner threads")?.with_midstates(midstates);
-        scanners.push(Arc::new(scanner));
+    match cpu {
+        Ok(scanner) => scanners.extend(scanner),
+        Err(error) => match error.downcast::<Failure>() {
+            Ok(failure) if failure.exit == Exit::SelfTest => failed = Some(failure),
+            Ok(failure) => return Err(failure.into()),
+            Err(error) => return Err(error),
+        },
+    }
+    for gpu in gpus? {
+        scanners.push(Arc::new(GpuScanner::new(gpu, options.clone())));
     }
     match failed {
         Some(failure) if scanners.is_empty() => Err(failure.into()),
-        _ => Ok(scanners),
+        Some(failure) => {
+            tracing::error!("{failure}; it is left out");
+            Ok(scanners)
+        }
+        None => Ok(scanners),
+    }
+}
+
+/// The processor as a backend, where it was asked for.
+fn cpu_scanner(
+    hashing: &HashingArgs,
+    version_rolling: bool,
+    percent: u8,
+) -> anyhow::Result<Option<Arc<dyn Scanner>>> {
+    let specs = hashing.backend.specs();
+    let wanted = specs.iter().find(|spec| !matches!(spec, BackendSpec::Gpu(_)));
+    let (kernel, midstates) = match wanted {
+        None | Some(BackendSpec::Gpu(_)) => return Ok(None),
+        Some(BackendSpec::Auto | BackendSpec::Cpu(None)) => {
+            let (fastest, line) = measured(version_rolling)?;
+            tracing::info!("{line}");
+            (fastest.kernel, fastest.midstates)
+        }
+        Some(BackendSpec::Cpu(Some(name))) => {
+            let kernel = trusted(*name)?;
+            let midstates = kernel.midstates();
+            (kernel, midstates)
+        }
+    };
+    let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
+    Ok(Some(Arc::new(scanner.context("scanner threads")?.with_midstates(midstates))))
+}
+
+fn options(version_rolling: bool, percent: u8) -> Options {
+    Options { version_rolling, percent, cache: adit::config::cache_folder() }
+}
+
+/// Every graphics card that `--backend` speaks of. One that was named must be there; `gpu` needs at
+/// least one; for `auto` there may be none.
+pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
+    let specs = hashing.backend.specs();
+    let named = specs.iter().any(|spec| matches!(spec, BackendSpec::Gpu(_)));
+    if !named {
+        if !specs.contains(&BackendSpec::Auto) {
+            return Ok(Vec::new());
+        }
+        if !gpu::may_be_there() {
+            tracing::debug!("no graphics card: the system has no device file of one");
+            return Ok(Vec::new());
+        }
+    }
+    let all = gpu::enumerate();
+    let mut taken: Vec<Gpu> = Vec::new();
+    for spec in specs {
+        let found: Vec<&Gpu> = match spec {
+            BackendSpec::Cpu(_) => continue,
+            BackendSpec::Auto | BackendSpec::Gpu(None) => {
+                all.iter().filter(|gpu| gpu.is_taken_unasked()).collect()
+            }
+            BackendSpec::Gpu(Some(index)) => all.iter().filter(|gpu| gpu.index == *index).collect(),
+        };
+        match spec {
+            BackendSpec::Gpu(index) if found.is_empty() => return Err(no_gpu(*index, &all)),
+            _ if found.is_empty() => tracing::debug!("no graphics card was found"),
+            _ => {}
+        }
+        for gpu in found {
+            if taken.iter().all(|other| other.index != gpu.index) {
+                taken.push(gpu.clone());
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// There is no such card.
+fn no_gpu(index: Option<usize>, all: &[Gpu]) -> Failure {
+    let name = index.map_or_else(|| "gpu".to_owned(), |index| format!("gpu:{index}"));
+    let failure = |why: &str| Failure::new(Exit::Usage, format!("backend {name}"), why);
+    match (index, all) {
+        (_, []) => failure("no graphics card was found, and no driver of one").hint(
+            "it takes the card's driver with Vulkan (on Debian libvulkan1 and mesa-vulkan-drivers, \
+             or NVIDIA's own), Metal or DX12; --backend cpu needs none",
+        ),
+        (None, [first, ..]) => {
+            failure("only software devices were found, and they are not taken unless named")
+                .hint(format!("--backend gpu:{} takes {}", first.index, first.name))
+        }
+        (Some(_), all) => failure("there is no device of this number")
+            .hint(format!("there are 0 to {}; `adit devices` lists them", all.len() - 1)),
     }
 }
 
@@ -62,13 +147,14 @@ pub fn kernels(hashing: &HashingArgs) -> Result<Vec<Opened>, Failure> {
         match spec {
             BackendSpec::Auto | BackendSpec::Cpu(None) => kernels.extend(cpu::open_all()),
             BackendSpec::Cpu(Some(name)) => kernels.push((*name, Ok(named(*name)?))),
+            BackendSpec::Gpu(_) => {}
         }
     }
     Ok(kernels)
 }
 
 /// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
-/// on as many as were asked for.
+/// on as many as were asked for; and graphics cards.
 pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     let counts = match hashing.threads {
         Some(threads) => vec![threads.get()],
@@ -83,6 +169,9 @@ pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>
             scanners.push(Arc::new(scanner.context("scanner threads")?));
         }
     }
+    for gpu in gpus(hashing)? {
+        scanners.push(Arc::new(GpuScanner::new(gpu, options(true, 100))));
+    }
     Ok(scanners)
 }
 
@@ -95,21 +184,24 @@ pub fn unfit(error: BenchError) -> Failure {
     Failure::from_chain(exit, &error)
 }
 
-/// One kernel, as far as the first entry of `--backend` says which, and otherwise the fastest; where
-/// `easy` says that the work is done before a measurement would be, the one that usually is.
-pub fn one(
-    hashing: &HashingArgs,
-    version_rolling: bool,
-    easy: bool,
-) -> Result<Arc<dyn Kernel>, Failure> {
-    match hashing.backend.specs() {
-        [BackendSpec::Cpu(Some(name)), ..] => trusted(*name),
-        _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none),
-        _ => measured(version_rolling).map(|(fastest, line)| {
+/// One backend, as far as the first entry of `--backend` says which, and otherwise the fastest
+/// kernel; where `easy` says that the work is done before a measurement would be, the one that usually
+/// is. No versions are rolled.
+pub fn one(hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
+    let kernel = match hashing.backend.specs() {
+        [BackendSpec::Gpu(_), ..] => {
+            let gpu = gpus(hashing)?.into_iter().next().ok_or_else(|| no_gpu(None, &[]))?;
+            return Ok(Arc::new(GpuScanner::new(gpu, options(false, 100))));
+        }
+        [BackendSpec::Cpu(Some(name)), ..] => trusted(*name)?,
+        _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none)?,
+        _ => {
+            let (fastest, line) = measured(false)?;
             tracing::debug!("{line}");
             fastest.kernel
-        }),
-    }
+        }
+    };
+    Ok(Arc::new(cpu::CpuScanner::new(kernel, threads(hashing), 100).context("scanner threads")?))
 }
 
 /// The kernel of this name, if it is there.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use adit::cli::{CheckArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::report::{Progress, results};
-use adit::scan::cpu;
+use adit::scan::{cpu, gpu};
 
 use super::backends;
 
@@ -13,13 +13,20 @@ use super::backends;
 pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
     let threads = backends::threads(&args.hashing);
     let seed = RandomState::new().hash_one(());
+    let gpus = backends::gpus(&args.hashing)?;
     let mut checked = Vec::new();
     for opened in backends::kernels(&args.hashing)? {
         progress.show(&format!("checking cpu:{} on {threads} threads", opened.0));
         checked.push(cpu::check_up(&opened, threads, seed));
     }
+    let mut checked_gpus = Vec::new();
+    for gpu in gpus {
+        progress.show(&format!("checking gpu:{} {}", gpu.index, gpu.name));
+        let (result, took) = gpu::check_up(&gpu, seed);
+        checked_gpus.push((gpu, result, took));
+    }
     progress.finish();
-    let checks = results::Checks::new(&checked);
+    let checks = results::Checks::new(&checked, &checked_gpus);
     let exit = super::finish(&results::shown(&checks, output.json), Exit::Done)?;
     checks.failure().map_or(Ok(exit), |failure| Err(failure.into()))
 }

@@ -3,10 +3,11 @@
 use adit::cli::{DevicesArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::report::results;
-use adit::scan::cpu;
+use adit::scan::{cpu, gpu};
 
 /// Lists them.
 pub fn run(_: DevicesArgs, output: &OutputArgs) -> anyhow::Result<Exit> {
-    let devices = results::Devices::new(cpu::model_name(), cpu::usable_threads(), &cpu::open_all());
+    let (kernels, gpus) = (cpu::open_all(), gpu::enumerate());
+    let devices = results::Devices::new(cpu::model_name(), cpu::usable_threads(), &kernels, &gpus);
     super::finish(&results::shown(&devices, output.json), Exit::Done)
 }

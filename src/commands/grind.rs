@@ -4,11 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use adit::bench::BenchError;
 use adit::cli::{GrindArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::grind::{GrindError, Puzzle, grind};
 use adit::report::{Progress, results};
-use adit::scan::cpu::CpuScanner;
 use adit::signals::Signals;
 use anyhow::Context as _;
 
@@ -31,11 +31,9 @@ pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         _ => return Ok(refuse(GrindError::NotOne)),
     };
     let easy = puzzle.expected_hashes() < EASY;
-    let kernel = backends::one(&args.hashing, false, easy)?;
-    let scanner = CpuScanner::new(kernel, backends::threads(&args.hashing), 100)
-        .context("scanner threads")?;
+    let scanner = backends::one(&args.hashing, easy)?;
     let signals = Signals::listen().context("signal handlers")?;
-    let ground = grind(&puzzle, &scanner, TICK, &mut |at| {
+    let ground = grind(&puzzle, &*scanner, TICK, &mut |at| {
         progress.show(&results::grinding(&at));
         if signals.received().is_some() {
             ControlFlow::Break(())
@@ -50,6 +48,9 @@ pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         }
         Ok(Some(nonce)) => super::finish(&format!("{}\n", puzzle.solved(nonce)), Exit::Done),
         Ok(None) => Ok(signals.received().unwrap_or(Exit::Failed)),
+        Err(GrindError::Backend(error)) => {
+            Err(backends::unfit(BenchError { backend: scanner.info().name(), error }).into())
+        }
         Err(error) => Ok(refuse(error)),
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit::bench::BenchError;
 use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
@@ -107,10 +108,10 @@ async fn mine(
         tokio::time::timeout(patience, &mut running).await.ok()
     };
     running.abort();
-    let dead = engine.is_dead();
+    let failure = engine.failure();
     announcer.conclude(engine.finish());
-    if dead {
-        return Err(Failure::new(Exit::Failed, "mining", "every backend has failed").into());
+    if let Some((backend, error)) = failure {
+        return Err(backends::unfit(BenchError { backend, error }).into());
     }
     match ended {
         Some(ended) => ended.context("source")?.map(|()| exit).map_err(Into::into),

@@ -24,7 +24,7 @@ use crate::chain::min_difficulty::Stage;
 use crate::chain::target::Difficulty;
 use crate::event::{Announcer, Event, SourceState, Summary, Tally};
 use crate::job::{Candidate, Job, Refusal, Solution, Verdict, WorkUnit};
-use crate::scan::{BackendInfo, Feed, Hit, Scanner};
+use crate::scan::{BackendError, BackendInfo, Feed, Hit, Scanner};
 
 /// How many solutions may wait for their source. A source that does not keep up loses what comes
 /// on top (said and counted as stale): scanners wait for nobody.
@@ -106,6 +106,8 @@ struct State {
     blocks: Tally,
     shares: Tally,
     started: bool,
+    /// The backend that failed last, and why.
+    failure: Option<(String, BackendError)>,
 }
 
 impl State {
@@ -229,6 +231,7 @@ impl Engine {
                 blocks: Tally::default(),
                 shares: Tally::default(),
                 started: false,
+                failure: None,
             }),
             wake: Condvar::new(),
             meters: backends.iter().map(|backend| Meter::new(backend.threads)).collect(),
@@ -252,8 +255,8 @@ impl Engine {
                     let run = AssertUnwindSafe(|| scanner.run(&feed));
                     match std::panic::catch_unwind(run) {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => feed.failed(&error.to_string()),
-                        Err(_) => feed.failed("a bug in adit"),
+                        Ok(Err(error)) => feed.failed(error),
+                        Err(_) => feed.failed(BackendError::Device("a bug in adit".to_owned())),
                     }
                 })?;
             threads.push(thread);
@@ -275,10 +278,11 @@ impl Engine {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
-    /// Whether no backend is left that could find anything.
+    /// Where no backend is left that could find anything: the last one, and why it failed.
     #[must_use]
-    pub fn is_dead(&self) -> bool {
-        self.shared.alive.load(Ordering::Acquire) == 0
+    pub fn failure(&self) -> Option<(String, BackendError)> {
+        let failure = self.shared.state().failure.clone();
+        failure.filter(|_| self.shared.alive.load(Ordering::Acquire) == 0)
     }
 
     /// Whether something that was found waits for its answer.
@@ -551,7 +555,7 @@ impl BackendFeed {
     }
 
     /// Leaves the backend out from now on, says why, and stops all when it was the last.
-    fn failed(&self, why: &str) {
+    fn failed(&self, why: BackendError) {
         let shared = &self.shared;
         if self.record().is_out.swap(true, Ordering::AcqRel) {
             return;
@@ -559,6 +563,7 @@ impl BackendFeed {
         let name = shared.backends[self.backend].name();
         let text = format!("backend {name} has failed and is left out: {why}");
         shared.announcer.announce(Event::BackendFailed(text));
+        shared.state().failure = Some((name, why));
         if shared.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
             shared.stop(&mut shared.state());
         }
@@ -575,7 +580,8 @@ impl BackendFeed {
         let errors = errors.fetch_add(1, Ordering::Relaxed) + 1;
         let hits = hits.load(Ordering::Relaxed);
         if errors >= ERRORS_MAX && errors.saturating_mul(HITS_AN_ERROR) > hits {
-            self.failed(&format!("{errors} of the {hits} candidates that it reported are none"));
+            let text = format!("{errors} of the {hits} candidates that it reported are none");
+            self.failed(BackendError::Lies(text));
         }
     }
 }

@@ -78,6 +78,9 @@ struct Backend<'a> {
     kernel: &'a str,
     device: String,
     threads: usize,
+    /// A graphics card's number; the processor has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +105,7 @@ impl<'a> From<&'a BackendInfo> for Backend<'a> {
             kernel: &info.kernel,
             device: one_line(&info.device),
             threads: info.threads,
+            index: info.index,
         }
     }
 }

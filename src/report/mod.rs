@@ -276,7 +276,9 @@ fn log_event(event: &Event) {
             let backends: Vec<_> = backends
                 .iter()
                 .map(|b| {
-                    format!("{} {} on {} ({} threads)", b.backend, b.kernel, b.device, b.threads)
+                    let s = if b.threads == 1 { "" } else { "s" };
+                    let threads = format!("{} thread{s}", b.threads);
+                    format!("{} {} on {} ({threads})", b.backend, b.kernel, b.device)
                 })
                 .collect();
             tracing::info!(

@@ -2,12 +2,15 @@
 //! scripts.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, one_line};
 use crate::grind::{self, Puzzle};
+use crate::scan::BackendError;
 use crate::scan::cpu::{Checked, Opened, Unfit};
+use crate::scan::gpu::Gpu;
 
 /// A result that can be shown.
 pub trait Shown: Serialize {
@@ -43,7 +46,7 @@ impl Shown for Text {
 #[derive(Clone, Debug, Serialize)]
 pub struct Devices {
     cpu: Cpu,
-    gpus: Vec<Gpu>,
+    gpus: Vec<GpuRow>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -60,14 +63,24 @@ struct KernelRow {
     reason: Option<String>,
 }
 
-/// There is none in this version, and a list that says so.
-#[derive(Clone, Copy, Debug, Serialize)]
-enum Gpu {}
+#[derive(Clone, Debug, Serialize)]
+struct GpuRow {
+    index: usize,
+    name: String,
+    api: &'static str,
+    driver: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Whether `auto` and `gpu` take it, or only its number.
+    default: bool,
+    /// The number of the same card over another API.
+    same_as: Option<usize>,
+}
 
 impl Devices {
-    /// A processor with its usable threads and kernels.
+    /// A processor with its usable threads and kernels, and the graphics cards.
     #[must_use]
-    pub fn new(model: String, threads: usize, kernels: &[Opened]) -> Self {
+    pub fn new(model: String, threads: usize, kernels: &[Opened], gpus: &[Gpu]) -> Self {
         let kernels = kernels
             .iter()
             .map(|(name, kernel)| KernelRow {
@@ -76,7 +89,19 @@ impl Devices {
                 reason: kernel.as_ref().err().map(ToString::to_string),
             })
             .collect();
-        Self { cpu: Cpu { model, threads, kernels }, gpus: Vec::new() }
+        let gpus = gpus
+            .iter()
+            .map(|gpu| GpuRow {
+                index: gpu.index,
+                name: gpu.name.clone(),
+                api: gpu.api,
+                driver: gpu.driver.clone(),
+                kind: gpu.kind.word(),
+                default: gpu.is_taken_unasked(),
+                same_as: gpu.same_as,
+            })
+            .collect();
+        Self { cpu: Cpu { model, threads, kernels }, gpus }
     }
 }
 
@@ -88,6 +113,19 @@ impl Shown for Devices {
         for row in kernels {
             let state = row.reason.as_deref().unwrap_or("available");
             let _ = writeln!(text, "  cpu:{:<8} {state}", row.kernel);
+        }
+        for gpu in &self.gpus {
+            let GpuRow { index, name, api, driver, kind, .. } = gpu;
+            let used = match gpu.same_as {
+                Some(other) => format!("; the same card as gpu:{other}"),
+                None if gpu.default => String::new(),
+                None => "; used only if named".to_owned(),
+            };
+            let line = format!("gpu:{index}: {name}, {kind}, {api}, {driver}{used}");
+            text.extend([&one_line(&line), "\n"]);
+        }
+        if self.gpus.is_empty() {
+            text.push_str("gpu: none found\n");
         }
         text
     }
@@ -103,18 +141,32 @@ pub struct Checks {
 struct CheckRow {
     backend: &'static str,
     kernel: &'static str,
+    device: Option<String>,
+    index: Option<usize>,
     result: &'static str,
     reason: Option<String>,
     seconds: f64,
 }
 
+impl CheckRow {
+    /// As `--backend` names it.
+    fn name(&self) -> String {
+        match self.index {
+            Some(index) => format!("{}:{index}", self.backend),
+            None => format!("{}:{}", self.backend, self.kernel),
+        }
+    }
+}
+
 impl Checks {
-    /// A row for each kernel.
+    /// A row for each kernel, and one for each graphics card.
     #[must_use]
-    pub fn new(checked: &[Checked]) -> Self {
+    pub fn new(checked: &[Checked], gpus: &[(Gpu, Result<(), BackendError>, Duration)]) -> Self {
         let row = |checked: &Checked| CheckRow {
             backend: "cpu",
             kernel: checked.kernel.as_str(),
+            device: None,
+            index: None,
             result: match &checked.result {
                 Ok(()) => "pass",
                 Err(Unfit::Lie(_)) => "fail",
@@ -123,7 +175,20 @@ impl Checks {
             reason: checked.result.as_ref().err().map(ToString::to_string),
             seconds: checked.took.as_secs_f64(),
         };
-        Self { backends: checked.iter().map(row).collect() }
+        let gpu_row = |(gpu, result, took): &(Gpu, Result<(), BackendError>, Duration)| CheckRow {
+            backend: "gpu",
+            kernel: "wgsl",
+            device: Some(gpu.name.clone()),
+            index: Some(gpu.index),
+            result: match result {
+                Ok(()) => "pass",
+                Err(BackendError::Lies(_)) => "fail",
+                Err(BackendError::Device(_)) => "unavailable",
+            },
+            reason: result.as_ref().err().map(ToString::to_string),
+            seconds: took.as_secs_f64(),
+        };
+        Self { backends: checked.iter().map(row).chain(gpus.iter().map(gpu_row)).collect() }
     }
 
     /// What failed, if anything did.
@@ -131,14 +196,13 @@ impl Checks {
     pub fn failure(&self) -> Option<Failure> {
         let failed: Vec<_> = self.backends.iter().filter(|row| row.result == "fail").collect();
         let first = failed.first()?;
-        let name = |row: &CheckRow| format!("{}:{}", row.backend, row.kernel);
-        let names: Vec<_> = failed.iter().map(|row| name(row)).collect();
+        let names: Vec<_> = failed.iter().map(|row| row.name()).collect();
         let why = first.reason.clone().unwrap_or_default();
         let what = format!("self-test of {}", names.join(", "));
         let why = if names.len() > 1 { format!("{}: {why}", names[0]) } else { why };
         Some(
             Failure::new(Exit::SelfTest, what, why)
-                .hint("this processor computes wrongly, or adit does: mine with another backend"),
+                .hint("it computes wrongly, or adit does: mine with another backend"),
         )
     }
 }
@@ -147,10 +211,9 @@ impl Shown for Checks {
     fn table(&self) -> String {
         let mut text = String::new();
         for row in &self.backends {
-            let name = format!("{}:{}", row.backend, row.kernel);
-            let _ = write!(text, "{name:<12} {}", row.result);
+            let _ = write!(text, "{:<12} {}", row.name(), row.result);
             match &row.reason {
-                Some(reason) => text.extend([": ", reason, "\n"]),
+                Some(reason) => text.extend([": ", &one_line(reason), "\n"]),
                 None => {
                     let _ = writeln!(text, " ({:.0} ms)", row.seconds * 1e3);
                 }

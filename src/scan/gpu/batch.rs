@@ -1,0 +1,111 @@
+//! How large the next batch is.
+
+use std::time::Duration;
+
+use super::shader::{HIT_CAPACITY, MAX_NONCES};
+use crate::job::Job;
+
+/// A batch where a display may hang on the card: what stands still for longer is seen to stutter.
+pub(super) const WITH_DISPLAY: Duration = Duration::from_millis(10);
+/// A batch where none does: longer ones save nothing worth naming, and hold up job changes.
+pub(super) const WITHOUT_DISPLAY: Duration = Duration::from_millis(50);
+
+/// The first batch of a device of which nothing is known yet, in hashes.
+const FIRST: u64 = 1 << 16;
+/// No batch is smaller: sending it costs more than doing it.
+const SMALLEST: u64 = 1 << 10;
+
+/// Sizes batches by the time that the last ones took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    target: Duration,
+    /// Hashes of the next batch.
+    hashes: u64,
+}
+
+impl Pace {
+    /// Batches of about `target`, on a device that did `rate` hashes a second when it was measured.
+    pub(super) fn new(target: Duration, rate: f64) -> Self {
+        // A quarter of what that comes to: the device may be busy today.
+        let guess = (rate * target.as_secs_f64() / 4.0) as u64;
+        Self { target, hashes: guess.clamp(FIRST, 4 * MAX_NONCES) }
+    }
+
+    /// Nonces to ask for, with so many midstates each.
+    pub(super) fn nonces(&self, midstates: usize) -> u64 {
+        (self.hashes / midstates.max(1) as u64).clamp(1, MAX_NONCES)
+    }
+
+    /// Learns that a batch of so many hashes took so long. At most twice as many are next, so that
+    /// one odd measurement does no harm; as few as it takes, so that a batch never comes near the
+    /// second or two after which a system takes the device for hung.
+    pub(super) fn learn(&mut self, hashes: u64, took: Duration) {
+        let ideal = hashes as f64 * self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        let ideal = (ideal as u64).max(SMALLEST);
+        if hashes >= self.hashes || took > self.target {
+            self.hashes = ideal.min(hashes.max(SMALLEST).saturating_mul(2));
+        }
+    }
+}
+
+/// The most hashes that a batch of `job` is to have, whatever time it takes; and whether more than
+/// one batch under way makes sense.
+///
+/// Where the first solution ends the job, twice as many as it takes on the average: in seven of eight
+/// cases a solution is among them, and nobody waits for the rest. Otherwise so many that the list of
+/// hits is seldom more than half full.
+pub(super) fn most_hashes(job: &Job) -> u64 {
+    let expected = job.share_target.difficulty().expected_hashes();
+    let most = if job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
+    (most as u64).max(SMALLEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn batches_grow_to_their_time_and_shrink_at_once() {
+        let mut pace = Pace::new(10 * MS, 0.0);
+        assert_eq!(pace.nonces(1), FIRST);
+        // A device of 1 GH/s, with 100 µs to send a batch.
+        let took = |hashes: u64| Duration::from_secs_f64(1e-4 + hashes as f64 / 1e9);
+        let mut batches = 0;
+        while took(pace.nonces(1)) < 9 * MS {
+            let hashes = pace.nonces(1);
+            pace.learn(hashes, took(hashes));
+            assert!(pace.nonces(1) <= 2 * hashes);
+            batches += 1;
+            assert!(batches < 12, "{pace:?}");
+        }
+        assert!(took(pace.nonces(1)) < 12 * MS, "{pace:?}");
+        assert_eq!(pace.nonces(4), pace.nonces(1) / 4);
+        // Something else wants the device.
+        let hashes = pace.nonces(1);
+        pace.learn(hashes, 100 * MS);
+        assert!(pace.nonces(1) <= hashes / 9);
+    }
+
+    #[test]
+    fn a_small_batch_says_little() {
+        let mut pace = Pace::new(10 * MS, 4e9);
+        let before = pace.nonces(1);
+        pace.learn(1000, MS);
+        assert_eq!(pace.nonces(1), before);
+        pace.learn(1000, 20 * MS);
+        assert!(pace.nonces(1) < before);
+    }
+
+    #[test]
+    fn no_batch_is_empty_or_endless() {
+        let mut pace = Pace::new(50 * MS, 1e15);
+        assert_eq!(pace.nonces(1), MAX_NONCES);
+        pace.learn(pace.nonces(1), Duration::from_secs(1 << 30));
+        assert_eq!(pace.nonces(1), SMALLEST);
+        pace.learn(SMALLEST, Duration::ZERO);
+        assert_eq!(pace.nonces(1), 2 * SMALLEST);
+        assert_eq!(pace.nonces(usize::MAX), 1);
+    }
+}

@@ -1,0 +1,328 @@
+//! A graphics card as a backend: it keeps two batches under way, and brings the device up again when
+//! it fails.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::adapter::Gpu;
+use super::batch::{Pace, WITH_DISPLAY, WITHOUT_DISPLAY, most_hashes};
+use super::calibration::{Memory, Tuning};
+use super::device::{SLOTS, Told, Trouble};
+use super::shader::MAX_NONCES;
+use super::worker::{Link, Start, Waited};
+use crate::job::WorkUnit;
+use crate::scan::{BackendError, BackendInfo, Feed, Scanner};
+
+/// A device that fails so many times in a row is left out.
+const TRIES: u32 = 4;
+/// How long it is left alone after the first failure; twice as long after each further one.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// A device that ran so long has recovered from whatever it had before.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// How often it is looked whether it is time to stop.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How a card is to be used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether jobs may have versions to roll.
+    pub version_rolling: bool,
+    /// Share of the time spent hashing, 1 to 100.
+    pub percent: u8,
+    /// The folder in which it is remembered what a card does best.
+    pub cache: Option<PathBuf>,
+}
+
+/// A graphics card.
+#[derive(Debug)]
+pub struct GpuScanner {
+    gpu: Gpu,
+    options: Options,
+    /// How long a batch is to take.
+    target: Duration,
+    /// What it runs, once that is known.
+    tuning: Mutex<Option<Tuning>>,
+    device: Mutex<Running>,
+    #[cfg(debug_assertions)]
+    pub(super) wish: Option<super::fault::Wish>,
+}
+
+/// The device, while it is up.
+#[derive(Default)]
+struct Running {
+    link: Option<(Link, Pace)>,
+    /// Whether it was ever up.
+    again: bool,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.link.is_some() { "up" } else { "down" })
+    }
+}
+
+/// The value of a mutex, whatever became of another thread that held it.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GpuScanner {
+    /// A backend on `gpu`, which is brought up when there is something to scan.
+    #[must_use]
+    pub fn new(gpu: Gpu, options: Options) -> Self {
+        // The clocks of both hold: a batch of a device that is throttled is to be short as well.
+        let long = !gpu.may_have_display() && options.percent == 100;
+        let target = if long { WITHOUT_DISPLAY } else { WITH_DISPLAY };
+        let cache = options.cache.as_deref();
+        let tuning = cache.and_then(|folder| Memory::of(folder, &gpu).recall(&gpu));
+        Self {
+            gpu,
+            options,
+            target,
+            tuning: Mutex::new(tuning),
+            device: Mutex::default(),
+            #[cfg(debug_assertions)]
+            wish: super::fault::Wish::of_environment(),
+        }
+    }
+
+    /// Brings the device up, unless it is.
+    fn bring_up<'a>(
+        &self,
+        running: &'a mut Running,
+        has_ended: &dyn Fn() -> bool,
+    ) -> Result<Waited<&'a mut (Link, Pace)>, Trouble> {
+        if running.link.is_none() {
+            let start = Start {
+                gpu: self.gpu.clone(),
+                again: std::mem::replace(&mut running.again, true),
+                version_rolling: self.options.version_rolling,
+                cache: self.options.cache.clone(),
+                told: Told::default(),
+                #[cfg(debug_assertions)]
+                wish: self.wish.clone(),
+            };
+            let Waited::For(link) = Link::open(start, has_ended)? else { return Ok(Waited::Ended) };
+            let pace = Pace::new(self.target, link.tuning.rolled.rate.to_f64());
+            *held(&self.tuning) = Some(link.tuning);
+            running.link = Some((link, pace));
+        }
+        Ok(running.link.as_mut().map_or(Waited::Ended, Waited::For))
+    }
+
+    /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong with the device: then what it had is
+    /// given back.
+    fn scan(&self, link: &Link, pace: &mut Pace, feed: &dyn Feed) -> Result<Waited<()>, Trouble> {
+        let mut work =
+            Work { waiting: VecDeque::new(), under_way: VecDeque::new(), most: u64::MAX };
+        let scanned = self.batches(link, pace, feed, &mut work);
+        for unit in work.under_way.into_iter().chain(work.waiting) {
+            feed.give_back(unit);
+        }
+        scanned
+    }
+
+    fn batches(
+        &self,
+        link: &Link,
+        pace: &mut Pace,
+        feed: &dyn Feed,
+        work: &mut Work,
+    ) -> Result<Waited<()>, Trouble> {
+        let has_ended = || feed.has_ended();
+        loop {
+            while work.under_way.len() < self.depth(work)
+                && let Some(unit) = work.next(link.midstates, pace, feed)
+            {
+                link.send(unit.clone());
+                work.under_way.push_back(unit);
+            }
+            if work.under_way.is_empty() {
+                return Ok(Waited::For(()));
+            }
+            let Waited::For((outcome, took)) = link.oldest(&has_ended)? else {
+                return Ok(Waited::Ended);
+            };
+            let Some(unit) = work.under_way.pop_front() else { continue };
+            let hashes = unit.nonces.count() * unit.midstates.len() as u64;
+            pace.learn(hashes, took);
+            if outcome.overflowed() {
+                work.halve(unit);
+                continue;
+            }
+            for hit in outcome.hits {
+                if feed.hit(&unit, hit).is_break() {
+                    break;
+                }
+            }
+            feed.count(0, hashes);
+            if self.options.percent < 100 {
+                let percent = u32::from(self.options.percent);
+                pause(took * (100 - percent) / percent, feed);
+            }
+        }
+    }
+
+    /// How many batches are to be under way. Where the first one ends the job, as a rule, a second is
+    /// for nothing; and a device that is throttled is to stand still in between.
+    fn depth(&self, work: &Work) -> usize {
+        if self.options.percent < 100 || work.most < EASY { 1 } else { SLOTS }
+    }
+
+    fn info_of(&self, rolled: bool) -> BackendInfo {
+        let tuning = *held(&self.tuning);
+        let choice = tuning.map(|t| if rolled { t.rolled } else { t.plain });
+        BackendInfo {
+            backend: "gpu",
+            kernel: choice.map_or_else(|| "wgsl".to_owned(), |c| c.variant.name().to_owned()),
+            device: self.gpu.name.clone(),
+            threads: 1,
+            index: Some(self.gpu.index),
+        }
+    }
+}
+
+/// Jobs of which a batch is to have fewer hashes than this are easy.
+const EASY: u64 = 1 << 16;
+
+/// Waits, unless it is time to stop.
+fn pause(time: Duration, feed: &dyn Feed) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || feed.has_ended() {
+            return;
+        }
+        std::thread::sleep(left.min(TICK));
+    }
+}
+
+/// What the feed has dealt and is not done.
+struct Work {
+    /// To be sent.
+    waiting: VecDeque<WorkUnit>,
+    /// Sent, the oldest first.
+    under_way: VecDeque<WorkUnit>,
+    /// The most hashes of a batch of the job that is mined.
+    most: u64,
+}
+
+impl Work {
+    /// The next batch; waits for one only while nothing is under way.
+    fn next(&mut self, midstates: usize, pace: &Pace, feed: &dyn Feed) -> Option<WorkUnit> {
+        loop {
+            while let Some(unit) = self.waiting.pop_front() {
+                if feed.wants(&unit) {
+                    return Some(unit);
+                }
+            }
+            let nonces = pace.nonces(midstates).min((self.most / midstates as u64).max(1));
+            let unit = if self.under_way.is_empty() {
+                feed.next(midstates, nonces)?
+            } else {
+                feed.try_next(midstates, nonces)?
+            };
+            self.cut(unit, midstates, feed);
+        }
+    }
+
+    /// Cuts a unit into batches: none longer than is good for its job, and each of as many midstates
+    /// as one of the two programs takes.
+    fn cut(&mut self, unit: WorkUnit, midstates: usize, feed: &dyn Feed) {
+        self.most = most_hashes(&unit.prepared.job);
+        let most = (self.most / unit.midstates.len().max(1) as u64).clamp(1, MAX_NONCES);
+        let (nonces, rest) = unit.nonces.split(most);
+        if let Some(nonces) = rest {
+            feed.give_back(WorkUnit { nonces, ..unit.clone() });
+        }
+        let cut = if unit.midstates.len() == midstates { midstates } else { 1 };
+        for start in unit.midstates.clone().step_by(cut) {
+            self.waiting.push_back(WorkUnit {
+                midstates: start..start + cut,
+                nonces,
+                ..unit.clone()
+            });
+        }
+    }
+
+    /// Does a batch again, in halves: there were more hits than its list holds, and nobody was told
+    /// of any.
+    fn halve(&mut self, unit: WorkUnit) {
+        let (head, rest) = unit.nonces.split(unit.nonces.count() / 2);
+        if let Some(nonces) = rest {
+            self.waiting.push_front(WorkUnit { nonces, ..unit.clone() });
+        }
+        self.waiting.push_front(WorkUnit { nonces: head, ..unit });
+    }
+}
+
+impl From<Trouble> for BackendError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Lies(_) => Self::Lies(trouble.to_string()),
+            _ => Self::Device(trouble.to_string()),
+        }
+    }
+}
+
+impl Scanner for GpuScanner {
+    fn info(&self) -> BackendInfo {
+        self.info_of(self.options.version_rolling)
+    }
+
+    fn info_when(&self, version_rolling: bool) -> BackendInfo {
+        self.info_of(version_rolling && self.options.version_rolling)
+    }
+
+    fn prepare(&self) -> Result<(), BackendError> {
+        self.bring_up(&mut held(&self.device), &|| false)?;
+        Ok(())
+    }
+
+    fn run(&self, feed: &dyn Feed) -> Result<(), BackendError> {
+        let mut running = held(&self.device);
+        let mut failures = 0;
+        loop {
+            let begun = Instant::now();
+            let trouble = match self.bring_up(&mut running, &|| feed.has_ended()) {
+                Ok(Waited::Ended) => return Ok(()),
+                Ok(Waited::For((link, pace))) => match self.scan(link, pace, feed) {
+                    Ok(Waited::For(())) => return Ok(()),
+                    // What is under way there is nobody's any more.
+                    Ok(Waited::Ended) => {
+                        running.link = None;
+                        return Ok(());
+                    }
+                    Err(trouble) => trouble,
+                },
+                Err(trouble) => trouble,
+            };
+            if let Some((link, _)) = running.link.take()
+                && matches!(trouble, Trouble::Hang(_))
+            {
+                link.abandon();
+            }
+            failures = if begun.elapsed() > HEALTHY { 1 } else { failures + 1 };
+            if !trouble.may_pass() {
+                return Err(trouble.into());
+            }
+            if failures >= TRIES {
+                let text = format!("{trouble}, {failures} times in a row");
+                return Err(BackendError::Device(text));
+            }
+            let wait = BACKOFF * 2_u32.pow(failures - 1);
+            tracing::warn!(
+                "backend gpu:{}: {trouble}; what it had is given to others, and it is brought up \
+                 again in {} s",
+                self.gpu.index,
+                wait.as_secs(),
+            );
+            pause(wait, feed);
+            if feed.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+}

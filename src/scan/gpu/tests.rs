@@ -1,0 +1,379 @@
+//! The whole backend on a software device: whatever happens to it, every nonce that was dealt is
+//! tried, each hit is reported once, and only what was done is counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::Hash as _;
+
+use super::calibration::{Choice, Memory, Tuning};
+use super::shader::{HIT_CAPACITY, Shape, Variant};
+use super::{Gpu, GpuScanner, Kind, Options, enumerate};
+use crate::chain::target::{HashRate, Target};
+use crate::job::{Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, WorkUnit};
+#[cfg(debug_assertions)]
+use crate::scan::BackendError;
+use crate::scan::cpu::{Random, Sha2};
+use crate::scan::{Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock};
+
+/// The software device; a test without one fails.
+fn gpu() -> Gpu {
+    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    let software = |gpu: &&Gpu| gpu.kind == Kind::Software;
+    GPUS.get_or_init(enumerate).iter().find(software).cloned().expect(
+        "a software Vulkan device (on Debian: apt-get install libvulkan1 mesa-vulkan-drivers)",
+    )
+}
+
+/// A backend on it. What it does best is measured once for all tests.
+fn scanner(percent: u8) -> GpuScanner {
+    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let choice = |name: &str| Choice {
+            variant: Variant::find(name).unwrap(),
+            shape: Shape { workgroup_size: 64, nonces_per_invocation: 4 },
+            rate: HashRate::from_f64(1e7),
+        };
+        // Two midstates at once, so that three and five leave something over.
+        let tuning = Tuning { plain: choice("k1"), rolled: choice("k2") };
+        Memory::of(folder.path(), &gpu()).keep(&gpu(), &tuning);
+        folder
+    });
+    let cache = Some(cache.path().to_owned());
+    GpuScanner::new(gpu(), Options { version_rolling: true, percent, cache })
+}
+
+/// Units of a job with so many leading zero bits, and of so many midstates and nonces each.
+fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
+    let mut random = Random(u64::from(zeros));
+    let mut target = [0xff; 32];
+    target[..4].copy_from_slice(&u32::MAX.checked_shr(zeros).unwrap_or(0).to_be_bytes());
+    let target = Target::from_be_bytes(target);
+    let job = Arc::new(Job {
+        key: JobKey { connection: 0, number: 0 },
+        version: 0x2000_0000,
+        version_mask: VersionMask::BIP320,
+        previous_block_hash: bitcoin::BlockHash::all_zeros(),
+        height: None,
+        nbits: target.to_nbits(),
+        ntime: TimeRange::fixed(0),
+        merkle_root: MerkleRoot::Fixed([0; 32]),
+        share_target: target,
+        network_target: target,
+        clean: true,
+        ends_when_solved: ends,
+        body: None,
+        received: Instant::now(),
+    });
+    let unit = |(number, (k, first, count)): (u64, &(usize, u32, u64))| {
+        let header = random.header();
+        let mut block: [u8; 64] = header[..64].try_into().unwrap();
+        let midstates = (0..=*k as u32).map(|version| {
+            block[..4].copy_from_slice(&version.to_le_bytes());
+            Midstate::of(version, &block)
+        });
+        let prepared = Prepared {
+            job: job.clone(),
+            // Tells the units apart.
+            extranonce: number,
+            merkle_root: [0; 32],
+            ntime: 0,
+            midstates: midstates.collect(),
+            second_block: SecondBlock::of(&header[64..76].try_into().unwrap()),
+        };
+        WorkUnit {
+            prepared: Arc::new(prepared),
+            // Not the first of them, so that indices are told apart.
+            midstates: 1..k + 1,
+            nonces: NonceRange::new(*first, *count).unwrap(),
+            generation: 0,
+        }
+    };
+    (0..).zip(sizes).map(unit).collect()
+}
+
+/// Deals out a list of units, and keeps what comes back.
+#[derive(Default)]
+struct List {
+    left: Mutex<VecDeque<WorkUnit>>,
+    /// How often each (unit, midstate, nonce) was reported.
+    hits: Mutex<BTreeMap<(u64, usize, u32), usize>>,
+    hashes: AtomicU64,
+    given_back: AtomicU64,
+}
+
+impl List {
+    fn new(units: &[WorkUnit]) -> Self {
+        Self { left: Mutex::new(units.iter().cloned().collect()), ..Self::default() }
+    }
+
+    /// The very hits that there are, each once, and every hash counted.
+    fn check(&self, units: &[WorkUnit]) {
+        let mut expected = BTreeMap::new();
+        let mut hashes = 0;
+        for unit in units {
+            hashes += Sha2.scan(&unit.scan(), &mut |hit| {
+                expected.insert(place(unit, hit), 1);
+                ControlFlow::Continue(())
+            });
+        }
+        assert!(!expected.is_empty(), "the test is none");
+        let hits = self.hits.lock().unwrap();
+        assert!(*hits == expected, "{} hits of {}", hits.len(), expected.len());
+        assert_eq!(self.hashes.load(Ordering::Relaxed), hashes);
+    }
+}
+
+fn place(unit: &WorkUnit, hit: Hit) -> (u64, usize, u32) {
+    (unit.prepared.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
+}
+
+impl Feed for List {
+    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        self.try_next(midstates, nonces)
+    }
+
+    fn try_next(&self, _: usize, nonces: u64) -> Option<WorkUnit> {
+        let mut left = self.left.lock().unwrap();
+        let unit = left.pop_front()?;
+        let (dealt, rest) = unit.nonces.split(nonces);
+        if let Some(nonces) = rest {
+            left.push_front(WorkUnit { nonces, ..unit.clone() });
+        }
+        Some(WorkUnit { nonces: dealt, ..unit })
+    }
+
+    fn give_back(&self, unit: WorkUnit) {
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+        self.left.lock().unwrap().push_back(unit);
+    }
+
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
+        *self.hits.lock().unwrap().entry(place(unit, hit)).or_default() += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn count(&self, _: usize, hashes: u64) {
+        self.hashes.fetch_add(hashes, Ordering::Relaxed);
+    }
+}
+
+/// Runs a backend over units, twice: the second time the device is up already.
+fn tried(scanner: &GpuScanner, units: &[WorkUnit]) -> List {
+    let list = List::new(units);
+    scanner.run(&list).unwrap();
+    list.check(units);
+    let again = List::new(units);
+    scanner.run(&again).unwrap();
+    again.check(units);
+    list
+}
+
+const END: u64 = NonceRange::ALL;
+
+#[test]
+fn every_candidate_of_many_units_is_found_once() {
+    let mut random = Random(77);
+    let mut sizes = Vec::new();
+    for k in [1, 2, 3, 5] {
+        for count in [1, 2, 63, 64, 65, 255, 257, 1000, 5000] {
+            sizes.push((k, random.next() as u32 >> 1, count));
+            sizes.push((k, (END - count) as u32, count));
+        }
+    }
+    for zeros in [1, 5, 11] {
+        tried(&scanner(100), &units(zeros, false, &sizes));
+    }
+}
+
+#[test]
+fn more_hits_than_the_list_holds_are_found_once() {
+    let many = 12 * HIT_CAPACITY as u64;
+    let sizes = [(1, 7, many), (2, 123, many), (2, (END - many) as u32, many)];
+    // Every nonce is a hit; half of them are; and one in so many that a batch just overflows.
+    for zeros in [0, 1, 3] {
+        let list = tried(&scanner(100), &units(zeros, false, &sizes));
+        assert!(list.hits.lock().unwrap().len() > HIT_CAPACITY);
+    }
+}
+
+#[test]
+fn an_easy_job_is_done_in_small_pieces() {
+    // What is longer than the job is worth is given back and comes again.
+    let list = tried(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
+    assert!(list.given_back.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_throttled_device_leaves_nothing_out() {
+    let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
+    let list = List::new(&units);
+    scanner(30).run(&list).unwrap();
+    list.check(&units);
+}
+
+/// The faults are in debug builds only: a shipped miner has no switch that breaks it.
+#[cfg(debug_assertions)]
+mod faults {
+    use super::*;
+    use crate::scan::gpu::fault::{Fault, Wish};
+
+    fn faulty(fault: Fault, always: bool) -> GpuScanner {
+        let mut scanner = scanner(100);
+        scanner.wish = Some(Wish::new(fault, always));
+        scanner
+    }
+
+    #[test]
+    fn what_a_failed_device_had_is_done_all_the_same() {
+        let sizes = [(1, 5, 70_000), (2, 5, 70_000), (3, (END - 50_000) as u32, 50_000)];
+        let units = units(10, false, &sizes);
+        for fault in [Fault::Lost, Fault::OutOfMemory, Fault::Hangs] {
+            let list = List::new(&units);
+            faulty(fault, false).run(&list).unwrap();
+            assert!(list.given_back.load(Ordering::Relaxed) > 0, "{fault:?}");
+            list.check(&units);
+        }
+    }
+
+    #[test]
+    fn a_device_that_fails_again_and_again_is_left_out() {
+        let list = List::new(&units(10, false, &[(1, 0, 1 << 24)]));
+        let error = faulty(Fault::Lost, true).run(&list).unwrap_err();
+        let BackendError::Device(why) = error else { panic!("{error}") };
+        assert!(why.ends_with("4 times in a row"), "{why}");
+        // What it did not do is there for others.
+        let left: u64 = list.left.lock().unwrap().iter().map(|unit| unit.nonces.count()).sum();
+        assert_eq!(left + list.hashes.load(Ordering::Relaxed), 1 << 24);
+    }
+
+    #[test]
+    fn a_device_that_computes_wrongly_does_not_mine() {
+        for fault in [Fault::Leaves, Fault::MakesUp] {
+            let list = List::new(&units(10, false, &[(1, 0, 1000)]));
+            let error = faulty(fault, false).run(&list).unwrap_err();
+            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            assert!(why.contains("self-test") && why.contains("block 0: "), "{why}");
+            assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
+            assert_eq!(faulty(fault, false).prepare(), Err(error));
+        }
+    }
+}
+
+#[test]
+fn what_was_measured_is_remembered_and_rubbish_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let gpu = gpu();
+    let memory = Memory::of(&folder.path().join("not/there/yet"), &gpu);
+    assert_eq!(memory.recall(&gpu), None);
+    let choice = |name: &str, size| Choice {
+        variant: Variant::find(name).unwrap(),
+        shape: Shape { workgroup_size: size, nonces_per_invocation: 2 },
+        rate: HashRate::from_f64(123.5e6),
+    };
+    let tuning = Tuning { plain: choice("k1-some", 64), rolled: choice("k4-all", 256) };
+    memory.keep(&gpu, &tuning);
+    assert_eq!(memory.recall(&gpu), Some(tuning));
+
+    let mut others = [gpu.clone(), gpu.clone(), gpu.clone()];
+    others[0].name = "another".into();
+    others[1].driver = "a newer one".into();
+    others[2].api = "Metal";
+    for other in others {
+        assert_eq!(Memory::of(&folder.path().join("not/there/yet"), &other).recall(&other), None);
+        assert_eq!(memory.recall(&other), None);
+    }
+
+    let files = std::fs::read_dir(folder.path().join("not/there/yet")).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "no drafts are left: {files:?}");
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    for (from, to) in [
+        ("\"form\": 1", "\"form\": 2"),
+        ("k1-some", "k9"),
+        ("k1-some", "k1-all"),
+        ("k1-some", "k4-all"),
+        ("\"workgroup_size\": 64", "\"workgroup_size\": 0"),
+        ("\"workgroup_size\": 64", "\"workgroup_size\": -64"),
+        ("\"nonces_per_invocation\": 2", "\"nonces_per_invocation\": 4000000000"),
+        ("123500000.0", "-1"),
+        ("}", ""),
+        ("{", "["),
+        (env!("CARGO_PKG_VERSION"), "0.0.0"),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        std::fs::write(&files[0], changed).unwrap();
+        assert_eq!(memory.recall(&gpu), None, "{from} to {to}");
+    }
+    for rubbish in [&b""[..], b"\xff\xfe", &[b' '; 1 << 20]] {
+        std::fs::write(&files[0], rubbish).unwrap();
+        assert_eq!(memory.recall(&gpu), None);
+    }
+    memory.keep(&gpu, &tuning);
+    assert_eq!(memory.recall(&gpu), Some(tuning));
+    // A folder that is none is no reason not to mine.
+    let nowhere = Memory::of(&files[0], &gpu);
+    nowhere.keep(&gpu, &tuning);
+    assert_eq!(nowhere.recall(&gpu), None);
+}
+
+#[test]
+fn a_job_change_reaches_the_device_within_a_moment() {
+    use crate::engine::{Engine, Goal};
+    use crate::event::Announcer;
+    let (announcer, _events) = Announcer::new();
+    let scanner = Arc::new(scanner(100));
+    scanner.prepare().unwrap();
+    let (engine, mut port) =
+        Engine::start(vec![scanner], "a test".into(), Goal::default(), announcer).unwrap();
+    let job = |number: u8, zeros| {
+        let unit = units(zeros, true, &[(1, 0, 1)]).remove(0);
+        let job = &unit.prepared.job;
+        Job {
+            key: JobKey { connection: 0, number: number.into() },
+            previous_block_hash: bitcoin::BlockHash::from_byte_array([number; 32]),
+            merkle_root: MerkleRoot::Fixed([number; 32]),
+            received: Instant::now(),
+            version: job.version,
+            version_mask: job.version_mask,
+            height: None,
+            nbits: job.nbits,
+            ntime: job.ntime,
+            share_target: job.share_target,
+            network_target: job.network_target,
+            clean: true,
+            ends_when_solved: true,
+            body: None,
+        }
+    };
+    // Jobs that are never solved, and in between one that is at once; by the old one's batches if
+    // they were not dropped.
+    for number in 0..20 {
+        port.publish(job(2 * number, 32));
+        std::thread::sleep(Duration::from_millis(30));
+        port.publish(job(2 * number + 1, 12));
+        let solution = loop {
+            let solution = pollster::block_on(port.solution()).unwrap();
+            port.verdict(&solution, crate::job::Verdict::Accepted);
+            // The hard one may have been solved, once in some thousand runs.
+            if solution.job.key.number != u64::from(2 * number) {
+                break solution;
+            }
+        };
+        assert_eq!(solution.job.key.number, u64::from(2 * number + 1));
+        assert!(solution.found - solution.job.received < Duration::from_secs(10));
+    }
+    drop(port);
+    let summary = engine.finish();
+    assert_eq!((summary.hardware_errors, summary.blocks.stale), (0, 0));
+    assert_eq!(summary.blocks.accepted, 20);
+}
