@@ -47,8 +47,8 @@ impl Clocks {
     pub fn jump_since(self, earlier: Self) -> Option<Jump> {
         let passed = self.monotonic.saturating_duration_since(earlier.monotonic);
         let jump = match self.wall.duration_since(earlier.wall) {
-            Ok(wall) if wall >= passed => Jump::Ahead(wall - passed),
-            Ok(wall) => Jump::Back(passed - wall),
+            Ok(wall) if wall < passed => Jump::Back(passed.saturating_sub(wall)),
+            Ok(wall) => Jump::Ahead(wall.saturating_sub(passed)),
             Err(back) => Jump::Back(passed + back.duration()),
         };
         let (Jump::Ahead(by) | Jump::Back(by)) = jump;

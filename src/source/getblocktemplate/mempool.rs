@@ -36,10 +36,19 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// transactions of blocks too.
 const TOPICS: [&str; 3] = ["sequence", "hashtx", "rawtx"];
 
+/// What is told of a mempool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// It holds something that it did not before.
+    New,
+    /// It holds what it held a while ago.
+    Still,
+}
+
 /// Watches a node's mempool for as long as it is kept.
 #[derive(Debug)]
 pub struct MempoolWatch {
-    sightings: mpsc::Receiver<Result<(), RpcError>>,
+    sightings: mpsc::Receiver<Result<Sighting, RpcError>>,
     again: Arc<Notify>,
     task: AbortHandle,
 }
@@ -55,11 +64,11 @@ impl MempoolWatch {
     }
 
     /// Waits until the mempool holds something, and something else than when that was last said; or
-    /// until the node does not answer.
+    /// the same for a while; or until the node does not answer.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn sighting(&mut self) -> Result<(), RpcError> {
+    pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
         match self.sightings.recv().await {
             Some(sighting) => sighting,
             // The watch lives as long as this.
@@ -84,7 +93,7 @@ impl Drop for MempoolWatch {
 async fn watch(
     mut rpc: Rpc,
     endpoint: Endpoint,
-    tell: mpsc::Sender<Result<(), RpcError>>,
+    tell: mpsc::Sender<Result<Sighting, RpcError>>,
     again: Arc<Notify>,
 ) {
     let news = Arc::new(Notify::new());
@@ -105,12 +114,16 @@ async fn watch(
             let mut wait = pause;
             match look(&mut rpc).await {
                 Ok(mempool) => {
-                    let told = last
-                        .as_ref()
-                        .is_some_and(|(seen, at)| *seen == mempool && at.elapsed() < TELL_AGAIN);
-                    if mempool.size > 0 && !told {
+                    let sighting = match &last {
+                        _ if mempool.size == 0 => None,
+                        Some((seen, at)) if *seen == mempool => {
+                            (at.elapsed() >= TELL_AGAIN).then_some(Sighting::Still)
+                        }
+                        _ => Some(Sighting::New),
+                    };
+                    if let Some(sighting) = sighting {
                         // Where one is waiting to be heard, that will do.
-                        let _ = tell.try_send(Ok(()));
+                        let _ = tell.try_send(Ok(sighting));
                         last = Some((mempool, Instant::now()));
                     } else if mempool.size == 0 {
                         last = None;

@@ -61,8 +61,8 @@ const TEMPLATE_BYTES: usize = 32 << 20;
 const ANSWER_BYTES: usize = 1 << 20;
 /// How long a node may take for anything but a longpoll.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long a node may take to tell a block's time: a solution may be waiting meanwhile.
-const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a node may take for a small question aside: a solution may be waiting meanwhile.
+const ASIDE: Duration = Duration::from_secs(5);
 /// How long a longpoll may stay open. It ends with the next block, so this is only for a node that
 /// has vanished without a word; the refreshes notice that sooner.
 const LONGPOLL: Duration = Duration::from_secs(24 * 3600);
@@ -170,7 +170,8 @@ impl Source for GetBlockTemplate {
                 pacer,
                 clocks: Clocks::now(),
                 said_ahead: None,
-                too_new: false,
+                known_tips: Vec::new(),
+                kept_templates: Kept::Taken,
                 earlier: Vec::new(),
                 asked_journal: false,
             };
@@ -264,8 +265,10 @@ struct Session {
     clocks: Clocks,
     /// When it was last said that block time is too far ahead of the clock.
     said_ahead: Option<Instant>,
-    /// Whether the last block was refused for a time that is too far ahead.
-    too_new: bool,
+    /// What the tip may be without another having made it: the last template's, and our own block.
+    known_tips: Vec<BlockHash>,
+    /// Whether templates may be ones that the node has kept.
+    kept_templates: Kept,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.
@@ -276,6 +279,15 @@ struct Session {
 enum Trouble {
     Final(SourceError),
     Passing(String),
+}
+
+/// What is thought of a template that the node has kept from an earlier call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It is as good as a new one.
+    Taken,
+    /// Its time was too far ahead: the node's clock was set back since.
+    Distrusted,
 }
 
 /// What follows a submitted block.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::mempool::MempoolWatch;
+use super::mempool::{MempoolWatch, Sighting};
 use super::rpc::RpcError;
 use crate::source::pace::{Pace, Schedule};
 
@@ -90,7 +90,7 @@ impl Pacer {
     ///
     /// # Errors
     /// When the node does not answer.
-    pub async fn sighting(&mut self) -> Result<(), RpcError> {
+    pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
         match &mut self.watch {
             Some(watch) => watch.sighting().await,
             None => std::future::pending().await,
@@ -98,9 +98,14 @@ impl Pacer {
     }
 
     /// Something is in the mempool.
-    pub fn seen(&mut self, now: Instant) {
+    pub fn seen(&mut self, sighting: Sighting, now: Instant) {
         if self.owed.is_none() {
-            self.owed = Some(Owed::Transactions { until: now + CACHED });
+            let until = match sighting {
+                Sighting::New => now + CACHED,
+                // A template that the node has kept holds this too.
+                Sighting::Still => now,
+            };
+            self.owed = Some(Owed::Transactions { until });
         }
     }
 
@@ -176,12 +181,14 @@ mod tests {
         let mut pacer = Pacer::new(Some(Pace::OnTransaction));
         let now = Instant::now();
         assert!(pacer.rests());
-        pacer.seen(now);
+        pacer.seen(Sighting::New, now);
         assert_eq!(pacer.wants(false, now), Wanted::Another(ASK_AGAIN));
         assert_eq!(pacer.wants(true, now), Wanted::Yes);
         // Another miner has taken them.
         assert_eq!(pacer.wants(false, now + CACHED), Wanted::No);
         assert!(pacer.rests());
+        pacer.seen(Sighting::Still, now);
+        assert_eq!(pacer.wants(false, now), Wanted::No);
         // What is there when a connection begins counts too.
         assert_eq!(pacer.wants(false, now), Wanted::No);
         assert_eq!(pacer.wants(true, now), Wanted::Yes);

@@ -188,6 +188,7 @@ impl Session {
         let mut refresh_at = Instant::now() + REFRESH;
         self.watch_mempool();
         self.clocks = Clocks::now();
+        self.known_tips.clear();
         loop {
             if self.clock_jumped() {
                 // The machine may have slept, and every connection with it.
@@ -211,7 +212,10 @@ impl Session {
                         self.left_open = Some(solution.job.previous_block_hash);
                     }
                     match self.submit(solution, payout).await {
-                        Ok(Next::Template(ready)) => refresh_at = self.take(*ready, true).await,
+                        Ok(Next::Template(ready)) => match self.take(*ready, true).await {
+                            Ok(at) => refresh_at = at,
+                            Err(lost) => return Ok(End::Lost(lost)),
+                        },
                         Ok(Next::FetchIn(wait)) => refresh_at = Instant::now() + wait,
                         Err(Trouble::Passing(reason)) => return Ok(End::Lost(reason)),
                         Err(Trouble::Final(error)) => return Err(error),
@@ -221,7 +225,10 @@ impl Session {
                     fetch = None;
                     kept = Some(rpc);
                     match outcome {
-                        Ok(ready) => refresh_at = self.take(ready, longpoll.is_some()).await,
+                        Ok(ready) => match self.take(ready, longpoll.is_some()).await {
+                            Ok(at) => refresh_at = at,
+                            Err(lost) => return Ok(End::Lost(lost)),
+                        },
                         Err(error) => {
                             if let Some(lost) = self.survive(error)? {
                                 self.left_open = longpoll.and(self.tip());
@@ -237,7 +244,10 @@ impl Session {
                     match outcome {
                         Ok(ready) => {
                             fetch = None;
-                            refresh_at = self.take(ready, true).await;
+                            match self.take(ready, true).await {
+                                Ok(at) => refresh_at = at,
+                                Err(lost) => return Ok(End::Lost(lost)),
+                            }
                         }
                         Err(error) => {
                             // The node may still be waiting on our behalf.
@@ -248,15 +258,14 @@ impl Session {
                     }
                 }
                 sighting = self.pacer.sighting(), if self.pacer.rests() => match sighting {
-                    Ok(()) => {
-                        self.pacer.seen(Instant::now());
+                    Ok(sighting) => {
                         refresh_at = Instant::now();
+                        self.pacer.seen(sighting, refresh_at);
                     }
-                    Err(error) => {
-                        if let Some(lost) = self.survive(error.into())? {
-                            return Ok(End::Lost(lost));
-                        }
-                    }
+                    Err(error) => match self.trouble_of(error) {
+                        Trouble::Final(error) => return Err(error),
+                        Trouble::Passing(lost) => return Ok(End::Lost(lost)),
+                    },
                 },
                 () = sleep_until(wake.into()) => {
                     let now = Instant::now();
@@ -307,7 +316,7 @@ impl Session {
         let rpc = rpc.unwrap_or_else(|| self.submit.sibling());
         // At a pace, each is to hold what the mempool holds by then. And where the clock was set
         // back, a node may have kept a template of before that, which it would refuse.
-        let fresh = self.pacer.pace().is_some() || self.too_new;
+        let fresh = self.pacer.pace().is_some() || self.kept_templates == Kept::Distrusted;
         let request = template_request(longpollid.as_deref(), fresh);
         fetch_template(rpc, request, longpollid.is_some(), payout.clone())
     }
@@ -331,10 +340,11 @@ impl Session {
     }
 
     /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next, where no
-    /// longpoll `tells` of one.
-    async fn take(&mut self, ready: Ready, tells: bool) -> Instant {
+    /// longpoll `tells` of one; or why the node is not the one that it was.
+    async fn take(&mut self, ready: Ready, tells: bool) -> Result<Instant, String> {
+        self.recognize(ready.previous_block_hash()).await?;
         self.answered();
-        match self.pacer.wants(ready.has_transactions(), Instant::now()) {
+        Ok(match self.pacer.wants(ready.has_transactions(), Instant::now()) {
             Wanted::Yes => {
                 self.learn_tip_time(&ready).await;
                 self.publish(ready);
@@ -352,6 +362,31 @@ impl Session {
                 self.rest();
                 Instant::now() + REFRESH
             }
+        })
+    }
+
+    /// Makes sure that the node is still one of its chain when its tip is neither the one it was nor
+    /// a block of ours: one that was restarted so quickly that it was never missed may be of another,
+    /// where nobody would be paid, or somebody else.
+    async fn recognize(&mut self, tip: BlockHash) -> Result<(), String> {
+        let known = self.known_tips.is_empty() || self.known_tips.contains(&tip);
+        self.known_tips.clear();
+        self.known_tips.push(tip);
+        if known {
+            return Ok(());
+        }
+        let call = request("getblockchaininfo", "");
+        let body = self.submit.call(call.into(), ANSWER_BYTES, ASIDE).await;
+        let body = body.map_err(|error| error.to_string())?;
+        let envelope: Envelope<ChainInfo<'_>> =
+            template::parse(&body).map_err(|error| error.to_string())?;
+        let info = envelope.into_result().map_err(|error| error.to_string())?;
+        let chain = info.map(|info| printable(&info.chain, 40)).unwrap_or_default();
+        if self.params.is_some_and(|params| params.chain_name == chain) {
+            Ok(())
+        } else {
+            self.rest();
+            Err(format!("the node is on another chain now, {chain:?}"))
         }
     }
 
@@ -370,11 +405,8 @@ impl Session {
             return;
         }
         self.tip_time = None;
-        // A connection of its own, so that a solution meets no call under way on the one that
-        // submits.
-        let mut rpc = self.submit.sibling();
         let call = request("getblockheader", &format!("\"{hash}\""));
-        let body = rpc.call(call.into(), ANSWER_BYTES, HEADER_DEADLINE).await;
+        let body = self.submit.call(call.into(), ANSWER_BYTES, ASIDE).await;
         let time = body.and_then(|body| {
             serde_json::from_slice::<Envelope<BlockHeader>>(&body)
                 .map_err(|error| RpcError::Nonsense(error.to_string()))?

@@ -190,14 +190,17 @@ impl Session {
         let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         let accepted = verdict == Verdict::Accepted;
-        self.too_new = verdict.refusal().is_some_and(|why| why.words == "time-too-new");
-        if self.too_new {
+        if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
+            self.kept_templates = Kept::Distrusted;
             self.say_ahead();
+        } else {
+            self.kept_templates = Kept::Taken;
         }
         self.port.verdict(&found.solution, verdict);
         // The job is over: a template like its own would be a new one.
         self.current = None;
         if accepted {
+            self.known_tips.push(found.solution.hash);
             self.pacer.made(Instant::now());
         }
         // And would be refused the same way: no storm of it.
