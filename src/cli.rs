@@ -590,8 +590,8 @@ mod tests {
     fn wrong_usage_is_told_in_the_promised_form() {
         for (line, said) in [
             (
-                "adit mein",
-                "error: command \"mein\": there is no such command\nhint: did you mean mine?\n",
+                "adit minee",
+                "error: command \"minee\": there is no such command\nhint: did you mean mine?\n",
             ),
             (
                 "adit mine --block 1",

@@ -169,9 +169,10 @@ fn bench_measures_and_verifies_every_kernel() {
                 };
                 let row = results.iter().find(wanted).unwrap();
                 assert_eq!((&row["backend"], &row["verified"]), (&"cpu".into(), &true.into()));
-                assert!(row["joules_per_gigahash"].is_null() && row["watts"].is_null());
+                for key in ["joules_per_gigahash", "watts"] {
+                    assert!(row[key].is_null() || row[key].as_f64().unwrap() > 0.0, "{row}");
+                }
                 assert!(row["device"].is_string());
-                assert_eq!(row.as_object().unwrap().len(), 9);
                 let rates = &row["hashes_per_second"];
                 let rate = |key: &str| rates[key].as_f64().unwrap();
                 assert!(0.0 < rate("min") && rate("min") <= rate("median"), "{row}");

@@ -14,7 +14,7 @@ use super::{Measurement, Slice};
 /// The standard deviation, in natural logarithms (0.02 is 2 %), that runs of one program have among
 /// each other beside what is seen within each: relative to the reference, and without it. From runs
 /// of one program on shared virtual machines (benches/README.md).
-pub const BETWEEN: [f64; 2] = [0.015, 0.05];
+pub const BETWEEN: [f64; 2] = [0.02, 0.1];
 
 /// How sure a verdict is over all rows together: where nothing has changed, one comparison in twenty
 /// says that something has.

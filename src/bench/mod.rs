@@ -376,7 +376,8 @@ impl<'a> Entry<'a> {
         let took = begun.elapsed().as_secs_f64();
         let cycles = cycles.zip(counter.map(CycleCounter::read));
         let energy = energy.zip(meters.map(|meters| meters.read(&self.consumers)));
-        let cores = times.and_then(|before| Times::now()?.share_since(before));
+        let threads = self.measurement.info.threads;
+        let cores = times.and_then(|before| Times::now()?.share_since(&before, threads));
         outcome?;
 
         let cores = cores.filter(|_| !self.team.has_gpu());

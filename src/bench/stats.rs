@@ -37,6 +37,10 @@ pub fn outliers(values: &[f64]) -> Vec<usize> {
 /// Into how many blocks a run's slices are parted for its error.
 pub const BLOCKS: usize = 5;
 
+/// The error is so many times what it would be if blocks that follow each other had nothing in
+/// common. Drifts are longer than a block; this is for one as long as a block or a little longer.
+const ALIKE: f64 = 1.5;
+
 /// Where a run's values lie, and how sure that is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Location {
@@ -61,7 +65,7 @@ impl Location {
         let mean = blocks.iter().sum::<f64>() / BLOCKS as f64;
         let squares: f64 = blocks.iter().map(|block| (block - mean).powi(2)).sum();
         let variance = squares / (BLOCKS - 1) as f64;
-        Some(Self { middle: median(values)?, error: (variance / BLOCKS as f64).sqrt() })
+        Some(Self { middle: median(values)?, error: ALIKE * (variance / BLOCKS as f64).sqrt() })
     }
 }
 

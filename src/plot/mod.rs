@@ -291,6 +291,8 @@ impl Chart {
                 pen.rectangle((left, from, x(bar.value), from + height - 1), colour)?;
                 let line = from + height / 2;
                 let (low, high) = (x(bar.low), x(bar.high));
+                // On a light ground, so that it stands out from the bar as well.
+                pen.line((low, line), (high, line), PAPER, 3)?;
                 pen.line((low, line), (high, line), INK, 1)?;
                 for x in [low, high] {
                     pen.line((x, line - 3), (x, line + 3), INK, 1)?;
@@ -304,6 +306,9 @@ impl Chart {
             };
             let room = f64::from(width - MARGIN - end - 8);
             let remark = fitted(&remark, SMALL, room, false);
+            // No line of the grid runs through it.
+            let width = text::width(&remark, SMALL, false).ceil() as i32;
+            pen.rectangle((end + 5, middle - 8, end + 11 + width, middle + 8), PAPER)?;
             pen.text(&remark, (end + 8, middle), SMALL, INK, HPos::Left)?;
             y += self.row_height();
         }

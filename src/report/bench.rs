@@ -249,15 +249,17 @@ impl Bench {
     pub fn chart(&self) -> Chart {
         let machine = &self.machine;
         let s = plural(machine.cores);
-        let title = format!("{}, {} thread{s}", one_line(&machine.cpu), machine.cores);
+        let title = format!("adit bench: {}, {} thread{s}", one_line(&machine.cpu), machine.cores);
         let mut remarks = vec![machine.circumstances()];
         let samples = self.results.iter().map(|row| row.hashes_per_second.samples).min();
+        let seconds: Vec<f64> =
+            self.rows.iter().flat_map(|row| &row.slices).map(|slice| slice.seconds).collect();
         let mut slices = format!(
-            "Bars: median of {} slices in turns. Lines: slowest and fastest slice.",
-            samples.unwrap_or_default()
+            "Bars: median of {} slices of {:.0} ms in turns. Lines: slowest and fastest slice.",
+            samples.unwrap_or_default(),
+            stats::median(&seconds).unwrap_or_default() * 1e3,
         );
-        let short = self.results.iter().any(|row| !row.verified);
-        if short {
+        if self.results.iter().any(|row| !row.verified) {
             slices += " NOT VERIFIED: a backend computed wrongly.";
         }
         remarks.push(slices);

@@ -20,10 +20,15 @@ pub(crate) enum Fault {
     Twice,
     /// It counts a hash too many.
     Miscounts,
+    /// It does everything [`SLOWER`] times, and is otherwise honest.
+    Slows,
     /// It never reports the last nonce there is.
     #[cfg(test)]
     LastNonce,
 }
+
+/// How many times as long a slowed kernel takes.
+const SLOWER: u32 = 3;
 
 /// A kernel that gets one thing wrong.
 #[derive(Debug)]
@@ -46,6 +51,11 @@ impl Kernel for Liar {
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
         if self.fault == Fault::MakesUp {
             let _ = found(Hit { midstate: 0, nonce: scan.nonces.first() });
+        }
+        if self.fault == Fault::Slows {
+            for _ in 1..SLOWER {
+                self.kernel.scan(scan, &mut |_| ControlFlow::Continue(()));
+            }
         }
         let mut hits = 0_u64;
         let hashes = self.kernel.scan(scan, &mut |hit| {
@@ -75,6 +85,7 @@ pub(super) fn perhaps(kernel: Arc<dyn Kernel>) -> Arc<dyn Kernel> {
             "makes-up" => Fault::MakesUp,
             "twice" => Fault::Twice,
             "miscounts" => Fault::Miscounts,
+            "slows" => Fault::Slows,
             _ => return kernel,
         },
         _ => return kernel,

@@ -1,0 +1,243 @@
+//! `adit estimate`, `adit completions` and `adit man`: what they say, and that those who read it
+//! understand it.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::adit::{Adit, Exit, Home};
+use common::node::{Chain, Node, free_port};
+use common::scripted::{Reply, ScriptedNode};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn object(exit: &Exit) -> Value {
+    assert_eq!(exit.stdout.lines().count(), 1, "{exit:?}");
+    serde_json::from_str(&exit.stdout).unwrap()
+}
+
+fn estimate(arguments: &[&str]) -> Value {
+    let run = Adit::new(["estimate", "--json"]).args(arguments.iter().copied()).run(SOON);
+    object(&run.expect_code(0))
+}
+
+fn near(value: &Value, expected: f64) -> bool {
+    (value.as_f64().unwrap() / expected - 1.0).abs() < 1e-6
+}
+
+#[test]
+fn the_main_chain_is_told_honestly() {
+    let arguments = [
+        "--difficulty",
+        "152.3T",
+        "--hash-rate",
+        "150MH/s",
+        "--watts",
+        "65",
+        "--price-per-kwh",
+        "0.25",
+        "--reward",
+        "3.125",
+        "--coin-price",
+        "90000",
+        "--share-difficulty",
+        "1",
+    ];
+    let told = estimate(&arguments);
+    let hashes = 152.3e12 * 65_536.0 / 65_535.0 * 4_294_967_296.0;
+    let seconds = hashes / 150e6;
+    let block = &told["block"];
+    assert!(near(&block["expected_hashes"], hashes), "{told}");
+    assert!(near(&block["seconds"]["mean"], seconds));
+    assert!(near(&block["seconds"]["median"], seconds * std::f64::consts::LN_2));
+    assert!(near(&block["seconds"]["within_95_percent"], seconds * 20f64.ln()));
+    assert!(near(&block["joules"], seconds * 65.0));
+    let cost = seconds * 65.0 / 3.6e6 * 0.25;
+    assert!(near(&block["cost"], cost));
+    assert!(near(&block["break_even_coin_price"], cost / 3.125));
+    assert!(near(&block["break_even_price_per_kwh"], 3.125 * 90_000.0 / (seconds * 65.0 / 3.6e6)));
+    assert!(near(&block["chance_within_day"], 86_400.0 / seconds));
+    assert_eq!((&told["hash_rate_from"], &told["watts_from"]), (&json!("given"), &json!("given")));
+    assert!(near(&told["share"]["seconds"]["mean"], 4_295_032_833.0 / 150e6));
+
+    let table = Adit::new(["estimate"]).args(arguments).run(SOON).expect_code(0).stdout;
+    for words in ["138 million years on average", "the median", "in 95 % of them", "Nobody waits"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_made_up() {
+    let told = estimate(&["--share-difficulty", "0.001", "--hash-rate", "1M"]);
+    assert!(told["block"].is_null() && told["watts"].is_null(), "{told}");
+    assert!(told["watts_reason"].is_string());
+    assert!(told["share"]["joules"].is_null() && told["share"]["cost"].is_null());
+    let measured = estimate(&["--difficulty", "1", "--backend", "cpu:sha2", "--for", "100ms"]);
+    assert_eq!(measured["hash_rate_from"], "measured");
+    assert!(measured["hashes_per_second"].as_f64().unwrap() > 1_000.0);
+    assert!(measured["watts"].is_null() != measured["watts_reason"].is_null());
+    assert!(measured["block"]["reward"].is_null());
+}
+
+#[test]
+fn a_real_node_is_asked_for_its_difficulty() {
+    let mut node = Node::start(Chain::Regtest, &[]);
+    node.generate(160);
+    let datadir = node.datadir().display().to_string();
+    let told = estimate(&[&node.url(), "--datadir", &datadir, "--hash-rate", "1k"]);
+    assert_eq!((&told["network"], &told["height"]), (&json!("regtest"), &json!(161)));
+    assert!(near(&told["block"]["expected_hashes"], 2.0), "{told}");
+    assert!(near(&told["block"]["seconds"]["mean"], 0.002));
+    // Halved once.
+    assert!(near(&told["block"]["reward"], 25.0));
+    let table = Adit::new(["estimate", &node.url(), "--datadir", &datadir, "--hash-rate", "1k"]);
+    let table = table.run(SOON).expect_code(0).stdout;
+    assert!(table.contains("regtest, block 161 is next"), "{table}");
+    assert!(table.contains("2.00 ms on average") && table.contains("25 coins"), "{table}");
+
+    let wrong = Adit::new(["estimate", &node.url_with_password("a", "b"), "--hash-rate", "1k"]);
+    let stderr = wrong.run(SOON).expect_code(4).stderr;
+    assert!(stderr.contains("HTTP 401") && !stderr.contains("a:b"), "{stderr}");
+}
+
+#[test]
+fn a_node_of_another_chain_or_none_at_all_is_said() {
+    let home = Home::new();
+    let cookie = home.path().join("cookie");
+    std::fs::write(&cookie, "u:p").unwrap();
+    let cookie = cookie.display().to_string();
+    let run = |url: &str| {
+        Adit::new(["estimate", url, "--rpc-cookie", &cookie, "--hash-rate", "1k"]).run(SOON)
+    };
+    let nobody = run(&format!("http://127.0.0.1:{}", free_port())).expect_code(1).stderr;
+    assert!(nobody.contains("hint: is the node running"), "{nobody}");
+    for answer in [
+        json!({"chain": "moon", "blocks": 1, "difficulty": 1.0}),
+        json!({"chain": "main", "blocks": 1, "difficulty": 0.0}),
+        json!([1, 2, 3]),
+        Value::Null,
+    ] {
+        let reply = answer.clone();
+        let server = ScriptedNode::start(move |_| Reply::Result(reply.clone()));
+        let stderr = run(&format!("http://{}", server.address())).expect_code(1).stderr;
+        assert!(stderr.starts_with("error: node 127.0.0.1:"), "{answer}: {stderr}");
+        assert!(stderr.lines().count() <= 2 && stderr.contains("makes no sense"), "{stderr}");
+    }
+    for reply in [Reply::HangUp, Reply::EndlessBody] {
+        let server = ScriptedNode::start(move |_| reply.clone());
+        let stderr = run(&format!("http://{}", server.address())).expect_code(1).stderr;
+        assert!(stderr.starts_with("error: node 127.0.0.1:"), "{stderr}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_clear_line() {
+    for (arguments, told) in [
+        (vec![], "a difficulty is missing"),
+        (vec!["builtin", "--hash-rate", "1k"], "it is no node"),
+        (vec!["regtest", "--difficulty", "1"], "does not go together"),
+        (vec!["--difficulty", "-1"], "it is no difficulty above zero"),
+        (vec!["--difficulty", "1", "--hash-rate", "nan"], "it is no hash rate"),
+        (vec!["--difficulty", "1", "--hash-rate", "1M", "--threads", "2"], "does not go together"),
+        (vec!["--difficulty", "1", "--reward", "22000000"], "no amount of coins"),
+    ] {
+        let exit = Adit::new(["estimate"]).args(arguments.clone()).run(SOON).expect_code(2);
+        assert!(exit.stderr.contains(told), "{arguments:?}: {}", exit.stderr);
+        assert!(exit.stdout.is_empty());
+    }
+}
+
+/// Runs a program with `input`, and gives back what it says on both streams.
+fn through(program: &str, arguments: &[&str], input: &str, package: &str) -> (bool, String) {
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap_or_else(|error| {
+        panic!("{program}: {error} (on Debian: apt-get install {package}; tests/run does it)")
+    });
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let _ = writer.join().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn bash_completes_what_the_grammar_has() {
+    let script = Adit::new(["completions", "bash"]).run(SOON).expect_code(0).stdout;
+    let complete = |words: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words})\nCOMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _adit adit \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+        );
+        let (well, said) = through("bash", &["--norc", "-s"], &ask, "bash");
+        assert!(well, "{said}");
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("adit est"), ["estimate"]);
+    assert_eq!(complete("adit bench --comp"), ["--compare"]);
+    assert!(complete("adit mine --").contains(&"--version-rolling".to_owned()));
+    assert_eq!(complete("adit completions fi"), ["fish"]);
+}
+
+#[test]
+fn every_shell_has_its_script() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = Adit::new(["completions", shell]).run(SOON).expect_code(0).stdout;
+        assert!(script.contains("adit") && script.contains("estimate"), "{shell}");
+        assert!(script.contains("fail-below"), "{shell}");
+    }
+    let json = object(&Adit::new(["completions", "bash", "--json"]).run(SOON).expect_code(0));
+    assert!(json["text"].as_str().unwrap().contains("_adit()"));
+    let wrong = Adit::new(["completions", "tcsh"]).run(SOON).expect_code(2).stderr;
+    assert!(wrong.starts_with("error: "), "{wrong}");
+    let missing = Adit::new(["completions"]).run(SOON).expect_code(2).stderr;
+    assert!(missing.contains("is missing"), "{missing}");
+}
+
+#[test]
+fn the_manual_pages_can_be_read() {
+    let help = Adit::new(["--help"]).run(SOON).expect_code(0).stdout;
+    let commands = ["mine", "bench", "grind", "check", "devices", "estimate", "completions", "man"];
+    for command in [None].into_iter().chain(commands.map(Some)) {
+        let page = Adit::new(["man"]).args(command).run(SOON).expect_code(0).stdout;
+        let (well, faults) = through("mandoc", &["-T", "lint", "-W", "error"], &page, "mandoc");
+        assert!(well && faults.is_empty(), "{command:?}: {faults}");
+        let (well, shown) = through("mandoc", &["-T", "ascii"], &page, "mandoc");
+        // What is set bold in a terminal is typed twice.
+        let mut plain = String::new();
+        for c in shown.chars() {
+            if c == '\u{8}' {
+                plain.pop();
+            } else {
+                plain.push(c);
+            }
+        }
+        assert!(well, "{plain}");
+        match command {
+            None => {
+                for command in commands {
+                    assert!(
+                        help.contains(command) && plain.contains(&format!("adit-{command}(1)"))
+                    );
+                }
+                // The exit codes, line for line as the help has them.
+                assert!(plain.contains("2  wrong usage or settings    143  stopped by"), "{plain}");
+            }
+            Some(command) => assert!(plain.contains(&format!("adit-{command}")), "{plain}"),
+        }
+    }
+    let bench = Adit::new(["man", "bench"]).run(SOON).expect_code(0).stdout;
+    assert!(bench.contains("fail\\-below") && bench.contains("RATIO"), "{bench}");
+    let wrong = Adit::new(["man", "bnch"]).run(SOON).expect_code(2).stderr;
+    assert!(wrong.contains("did you mean bench?"), "{wrong}");
+}
