@@ -192,30 +192,30 @@ const BLUE: [u8; 3] = [0, 114, 178];
 const ORANGE: [u8; 3] = [230, 159, 0];
 const GREY: [u8; 3] = [153, 153, 153];
 
-/// How long each bar of a colour is, from the top, as a share of the width: rows of pixels in which
-/// so much of it stands in one piece, next to each other.
+/// How long each bar of a colour is, from the top, as a share of the width: lines of pixels most of
+/// which have it, from the first to the last that does, next to each other but for the line of the
+/// spread, which may lie across the whole bar.
 fn bars(colour: [u8; 3], (width, rgb): &(u32, Vec<u8>)) -> Vec<f64> {
-    let mut found: Vec<f64> = Vec::new();
-    let mut before = 0;
-    for line in rgb.chunks_exact(*width as usize * 3) {
-        // From the first pixel of the colour to its last: the line of the spread lies upon it.
+    let width = *width as usize;
+    let (mut found, mut blank) = (Vec::<usize>::new(), usize::MAX);
+    for line in rgb.chunks_exact(width * 3) {
         let is = |pixel: &[u8]| pixel == colour;
         let first = line.chunks_exact(3).position(is);
         let last = line.chunks_exact(3).rposition(is);
         let long = first.zip(last).map_or(0, |(first, last)| last - first + 1);
-        // The legend's field is as wide as a letter or two.
-        let long = if long * 60 > *width as usize { long } else { 0 };
-        match (before, long) {
-            (0, 1..) => found.push(long as f64 / f64::from(*width)),
-            (_, 1..) => {
-                let last = found.last_mut().expect("it has begun");
-                *last = last.max(long as f64 / f64::from(*width));
-            }
-            _ => {}
+        let coloured = line.chunks_exact(3).filter(|pixel| is(pixel)).count();
+        // The legend's field is as wide as a letter or two, and letters have pale edges.
+        if long * 60 < width || coloured * 2 < long {
+            blank = blank.saturating_add(1);
+            continue;
         }
-        before = long;
+        match found.last_mut() {
+            Some(last) if blank * 160 < width => *last = (*last).max(long),
+            _ => found.push(long),
+        }
+        blank = 0;
     }
-    found
+    found.into_iter().map(|long| long as f64 / width as f64).collect()
 }
 
 #[test]

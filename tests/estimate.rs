@@ -139,7 +139,7 @@ fn wrong_usage_is_one_clear_line() {
         (vec![], "a difficulty is missing"),
         (vec!["builtin", "--hash-rate", "1k"], "it is no node"),
         (vec!["regtest", "--difficulty", "1"], "does not go together"),
-        (vec!["--difficulty", "-1"], "it is no difficulty above zero"),
+        (vec!["--difficulty=-1"], "it is no difficulty above zero"),
         (vec!["--difficulty", "1", "--hash-rate", "nan"], "it is no hash rate"),
         (vec!["--difficulty", "1", "--hash-rate", "1M", "--threads", "2"], "does not go together"),
         (vec!["--difficulty", "1", "--reward", "22000000"], "no amount of coins"),

@@ -94,18 +94,12 @@ pub fn reference<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
     on(row.threads).or_else(|| if row.is_cpu() { None } else { on(1) })
 }
 
-/// How many times as fast as the reference a row was: the median over the turns.
+/// How many times as fast as the reference a row was: the median over the turns, what other programs
+/// took of the cores divided out.
 #[must_use]
 pub fn to_reference(rows: &[Row], row: &Row) -> Option<f64> {
     let reference = reference(rows, row)?;
-    let ratios: Vec<f64> = row
-        .slices
-        .iter()
-        .zip(&reference.slices)
-        .map(|(a, b)| a.rate().to_f64() / b.rate().to_f64())
-        .filter(|ratio| ratio.is_finite())
-        .collect();
-    median(&ratios)
+    median(&row.relative_to(Some(reference))).map(f64::exp)
 }
 
 /// What a comparison says of a row.

@@ -230,6 +230,9 @@ pub struct Summary {
     pub upper_quartile: HashRate,
     /// All hashes by all the time.
     pub mean: HashRate,
+    /// The median of what the slices would have been with the cores to themselves, where Linux
+    /// counts who had them.
+    pub undisturbed: Option<HashRate>,
     /// How many slices.
     pub samples: usize,
 }
@@ -247,7 +250,10 @@ impl Measurement {
         let rates = self.rates();
         let at = |share| HashRate::from_f64(stats::quantile(&rates, share).unwrap_or_default());
         let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
+        let own: Option<Vec<f64>> =
+            self.slices.iter().map(|slice| Some(slice.rate().to_f64() / slice.cores?)).collect();
         Summary {
+            undisturbed: own.and_then(|own| stats::median(&own)).map(HashRate::from_f64),
             median: at(0.5),
             min: at(0.0),
             max: at(1.0),

@@ -78,6 +78,7 @@ struct Rates {
     mean: f64,
     lower_quartile: f64,
     upper_quartile: f64,
+    undisturbed: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -216,16 +217,24 @@ impl Bench {
              hashes_per_second_min,hashes_per_second_max,samples,joules_per_gigahash,watts,\
              hashes_per_second_mean,hashes_per_second_lower_quartile,\
              hashes_per_second_upper_quartile,to_reference,cycles_per_hash,share_of_limit,outliers,\
-             index\n",
+             index,hashes_per_second_undisturbed\n",
         );
         for row in &self.results {
-            let Rates { median, min, max, samples, mean, lower_quartile, upper_quartile } =
-                row.hashes_per_second;
+            let Rates {
+                median,
+                min,
+                max,
+                samples,
+                mean,
+                lower_quartile,
+                upper_quartile,
+                undisturbed,
+            } = row.hashes_per_second;
             let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
             let _ = writeln!(
                 text,
                 "{},{},{},{},{},{},{median},{min},{max},{samples},{},{},{mean},{lower_quartile},\
-                 {upper_quartile},{},{},{},{},{}",
+                 {upper_quartile},{},{},{},{},{},{}",
                 row.backend,
                 quoted(&row.kernel),
                 quoted(&row.device),
@@ -239,6 +248,7 @@ impl Bench {
                 number(row.share_of_limit),
                 row.outliers.len(),
                 row.index.map_or_else(String::new, |index| index.to_string()),
+                number(undisturbed),
             );
         }
         text
@@ -366,8 +376,16 @@ impl MachineRow {
 
 impl BenchRow {
     fn new(measured: &Measurement, row: &Row, rows: &[Row], processor: &Processor) -> Self {
-        let Summary { median, min, max, lower_quartile, upper_quartile, mean, samples } =
-            measured.summary();
+        let Summary {
+            median,
+            min,
+            max,
+            lower_quartile,
+            upper_quartile,
+            mean,
+            undisturbed,
+            samples,
+        } = measured.summary();
         let info = &measured.info;
         let limit = (info.backend == "cpu")
             .then(|| limits::cycles_per_hash(processor, &info.kernel, measured.version_rolling))
@@ -391,6 +409,7 @@ impl BenchRow {
                 mean: mean.to_f64(),
                 lower_quartile: lower_quartile.to_f64(),
                 upper_quartile: upper_quartile.to_f64(),
+                undisturbed: undisturbed.map(HashRate::to_f64),
             },
             to_reference: to_reference(rows, row),
             cycles_per_hash: cycles.ok().copied(),
@@ -480,27 +499,38 @@ impl Bench {
         fn rate(value: f64) -> String {
             HashRate::from_f64(value).to_string()
         }
-        let all: [Column; 9] = [
+        let all: [Column; 10] = [
             ("median", 12, |row| Some(rate(row.hashes_per_second.median))),
             ("min", 12, |row| Some(rate(row.hashes_per_second.min))),
             ("max", 12, |row| Some(rate(row.hashes_per_second.max))),
             ("spread", 7, |row| Some(format!("{:.1} %", row.spread()))),
+            ("undisturbed", 12, |row| row.hashes_per_second.undisturbed.map(rate)),
             ("to sha2", 8, |row| row.to_reference.map(|ratio| format!("{ratio:.2}"))),
             ("cycles/hash", 11, |row| row.cycles_per_hash.map(|cycles| format!("{cycles:.1}"))),
             ("of limit", 8, |row| row.share_of_limit.map(|s| format!("{:.0} %", s * 100.0))),
             ("watts", 7, |row| row.watts.map(|watts| format!("{watts:.1}"))),
             ("J/GH", 7, |row| row.joules_per_gigahash.map(|joules| format!("{joules:.1}"))),
         ];
+        let quiet = self.others_share().is_none();
         all.into_iter()
-            .filter(|(_, _, value)| self.results.iter().any(|r| value(r).is_some()))
+            .filter(|(name, ..)| *name != "undisturbed" || !quiet)
+            .filter(|(_, _, value)| self.results.iter().any(|row| value(row).is_some()))
             .collect()
+    }
+
+    /// The share of the cores' time that other programs had in half of the slices, where it is worth
+    /// a word.
+    fn others_share(&self) -> Option<f64> {
+        let shares: Vec<f64> =
+            self.rows.iter().flat_map(|row| &row.slices).filter_map(|slice| slice.cores).collect();
+        stats::median(&shares).filter(|share| *share < BUSY).map(|share| 1.0 - share)
     }
 
     /// What is missing and why, and what was odd.
     fn notes(&self, text: &mut String) {
         let mut notes: Vec<String> = Vec::new();
         let mut missing = |what: &str, reason: Option<&String>| {
-            let note = reason.map(|reason| format!("{what}: - ({reason})"));
+            let note = reason.map(|reason| format!("{what}: -, {reason}"));
             notes.extend(note.filter(|note| !notes.contains(note)));
         };
         for row in &self.results {
@@ -543,13 +573,11 @@ impl Bench {
             let more = outliers.len() - OUTLIERS_MAX;
             notes.push(format!("outlier: {more} more, all in --json"));
         }
-        let shares: Vec<f64> =
-            self.rows.iter().flat_map(|row| &row.slices).filter_map(|slice| slice.cores).collect();
-        if let Some(share) = stats::median(&shares).filter(|share| *share < BUSY) {
-            let percent = (1.0 - share) * 100.0;
+        if let Some(share) = self.others_share() {
             notes.push(format!(
-                "a busy machine: other programs had {percent:.0} % of the cores' time; figures of a \
-                 quiet one are higher"
+                "a busy machine: other programs had {:.0} % of the cores' time; `undisturbed` is the \
+                 rate while they had not",
+                share * 100.0,
             ));
         }
         if self.machine.build == "debug" {

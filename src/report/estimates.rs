@@ -165,7 +165,7 @@ impl Shown for Estimate {
                 row(&mut text, "power", &format!("{watts} ({})", from(origin)));
             }
             (_, _, Some(reason)) => {
-                row(&mut text, "power", &format!("- ({reason}; --watts gives it)"));
+                row(&mut text, "power", &format!("-, {reason}; --watts gives it"));
             }
             _ => {}
         }
