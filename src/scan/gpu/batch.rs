@@ -36,13 +36,19 @@ impl Pace {
         (self.hashes / midstates.max(1) as u64).clamp(1, MAX_NONCES)
     }
 
+    /// Hashes that a batch is to have.
+    pub(super) fn hashes(&self) -> u64 {
+        self.hashes
+    }
+
     /// Learns that a batch of so many hashes took so long. At most twice as many are next, so that
     /// one odd measurement does no harm; as few as it takes, so that a batch never comes near the
     /// second or two after which a system takes the device for hung.
     pub(super) fn learn(&mut self, hashes: u64, took: Duration) {
         let ideal = hashes as f64 * self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let ideal = (ideal as u64).max(SMALLEST);
-        if hashes >= self.hashes || took > self.target {
+        // A smaller one than was asked for takes its time to be sent, and says little else.
+        if hashes.saturating_mul(8) >= self.hashes.saturating_mul(7) || took > self.target {
             self.hashes = ideal.min(hashes.max(SMALLEST).saturating_mul(2));
         }
     }
@@ -86,6 +92,18 @@ mod tests {
         let hashes = pace.nonces(1);
         pace.learn(hashes, 100 * MS);
         assert!(pace.nonces(1) <= hashes / 9);
+    }
+
+    #[test]
+    fn several_midstates_are_no_obstacle() {
+        for k in [1, 2, 4, 64] {
+            let mut pace = Pace::new(10 * MS, 123_456_789.0);
+            for _ in 0..12 {
+                let hashes = pace.nonces(k) * k as u64;
+                pace.learn(hashes, Duration::from_secs_f64(hashes as f64 / 1e9));
+            }
+            assert!((9_000_000..11_000_000).contains(&pace.hashes()), "{k}: {pace:?}");
+        }
     }
 
     #[test]

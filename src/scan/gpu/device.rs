@@ -14,6 +14,9 @@ pub(super) const SLOTS: usize = 2;
 /// What went wrong with a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
+    /// It is not to be had.
+    #[error("the device cannot be opened: {0}")]
+    Closed(String),
     /// It is gone, or its driver says so.
     #[error("the device is lost: {0}")]
     Lost(String),
@@ -34,7 +37,7 @@ pub(super) enum Trouble {
 impl Trouble {
     /// Whether it may be gone when the device is brought up again.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::OutOfMemory | Self::Hang(_))
+        !matches!(self, Self::Refused(_) | Self::Lies(_))
     }
 }
 
@@ -134,7 +137,7 @@ impl Device {
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| Trouble::Lost(error.to_string()))?;
+            .map_err(|error| Trouble::Closed(error.to_string()))?;
         let errors = told.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             errors.tell(match error {

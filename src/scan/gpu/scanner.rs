@@ -115,8 +115,12 @@ impl GpuScanner {
     /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong with the device: then what it had is
     /// given back.
     fn scan(&self, link: &Link, pace: &mut Pace, feed: &dyn Feed) -> Result<Waited<()>, Trouble> {
-        let mut work =
-            Work { waiting: VecDeque::new(), under_way: VecDeque::new(), most: u64::MAX };
+        let mut work = Work {
+            waiting: VecDeque::new(),
+            under_way: VecDeque::new(),
+            most: u64::MAX,
+            width: link.midstates,
+        };
         let scanned = self.batches(link, pace, feed, &mut work);
         for unit in work.under_way.into_iter().chain(work.waiting) {
             feed.give_back(unit);
@@ -207,6 +211,8 @@ struct Work {
     under_way: VecDeque<WorkUnit>,
     /// The most hashes of a batch of the job that is mined.
     most: u64,
+    /// How many midstates its batches have.
+    width: usize,
 }
 
 impl Work {
@@ -218,21 +224,24 @@ impl Work {
                     return Some(unit);
                 }
             }
-            let nonces = pace.nonces(midstates).min((self.most / midstates as u64).max(1));
+            let nonces = pace.nonces(self.width).min((self.most / self.width as u64).max(1));
             let unit = if self.under_way.is_empty() {
                 feed.next(midstates, nonces)?
             } else {
                 feed.try_next(midstates, nonces)?
             };
-            self.cut(unit, midstates, feed);
+            self.cut(unit, midstates, pace, feed);
         }
     }
 
     /// Cuts a unit into batches: none longer than is good for its job, and each of as many midstates
     /// as one of the two programs takes.
-    fn cut(&mut self, unit: WorkUnit, midstates: usize, feed: &dyn Feed) {
+    fn cut(&mut self, unit: WorkUnit, midstates: usize, pace: &Pace, feed: &dyn Feed) {
         self.most = most_hashes(&unit.prepared.job);
-        let most = (self.most / unit.midstates.len().max(1) as u64).clamp(1, MAX_NONCES);
+        self.width = if unit.midstates.len() == midstates { midstates } else { 1 };
+        // More midstates than the last time are no reason for a longer batch.
+        let most = self.most.min(pace.hashes().saturating_mul(2));
+        let most = (most / self.width as u64).clamp(1, MAX_NONCES);
         let (nonces, rest) = unit.nonces.split(most);
         if let Some(nonces) = rest {
             feed.give_back(WorkUnit { nonces, ..unit.clone() });

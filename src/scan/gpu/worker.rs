@@ -87,7 +87,7 @@ impl Link {
         let thread = std::thread::Builder::new()
             .name(format!("gpu-{}-device", start.gpu.index))
             .spawn(move || work(&start, &to_thread, &to_us))
-            .map_err(|error| Trouble::Lost(error.to_string()))?;
+            .map_err(|error| Trouble::Closed(error.to_string()))?;
         match wait(&reports, UP_DEADLINE, Duration::ZERO, has_ended)? {
             Waited::Ended => {
                 // A process that ends while a thread of it is deep in a driver may crash.
@@ -218,8 +218,8 @@ fn work(start: &Start, orders: &Receiver<Order>, reports: &Sender<Report>) {
 
 fn bring_up(start: &Start) -> Result<(Device, Programs, Tuning), Trouble> {
     let gpu = if start.again {
-        let lost = || Trouble::Lost("it is not found any more".to_owned());
-        start.gpu.found_again().ok_or_else(lost)?
+        let gone = || Trouble::Closed("it is not found any more".to_owned());
+        start.gpu.found_again().ok_or_else(gone)?
     } else {
         start.gpu.clone()
     };
