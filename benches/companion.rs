@@ -115,14 +115,16 @@ fn every(seconds: u64) {
     let exit = run.wait(SOON).expect_code(0);
     let blocks = promised::blocks(&exit.events());
     let time = |n: usize| blocks[n]["time"].as_f64().expect("a time");
-    // How far each is behind the beat, which is that of the one that came soonest after its time.
-    let behind = |n: usize| (time(n) - n as f64) * 1e3;
-    let beat = (0..blocks.len()).map(behind).fold(f64::INFINITY, f64::min);
-    let mut off: Vec<f64> = (0..blocks.len()).map(|n| behind(n) - beat).collect();
+    // How far each is behind its time, by the beat of the one that came soonest after its own.
+    let since = |n: usize| time(n) - time(0);
+    let beat = (0..blocks.len()).map(|n| since(n) - since(n).round()).fold(f64::INFINITY, f64::min);
+    let slot = |n: usize| (since(n) - beat).floor();
+    let left_out = slot(blocks.len() - 1) as usize + 1 - blocks.len();
+    let mut off: Vec<f64> = (0..blocks.len()).map(|n| (since(n) - beat - slot(n)) * 1e3).collect();
     off.sort_by(f64::total_cmp);
     println!(
         "--every 1s for {seconds} s: behind its time by {:.1} ms in the median, {:.1} ms in 99 of \
-         100, {:.1} ms at worst; {:.2} % of a core",
+         100, {:.1} ms at worst; {left_out} left out; {:.2} % of a core",
         off[off.len() / 2],
         off[(off.len() - 1) * 99 / 100],
         off[off.len() - 1],

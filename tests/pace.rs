@@ -87,6 +87,10 @@ fn a_pace_that_cannot_be_kept_is_refused_in_one_line() {
     assert!(exit.stderr.contains("error: --on-transaction: the built-in chain"), "{exit:#?}");
     assert!(exit.stderr.contains("\nhint: name a node"), "{exit:#?}");
 
+    let pool = Adit::new(["mine", "stratum+tcp://127.0.0.1:1", "--user", "u", "--every", "1s"]);
+    let exit = pool.run(SOON).expect_code(2);
+    assert!(exit.stderr.contains("error: --every: a pool's jobs"), "{exit:#?}");
+
     let node = Node::start(Chain::Testnet4, &[]);
     let run = mine(&node).args(["--every", "1m", "--address", TEST_ADDRESS]);
     let exit = run.run(SOON).expect_code(2);

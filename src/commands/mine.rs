@@ -166,7 +166,15 @@ fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
         SourceSpec::LocalNode(network) => {
             (local_endpoint(*network, args.node.datadir.as_deref())?, Some(*network))
         }
-        SourceSpec::Pool(url) => return pool(args, url, Transport::new()),
+        SourceSpec::Pool(url) => {
+            if let Some(pace) = pace {
+                let why = "a pool's jobs are mined as they come";
+                return Err(Failure::new(Exit::Usage, pace.options(), why)
+                    .hint("the pace is for regtest and for signets that need no signature")
+                    .into());
+            }
+            return pool(args, url, Transport::new());
+        }
     };
     let credentials = node::credentials(args.rpc_login()?, &endpoint, network)?;
     let address = args.address.clone();
