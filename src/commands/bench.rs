@@ -45,6 +45,9 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
 
     let mut bench =
         bench::Bench::new(cpu::model_name(), cpu::usable_threads(), &machine, &measured);
+    if measured.iter().any(|row| row.info.index.is_some()) {
+        bench = bench.with_cards(&backends::gpus(&args.hashing)?);
+    }
     if let Some((file, saved)) = &saved {
         bench = bench.compared(&file.display().to_string(), saved);
     }

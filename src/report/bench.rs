@@ -11,6 +11,7 @@ use crate::bench::{self, Measurement, Saved, Summary, limits, stats};
 use crate::chain::target::HashRate;
 use crate::exit::{Exit, Failure, one_line};
 use crate::plot::{self, Chart};
+use crate::scan::gpu::Gpu;
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -40,9 +41,19 @@ struct MachineRow {
     smt: Option<bool>,
     cgroup_cpus: Option<f64>,
     load_average: Option<f64>,
+    gpus: Vec<CardRow>,
     rustc: &'static str,
     target_features: &'static str,
     build: &'static str,
+}
+
+/// A card that was measured.
+#[derive(Clone, Debug, Serialize)]
+struct CardRow {
+    index: usize,
+    name: String,
+    api: &'static str,
+    driver: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +167,19 @@ impl Bench {
             comparison: None,
             rows,
         }
+    }
+
+    /// The same, with the cards that were measured.
+    #[must_use]
+    pub fn with_cards(mut self, cards: &[Gpu]) -> Self {
+        let row = |card: &Gpu| CardRow {
+            index: card.index,
+            name: card.name.clone(),
+            api: card.api,
+            driver: card.driver.clone(),
+        };
+        self.machine.gpus = cards.iter().map(row).collect();
+        self
     }
 
     /// The same, held against a run that `file` has saved.
@@ -273,8 +297,13 @@ impl Bench {
             slices += " NOT VERIFIED: a backend computed wrongly.";
         }
         remarks.push(slices);
+        // A verdict leaves out what other programs took of the cores, and so do the bars beside it.
+        let own = |slice: &bench::Slice| match (&self.comparison, slice.cores) {
+            (Some(_), Some(share)) => slice.rate().to_f64() / share,
+            _ => slice.rate().to_f64(),
+        };
         let bar = |row: &Row, colour| {
-            let rates: Vec<f64> = row.slices.iter().map(|slice| slice.rate().to_f64()).collect();
+            let rates: Vec<f64> = row.slices.iter().map(own).collect();
             let at = |share| stats::quantile(&rates, share).unwrap_or_default();
             plot::Bar { value: at(0.5), low: at(0.0), high: at(1.0), colour }
         };
@@ -293,7 +322,8 @@ impl Bench {
             return Chart { title, remarks, legend, rows: self.rows.iter().map(row).collect() };
         };
         remarks.push(format!(
-            "Before: {}, adit {}. Verdicts account for the noise, at {:.0} % for all rows together.",
+            "Before: {}, adit {}. Other programs' share of the cores is divided out; verdicts hold at \
+             {:.0} % for all rows together.",
             one_line(&comparison.with),
             comparison.with_version,
             CONFIDENCE * 100.0,
@@ -340,6 +370,7 @@ impl MachineRow {
             smt,
             cgroup_cpus,
             load_average,
+            gpus: Vec::new(),
             rustc: env!("ADIT_RUSTC"),
             target_features: env!("ADIT_TARGET_FEATURES"),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
@@ -367,6 +398,9 @@ impl MachineRow {
         parts.push(format!("adit {}", env!("CARGO_PKG_VERSION")));
         if self.build == "debug" {
             parts.push("a DEBUG build".to_owned());
+        }
+        for CardRow { index, name, api, driver } in &self.gpus {
+            parts.push(format!("gpu:{index} {name} ({api}, {driver})"));
         }
         // Without the commit in brackets.
         parts.push(self.rustc.split(" (").next().unwrap_or_default().to_owned());
