@@ -29,6 +29,7 @@ use crate::estimate::Price;
 use crate::exit::{Exit, Failure};
 use crate::plot::PlotFile;
 use crate::secret::Secret;
+use crate::source::net::{CaFile, Proxy, Transport};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -209,8 +210,11 @@ pub struct MineArgs {
     /// cookie file; or `stratum+tcp://[USER[:PASS]@]HOST:PORT`, a Stratum V1 pool or proxy
     /// (`stratum+tls` where it speaks TLS); or `builtin`, a regtest chain of our own that needs nothing installed and keeps
     /// a node's rules. In user name and password, write special characters as %XX.
-    #[arg(value_name = "SOURCE", default_value = "builtin")]
-    pub source: SourceSpec,
+    ///
+    /// Several sources: the first that works is mined, and a better-placed one is returned to when
+    /// it is well again. The options below hold for all; a URL's own user and password beat them.
+    #[arg(value_name = "SOURCE", default_value = "builtin", num_args = 1..)]
+    pub source: Vec<SourceSpec>,
 
     /// Stop after N accepted blocks
     #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
@@ -258,7 +262,7 @@ pub struct MineArgs {
     /// How to log in to a node.
     #[command(flatten)]
     pub node: NodeArgs,
-    /// How to log in to a pool
+    /// How to log in to a pool, and how to get there.
     #[command(flatten)]
     pub pool: PoolArgs,
 
@@ -304,7 +308,7 @@ pub struct NodeArgs {
     pub rpc_password: Option<Secret>,
 }
 
-/// How to log in to a pool, and what to ask it for.
+/// How to log in to a pool, and how to get there.
 #[derive(Clone, Debug, Default, Args)]
 pub struct PoolArgs {
     /// The worker's name at the pool: often a pay-out address, a dot and a name
@@ -322,6 +326,17 @@ pub struct PoolArgs {
         help_heading = "Pool"
     )]
     pub suggest_difficulty: Option<String>,
+    /// Reach pools by this SOCKS5 proxy, such as Tor: socks5://[USER[:PASS]@]HOST:PORT; it resolves
+    /// their names too
+    #[arg(long, value_name = "URL", value_parser = address::proxy, help_heading = "Pool")]
+    pub proxy: Option<Proxy>,
+    /// Log in to the proxy with this password; rather set it in `ADIT_PROXY_PASSWORD` or in the
+    /// configuration file
+    #[arg(long, value_name = "PASS", help_heading = "Pool")]
+    pub proxy_password: Option<Secret>,
+    /// Trust the certificates in this PEM file too, beside the system's and the bundled ones
+    #[arg(long, value_name = "FILE", help_heading = "Pool")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// What hashes, and on how many threads.
@@ -462,18 +477,8 @@ pub struct ManArgs {
     pub page: Option<String>,
 }
 
-impl MineArgs {
-    /// How to log in to the node.
-    ///
-    /// # Errors
-    /// When there is a user name without a password, or a password without a user name.
-    pub fn rpc_login(&self) -> Result<RpcLogin, Failure> {
-        self.node.login(&self.source)
-    }
-}
-
 impl NodeArgs {
-    /// How to log in to the node that `source` names.
+    /// How to log in to the node that `source` names. What its URL says beats the options.
     ///
     /// # Errors
     /// When there is a user name without a password, or a password without a user name.
@@ -482,10 +487,11 @@ impl NodeArgs {
             SourceSpec::Rpc(url) => Some(url),
             SourceSpec::Builtin | SourceSpec::LocalNode(_) | SourceSpec::Pool(_) => None,
         };
-        if let Some(file) = &self.rpc_cookie {
+        let url_user = url.and_then(|url| url.user.as_ref());
+        if let (Some(file), None) = (&self.rpc_cookie, url_user) {
             return Ok(RpcLogin::Cookie(file.clone()));
         }
-        let user = url.and_then(|url| url.user.as_ref()).or(self.rpc_user.as_ref());
+        let user = url_user.or(self.rpc_user.as_ref());
         let password = url.and_then(|url| url.password.as_ref()).or(self.rpc_password.as_ref());
         match (user, password) {
             (None, None) => Ok(RpcLogin::Discover { datadir: self.datadir.clone() }),
@@ -511,7 +517,39 @@ impl NodeArgs {
 }
 
 impl PoolArgs {
-    /// How to log in to the pool at `url`.
+    /// How pools are reached.
+    ///
+    /// # Errors
+    /// When the file of certificates is of no use, or when the proxy's login is half there.
+    pub fn transport(&self) -> Result<Transport, Failure> {
+        let mut transport = Transport::new();
+        if let Some(file) = &self.tls_ca {
+            let roots = CaFile::read(file).map_err(|error| {
+                Failure::new(Exit::Usage, "--tls-ca", error.to_string())
+                    .hint("it takes a file of certificates in PEM form")
+            })?;
+            transport = transport.trust(roots);
+        }
+        let Some(mut proxy) = self.proxy.clone() else { return Ok(transport) };
+        proxy.password = proxy.password.or_else(|| self.proxy_password.clone());
+        let fault =
+            |why, hint| Err(Failure::new(Exit::Usage, "login to the proxy", why).hint(hint));
+        match (&proxy.user, &proxy.password) {
+            (Some(_), None) => {
+                fault("there is a user name and no password", "set ADIT_PROXY_PASSWORD")
+            }
+            (None, Some(_)) => fault(
+                "there is a password and no user name",
+                "write the user name before the host: socks5://USER@HOST:PORT",
+            ),
+            (_, Some(password)) if !(1..=255).contains(&password.reveal().len()) => {
+                fault("the password must have 1 to 255 bytes", "set ADIT_PROXY_PASSWORD")
+            }
+            _ => Ok(transport.proxy(proxy)),
+        }
+    }
+
+    /// How to log in to the pool at `url`. What the URL says beats the options.
     ///
     /// # Errors
     /// When there is no user name.
@@ -557,14 +595,14 @@ mod tests {
         )
         .unwrap();
         let Command::Mine(mine) = cli.command else { panic!("{:?}", cli.command) };
-        assert_eq!(mine.source.to_string(), "regtest");
+        assert_eq!(mine.source, ["regtest".parse().unwrap()]);
         assert_eq!(mine.blocks.map(NonZeroU64::get), Some(3));
         assert_eq!(mine.run_for, Some(Duration::from_secs(60)));
         assert_eq!(mine.hashing.threads.map(NonZeroUsize::get), Some(2));
         assert_eq!(mine.version_rolling, VersionRolling::Off);
         assert_eq!((cli.output.json, cli.output.verbose), (true, 1));
         assert_eq!(
-            mine.rpc_login(),
+            mine.node.login(&mine.source[0]),
             Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
         );
     }
@@ -574,7 +612,7 @@ mod tests {
         let login = |line: &str| {
             let command = Cli::try_parse_from(line.split(' ')).unwrap().command;
             let Command::Mine(mine) = command else { panic!("{command:?}") };
-            mine.rpc_login()
+            mine.node.login(&mine.source[0])
         };
         assert_eq!(login("adit mine regtest"), Ok(RpcLogin::Discover { datadir: None }));
         assert_eq!(login("adit mine http://h:1 --rpc-cookie c"), Ok(RpcLogin::Cookie("c".into())));

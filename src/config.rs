@@ -16,16 +16,18 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _};
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{Cli, Command, NodeArgs, PoolArgs, SourceSpec, complaint, is_display, nearest};
+use crate::cli::{Cli, Command, SourceSpec, complaint, is_display, nearest};
 use crate::exit::{Exit, Failure};
-use crate::secret::Secret;
 
 /// The most bytes that a configuration file may have.
 const SIZE_MAX: u64 = 1 << 20;
 
 /// Options that may stand in the environment: the secrets.
-const IN_ENVIRONMENT: [(&str, &str); 2] =
-    [("rpc-password", "ADIT_RPC_PASSWORD"), ("password", "ADIT_POOL_PASSWORD")];
+const IN_ENVIRONMENT: [(&str, &str); 3] = [
+    ("rpc-password", "ADIT_RPC_PASSWORD"),
+    ("password", "ADIT_POOL_PASSWORD"),
+    ("proxy-password", "ADIT_PROXY_PASSWORD"),
+];
 
 /// Options that say where settings come from cannot be settings, nor can what a command is to do
 /// this once.
@@ -33,6 +35,9 @@ const NOT_IN_FILE: [&str; 6] = ["config", "help", "version", "header", "shell", 
 
 /// Options whose value is a comma-separated list, which a file may write as an array.
 const LISTS: [&str; 1] = ["backend"];
+
+/// Options that take several values, which a file writes as an array.
+const SEVERAL: [&str; 1] = ["source"];
 
 /// What surrounds the command line.
 pub struct Surroundings<'a> {
@@ -220,7 +225,7 @@ pub fn invocation(
         }
     }
 
-    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, variable) in IN_ENVIRONMENT {
         let value = (surroundings.variable)(variable).filter(|value| !value.is_empty());
         let (Some(arg), Some(value)) = (grammar.arg(command, key), value) else { continue };
@@ -231,7 +236,7 @@ pub fn invocation(
         let value = value
             .into_string()
             .map_err(|_| NotRun::Failure(Failure::new(Exit::Usage, variable, "it is not UTF-8")))?;
-        values.insert(key.to_owned(), value);
+        values.insert(key.to_owned(), vec![value]);
         layers.insert(key.to_owned(), Layer::Environment);
     }
 
@@ -252,8 +257,8 @@ pub fn invocation(
                 let problem = Problem::Rivals(key, rival);
                 return Err(ConfigError { file, line: Some(setting.line), problem }.into());
             }
-            if let Some(value) = &setting.value {
-                values.insert(key.clone(), value.clone());
+            if let Some(given) = &setting.values {
+                values.insert(key.clone(), given.clone());
                 layers.insert(key, Layer::File);
             }
         }
@@ -263,78 +268,49 @@ pub fn invocation(
     let mut cli = Cli::from_arg_matches(&merged)?;
     if let Command::Mine(mine) = &mut cli.command {
         let from = layers.get("source").copied();
-        settle_login(&mut mine.source, &mut mine.node, from, &layers).map_err(NotRun::Failure)?;
-        settle_pool_login(&mut mine.source, &mut mine.pool, from, &layers)
-            .map_err(NotRun::Failure)?;
+        let alone = mine.source.len() == 1;
+        for source in &mut mine.source {
+            settle_login(source, alone, from, &layers).map_err(NotRun::Failure)?;
+        }
     }
     if let Command::Estimate(estimate) = &mut cli.command
         && let Some(node) = &mut estimate.node
     {
         let from = layers.get("node").copied();
-        settle_login(node, &mut estimate.login, from, &layers).map_err(NotRun::Failure)?;
+        settle_login(node, true, from, &layers).map_err(NotRun::Failure)?;
     }
     Ok(Invocation { cli, warnings })
 }
 
-/// A node's URL and the options can both give a login: the higher layer's stays.
+/// A source's URL and the options can both give a login: the higher layer's holds. In one layer that
+/// is an error, unless the options are there for other sources (`alone` is false).
 fn settle_login(
     source: &mut SourceSpec,
-    node: &mut NodeArgs,
+    alone: bool,
     from: Option<Layer>,
     layers: &BTreeMap<String, Layer>,
 ) -> Result<(), Failure> {
-    let SourceSpec::Rpc(url) = source else { return Ok(()) };
-    let keys = ["rpc-cookie", "rpc-user", "rpc-password"];
-    for beaten in settle("node", (&mut url.user, &mut url.password), &keys, from, layers)? {
-        match beaten {
-            "rpc-cookie" => node.rpc_cookie = None,
-            "rpc-user" => node.rpc_user = None,
-            _ => node.rpc_password = None,
+    let (peer, url_user, url_password, keys): (_, _, _, &[&str]) = match source {
+        SourceSpec::Rpc(url) => {
+            ("node", &mut url.user, &mut url.password, &["rpc-cookie", "rpc-user", "rpc-password"])
         }
-    }
-    Ok(())
-}
-
-/// The same of a pool.
-fn settle_pool_login(
-    source: &mut SourceSpec,
-    pool: &mut PoolArgs,
-    from: Option<Layer>,
-    layers: &BTreeMap<String, Layer>,
-) -> Result<(), Failure> {
-    let SourceSpec::Pool(url) = source else { return Ok(()) };
-    let keys = ["user", "password"];
-    for beaten in settle("pool", (&mut url.user, &mut url.password), &keys, from, layers)? {
-        match beaten {
-            "user" => pool.user = None,
-            _ => pool.password = None,
-        }
-    }
-    Ok(())
-}
-
-/// Takes from a URL's login what options of a higher layer than `from`, the URL's own, give. The
-/// options among `keys` that the URL beats are in the answer.
-fn settle<'k>(
-    peer: &str,
-    (user, password): (&mut Option<String>, &mut Option<Secret>),
-    keys: &[&'k str],
-    from: Option<Layer>,
-    layers: &BTreeMap<String, Layer>,
-) -> Result<Vec<&'k str>, Failure> {
-    let mut beaten = Vec::new();
+        SourceSpec::Pool(url) => ("pool", &mut url.user, &mut url.password, &["user", "password"]),
+        SourceSpec::Builtin | SourceSpec::LocalNode(_) => return Ok(()),
+    };
     for key in keys.iter().copied() {
         let is_password = key.ends_with("password");
-        let contested = if is_password { password.is_some() } else { user.is_some() };
+        let contested = if is_password { url_password.is_some() } else { url_user.is_some() };
         let Some(layer) = layers.get(key).copied().filter(|_| contested) else { continue };
         match Some(layer).cmp(&from) {
             std::cmp::Ordering::Greater => {
-                *password = None;
+                *url_password = None;
                 if !is_password {
-                    *user = None;
+                    *url_user = None;
                 }
             }
-            std::cmp::Ordering::Less => beaten.push(key),
+            // Whoever logs in takes what the URL says first.
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal if !alone => {}
             std::cmp::Ordering::Equal => {
                 return Err(Failure::new(
                     Exit::Usage,
@@ -345,7 +321,7 @@ fn settle<'k>(
             }
         }
     }
-    Ok(beaten)
+    Ok(())
 }
 
 /// The key of an option: its long name, or a positional's own.
@@ -388,12 +364,16 @@ impl Grammar {
     }
 
     /// A grammar in which these keys have these default values.
-    fn with_defaults(&self, command: &str, values: &BTreeMap<String, String>) -> clap::Command {
+    fn with_defaults(
+        &self,
+        command: &str,
+        values: &BTreeMap<String, Vec<String>>,
+    ) -> clap::Command {
         let mut root = Cli::command();
-        for (key, value) in values {
+        for (key, values) in values {
             let Some(arg) = self.arg(command, key) else { continue };
             let id = arg.get_id().clone();
-            let set = |arg: Arg| arg.default_value(value.clone());
+            let set = |arg: Arg| arg.default_values(values.clone());
             root = if arg.is_global_set() {
                 root.mut_arg(id, set)
             } else {
@@ -426,8 +406,8 @@ impl Grammar {
 #[derive(Clone, Debug)]
 struct Setting {
     line: usize,
-    /// As it would stand on the command line; `None` for a switch that is off.
-    value: Option<String>,
+    /// As they would stand on the command line; `None` for a switch that is off.
+    values: Option<Vec<String>>,
 }
 
 /// What stands in the file: settings for all commands, under "", and for each of them.
@@ -460,16 +440,16 @@ impl Settings {
                 for (inner, value) in table {
                     let at = inner.span().start;
                     let inner = inner.get_ref().as_ref();
-                    let value = setting(grammar, &[key], inner, value.get_ref())
+                    let values = setting(grammar, &[key], inner, value.get_ref())
                         .map_err(|problem| fault(at, problem))?;
-                    let setting = Setting { line: line_at(text, at), value };
+                    let setting = Setting { line: line_at(text, at), values };
                     tables.entry(key.to_owned()).or_default().insert(inner.to_owned(), setting);
                 }
             } else {
                 let commands: Vec<&str> = grammar.commands().collect();
-                let value = setting(grammar, &commands, key, value)
+                let values = setting(grammar, &commands, key, value)
                     .map_err(|problem| fault(at, problem))?;
-                let setting = Setting { line: line_at(text, at), value };
+                let setting = Setting { line: line_at(text, at), values };
                 tables.entry(String::new()).or_default().insert(key.to_owned(), setting);
             }
         }
@@ -487,7 +467,8 @@ impl Settings {
     fn exposed(&self, file: &Path) -> Option<String> {
         let secret = self.tables.values().flatten().any(|(key, setting)| {
             key.ends_with("password")
-                || (key == "source" && setting.value.as_ref().is_some_and(|url| url.contains('@')))
+                || (["source", "proxy"].contains(&key.as_str())
+                    && setting.values.iter().flatten().any(|url| url.contains('@')))
         });
         (secret && readable_by_all(file)).then(|| {
             format!(
@@ -504,7 +485,7 @@ fn setting(
     commands: &[&str],
     key: &str,
     value: &DeValue<'_>,
-) -> Result<Option<String>, Problem> {
+) -> Result<Option<Vec<String>>, Problem> {
     if NOT_IN_FILE.contains(&key) {
         return Err(Problem::NotInFile(key.to_owned()));
     }
@@ -526,20 +507,35 @@ fn setting(
     }
     let mut taken = None;
     for (command, arg) in known {
-        taken = as_argument(arg, key, value)?;
-        let Some(value) = taken.as_ref().filter(|_| arg.get_action().takes_values()) else {
-            continue;
-        };
-        Grammar::check(command, arg, value).map_err(|failure| Problem::BadValue {
-            key: key.to_owned(),
-            why: failure.why,
-            hint: failure.hint,
-        })?;
+        taken = as_arguments(arg, key, value)?;
+        for value in taken.iter().flatten().filter(|_| arg.get_action().takes_values()) {
+            Grammar::check(command, arg, value).map_err(|failure| Problem::BadValue {
+                key: key.to_owned(),
+                why: failure.why,
+                hint: failure.hint,
+            })?;
+        }
     }
     Ok(taken)
 }
 
-/// A value as it would stand on the command line; `None` for a switch that is off.
+/// A value as one or more would stand on the command line; `None` for a switch that is off.
+fn as_arguments(arg: &Arg, key: &str, value: &DeValue<'_>) -> Result<Option<Vec<String>>, Problem> {
+    let expected = "a string or an array of strings";
+    let wrong = || Problem::WrongType { key: key.to_owned(), expected, found: value_type(value) };
+    match value {
+        DeValue::Array(parts) if SEVERAL.contains(&key) && !parts.is_empty() => parts
+            .iter()
+            .map(|part| part.get_ref().as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect::<Result<_, _>>()
+            .map(Some),
+        DeValue::String(_) => Ok(as_argument(arg, key, value)?.map(|value| vec![value])),
+        _ if SEVERAL.contains(&key) => Err(wrong()),
+        _ => Ok(as_argument(arg, key, value)?.map(|value| vec![value])),
+    }
+}
+
+/// A single value as it would stand on the command line; `None` for a switch that is off.
 fn as_argument(arg: &Arg, key: &str, value: &DeValue<'_>) -> Result<Option<String>, Problem> {
     let wrong =
         |expected| Problem::WrongType { key: key.to_owned(), expected, found: value_type(value) };

@@ -249,6 +249,8 @@ pub struct WorkUnit {
     pub midstates: std::ops::Range<usize>,
     /// Which nonces.
     pub nonces: NonceRange,
+    /// Whose job it is, by the source's place among several: what is found goes there.
+    pub source: usize,
     /// Counts the engine's job changes; says whether the unit is still wanted.
     pub generation: u64,
 }

@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::adit::{Adit, Home};
+use common::datum::DatumGateway;
 use common::node::{Chain, Node};
 
 const README: &str = include_str!("../README.md");
@@ -82,16 +83,28 @@ fn every_command_does_what_the_page_says() {
     let mut ran = 0;
     for Shown { command, output } in shown() {
         let Some(arguments) = arguments(&command) else {
-            let known = ["./tests/run", "bitcoind ", "cargo install ", "cargo bench"];
+            let known =
+                ["./tests/run", "bitcoind ", "cargo install ", "cargo bench", "datum_gateway "];
             assert!(known.iter().any(|start| command.starts_with(start)), "not run: {command}");
             continue;
         };
-        // The page speaks of the node at the default port; this one has a port of its own.
-        let node =
-            arguments.contains(&"regtest".to_owned()).then(|| Node::start(Chain::Regtest, &[]));
+        // The page speaks of the node at the default port; this one has a port of its own, and so
+        // has the gateway.
+        let is_pool = |argument: &String| argument.starts_with("stratum+tcp://");
+        let node = arguments
+            .iter()
+            .any(|argument| argument == "regtest" || is_pool(argument))
+            .then(|| Node::start(Chain::Regtest, &[]));
+        let gateway = node.as_ref().filter(|_| arguments.iter().any(is_pool)).map(|node| {
+            let settings = blocks("json").concat();
+            DatumGateway::configured(node, serde_json::from_str(&settings).expect("it is JSON"))
+        });
         let mut real = Vec::new();
         for argument in arguments {
             match &node {
+                Some(_) if is_pool(&argument) => {
+                    real.extend(gateway.as_ref().map(DatumGateway::url));
+                }
                 Some(node) if argument == "regtest" => real.extend([
                     node.url(),
                     "--datadir".to_owned(),
@@ -102,9 +115,9 @@ fn every_command_does_what_the_page_says() {
         }
         let exit = Adit::new(&real).run(LONG).expect_code(0);
         ran += 1;
-        // What hashes, and how fast, is another on each machine.
+        // What hashes, and how fast, is another on each machine; and a share is a matter of luck.
         let shown = ["mine", "estimate"].contains(&real[0].as_str());
-        if shown && !real.contains(&"--json".to_owned()) {
+        if shown && !real.contains(&"--json".to_owned()) && gateway.is_none() {
             let told: Vec<_> = exit.stdout.lines().map(shape).collect();
             let page: Vec<_> = output.iter().map(|line| shape(line)).collect();
             assert_eq!(told, page, "{command}");

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::values::ValueError;
 use crate::secret::Secret;
+use crate::source::net::Proxy;
 
 /// A node's JSON-RPC address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,32 @@ impl FromStr for RpcUrl {
     }
 }
 
+/// Takes a proxy's URL.
+///
+/// # Errors
+/// When its scheme is another, when there is no host or port, or something that does not belong
+/// there.
+pub fn proxy(text: &str) -> Result<Proxy, ValueError> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(ValueError::new("the scheme is missing").hint(PROXY_FORM));
+    };
+    // Names go to the proxy with either scheme; curl has a word of its own for it.
+    if !["socks5", "socks5h"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        return Err(
+            ValueError::new("adit speaks SOCKS5 to a proxy and nothing else").hint(PROXY_FORM)
+        );
+    }
+    let (host, port, user, password) = parts(rest, &PROXY)?;
+    let wrong = |what| ValueError::new(format!("the {what} must have 1 to 255 bytes"));
+    if user.as_ref().is_some_and(|user| !(1..=255).contains(&user.len())) {
+        return Err(wrong("user name"));
+    }
+    if password.as_ref().is_some_and(|password| !(1..=255).contains(&password.reveal().len())) {
+        return Err(wrong("password"));
+    }
+    Ok(Proxy { host, port, user, password })
+}
+
 /// `HOST:PORT`, IPv6 addresses in brackets.
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -92,20 +119,28 @@ struct Peer {
     /// Where the port is missing.
     ports: &'static str,
     /// Where an IPv6 address has no brackets.
-    example: &'static str,
+    ipv6: &'static str,
 }
 
 const NODE: Peer = Peer {
     path: "mining needs no wallet: leave the path away",
     ports: "nodes listen on 8332 (main), 18332 (testnet3), 48332 (testnet4), 38332 (signet) and 18443 \
             (regtest) unless told otherwise",
-    example: "http://[::1]:18443",
+    ipv6: "http://[::1]:18443",
 };
 
 const POOL: Peer = Peer {
     path: "a pool's address ends with the port",
     ports: "each pool has its own; 3333 is a usual one",
-    example: "stratum+tcp://[::1]:3333",
+    ipv6: "stratum+tcp://[::1]:3333",
+};
+
+const PROXY_FORM: &str = "write it like socks5://127.0.0.1:9050";
+
+const PROXY: Peer = Peer {
+    path: "a proxy's address ends with the port",
+    ports: "Tor listens on 9050, and 1080 is the usual port of others",
+    ipv6: "socks5://[::1]:9050",
 };
 
 /// Host, port, user name and password.
@@ -151,7 +186,7 @@ fn host_and_port(address: &str, peer: &Peer) -> Result<(String, u16), ValueError
         None => match address.split_once(':') {
             Some((_, port)) if port.contains(':') => {
                 return Err(ValueError::new("there is more than one colon after the login")
-                    .hint(format!("an IPv6 address stands in brackets: {}", peer.example)));
+                    .hint(format!("an IPv6 address stands in brackets: {}", peer.ipv6)));
             }
             Some((host, port)) => (host, Some(port)),
             None => (address, None),

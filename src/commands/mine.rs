@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use adit::bench::BenchError;
 use adit::chain::payout::{PayoutError, PayoutScript};
-use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, SourceSpec, VersionRolling};
+use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, RpcUrl, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
 use adit::exit::{Exit, Failure};
@@ -14,8 +14,8 @@ use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report};
 use adit::scan::Scanner;
 use adit::signals::Signals;
-use adit::source::Source;
 use adit::source::builtin::Builtin;
+use adit::source::failover::{Failover, Make};
 use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate, local_endpoint};
 use adit::source::net::{self, Transport};
 use adit::source::pace::Pace;
@@ -40,7 +40,7 @@ pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::R
     let percent = args.throttle.map_or(100, adit::cli::Percent::get);
     let version_rolling = args.version_rolling == VersionRolling::Auto;
     let scanners = backends::scanners(&args.hashing, version_rolling, percent)?;
-    let source = source(&args)?;
+    let sources = sources(&args)?;
     let signals = Signals::listen().context("signal handlers")?;
 
     let (announcer, events) = Announcer::new();
@@ -55,7 +55,8 @@ pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::R
         .enable_all()
         .build()
         .context("network runtime")?;
-    let mined = runtime.block_on(mine(&args, scanners, source, &signals, &output_lost, &announcer));
+    let mined =
+        runtime.block_on(mine(&args, scanners, sources, &signals, &output_lost, &announcer));
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(announcer);
     let shown = report.join();
@@ -70,7 +71,7 @@ pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::R
 async fn mine(
     args: &MineArgs,
     scanners: Vec<Arc<dyn Scanner>>,
-    source: Box<dyn Source>,
+    sources: Failover,
     signals: &Signals,
     output_lost: &Notify,
     announcer: &Announcer,
@@ -78,9 +79,9 @@ async fn mine(
     let goal =
         Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
     let begun = Instant::now();
-    let (engine, port) = Engine::start(scanners, source.name(), goal, announcer.clone())
+    let (engine, seats) = Engine::with_sources(scanners, sources.names(), goal, announcer.clone())
         .context("scanner threads")?;
-    let mut running = tokio::spawn(source.run(port));
+    let mut running = tokio::spawn(sources.run(seats));
     let deadline = async {
         match args.run_for {
             Some(time) => tokio::time::sleep(time.saturating_sub(begun.elapsed())).await,
@@ -133,60 +134,85 @@ async fn announce_rates(engine: &Engine, announcer: &Announcer) {
     }
 }
 
-/// The source that was asked for.
-fn source(args: &MineArgs) -> anyhow::Result<Box<dyn Source>> {
-    let version_rolling = args.version_rolling == VersionRolling::Auto;
-    let text = args.coinbase_text.clone().unwrap_or_default();
-    let pace = Pace::new(args.every, args.on_transaction);
-    let (endpoint, network) = match &args.source {
-        SourceSpec::Builtin => {
-            if args.on_transaction {
-                let why = "the built-in chain has no mempool for a transaction to come to";
-                return Err(Failure::new(Exit::Usage, "--on-transaction", why)
-                    .hint("name a node: adit mine regtest --on-transaction")
-                    .into());
-            }
-            let payout = match &args.address {
-                Some(address) => {
-                    Some(PayoutScript::of(address, Network::Regtest).map_err(|error| {
-                        let exit = match error {
-                            PayoutError::OtherNetwork { .. } => Exit::Refused,
-                            _ => Exit::Usage,
-                        };
-                        Failure::new(exit, "pay-out address", error.to_string()).hint(
-                            "the built-in chain is a regtest chain, and pays no one: leave --address away",
-                        )
-                    })?)
-                }
-                None => None,
+/// The sources that were asked for, in their order. All that can be wrong with what was said of
+/// them is found here, also of those that may never be needed.
+fn sources(args: &MineArgs) -> anyhow::Result<Failover> {
+    let mut blocks = None;
+    let transport = args.pool.transport()?;
+    let sources = args.source.iter().map(|spec| match spec {
+        SourceSpec::Builtin => builtin(args),
+        SourceSpec::Rpc(_) | SourceSpec::LocalNode(_) => {
+            let journal = match &blocks {
+                Some(journal) => Arc::clone(journal),
+                None => blocks.insert(Arc::new(journal(args)?)).clone(),
             };
-            return Ok(Box::new(Builtin { payout, text, version_rolling, every: args.every }));
+            node(args, spec, journal)
         }
-        SourceSpec::Rpc(url) => (Endpoint { host: url.host.clone(), port: url.port }, None),
+        SourceSpec::Pool(url) => pool(args, url, transport.clone()),
+    });
+    Ok(Failover::new(sources.collect::<Result<_, _>>()?))
+}
+
+/// The built-in chain.
+fn builtin(args: &MineArgs) -> anyhow::Result<Make> {
+    if args.on_transaction {
+        let why = "the built-in chain has no mempool for a transaction to come to";
+        return Err(Failure::new(Exit::Usage, "--on-transaction", why)
+            .hint("name a node: adit mine regtest --on-transaction")
+            .into());
+    }
+    let payout = match &args.address {
+        Some(address) => Some(PayoutScript::of(address, Network::Regtest).map_err(|error| {
+            let exit = match error {
+                PayoutError::OtherNetwork { .. } => Exit::Refused,
+                _ => Exit::Usage,
+            };
+            Failure::new(exit, "pay-out address", error.to_string()).hint(
+                "the built-in chain is a regtest chain, and pays no one: leave --address away",
+            )
+        })?),
+        None => None,
+    };
+    let text = args.coinbase_text.clone().unwrap_or_default();
+    let version_rolling = args.version_rolling == VersionRolling::Auto;
+    let builtin = Builtin { payout, text, version_rolling, every: args.every };
+    Ok(Box::new(move || Box::new(builtin.clone())))
+}
+
+/// The node that `spec` names.
+fn node(args: &MineArgs, spec: &SourceSpec, journal: Arc<Journal>) -> anyhow::Result<Make> {
+    let (endpoint, network) = match spec {
         SourceSpec::LocalNode(network) => {
             (local_endpoint(*network, args.node.datadir.as_deref())?, Some(*network))
         }
-        SourceSpec::Pool(url) => {
-            if let Some(pace) = pace {
-                let why = "a pool's jobs are mined as they come";
-                return Err(Failure::new(Exit::Usage, pace.options(), why)
-                    .hint("the pace is for regtest and for signets that need no signature")
-                    .into());
-            }
-            return pool(args, url, Transport::new());
+        SourceSpec::Rpc(RpcUrl { host, port, .. }) => {
+            (Endpoint { host: host.clone(), port: *port }, None)
         }
+        SourceSpec::Builtin | SourceSpec::Pool(_) => anyhow::bail!("{spec} is no node"),
     };
-    let credentials = node::credentials(args.rpc_login()?, &endpoint, network)?;
-    let address = args.address.clone();
-    let config = Config { endpoint, credentials, network, address, text, version_rolling, pace };
-    Ok(Box::new(GetBlockTemplate::new(config, Arc::new(journal(args)?))))
+    let config = Config {
+        credentials: node::credentials(args.node.login(spec)?, &endpoint, network)?,
+        endpoint,
+        network,
+        address: args.address.clone(),
+        text: args.coinbase_text.clone().unwrap_or_default(),
+        version_rolling: args.version_rolling == VersionRolling::Auto,
+        pace: Pace::new(args.every, args.on_transaction),
+    };
+    Ok(Box::new(move || Box::new(GetBlockTemplate::new(config.clone(), journal.clone()))))
 }
 
 /// A pool, reached by `transport`.
-fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<Box<dyn Source>> {
+fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<Make> {
+    if let Some(pace) = Pace::new(args.every, args.on_transaction) {
+        let why = "a pool's jobs are mined as they come";
+        return Err(Failure::new(Exit::Usage, pace.options(), why)
+            .hint("the pace is for regtest and for signets that need no signature")
+            .into());
+    }
     let PoolLogin { user, password } = args.pool.login(url)?;
     let PoolUrl { host, port, tls, .. } = url.clone();
-    Ok(Box::new(StratumV1::new(stratum_v1::Config {
+    let config = stratum_v1::Config {
         endpoint: net::Endpoint { host, port, tls },
         transport,
         user,
@@ -194,7 +220,8 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
         version_rolling: args.version_rolling == VersionRolling::Auto,
         suggest_difficulty: args.pool.suggest_difficulty.clone(),
         timing: Timing::default(),
-    })))
+    };
+    Ok(Box::new(move || Box::new(StratumV1::new(config.clone()))))
 }
 
 /// The journal where it was asked for, or where the user's state is kept.

@@ -63,7 +63,7 @@ fn the_file_takes_part_and_the_command_line_beats_it() {
              [mine]\nblocks = 5\nthreads = 3\n",
     );
     let mine = run.mine("adit mine");
-    assert_eq!(mine.source.to_string(), "regtest");
+    assert_eq!(mine.source, ["regtest".parse().unwrap()]);
     assert_eq!(mine.blocks.unwrap().get(), 5);
     assert_eq!(mine.run_for.unwrap().as_secs(), 600);
     assert_eq!(mine.version_rolling, VersionRolling::Off);
@@ -74,7 +74,7 @@ fn the_file_takes_part_and_the_command_line_beats_it() {
     assert_eq!(output.log_format, LogFormat::Json);
 
     let mine = run.mine("adit mine signet --blocks 7");
-    assert_eq!((mine.source.to_string().as_str(), mine.blocks.unwrap().get()), ("signet", 7));
+    assert_eq!((mine.source[0].to_string().as_str(), mine.blocks.unwrap().get()), ("signet", 7));
     for line in ["adit -q mine", "adit mine -q", "adit mine --quiet"] {
         let output = run.run(line).unwrap().cli.output;
         assert_eq!((output.quiet, output.verbose), (1, 0), "{line}");
@@ -93,7 +93,7 @@ fn switches_can_be_off() {
 fn a_missing_default_is_fine_and_a_missing_named_file_is_not() {
     let run = Run::with("");
     fs::remove_file(run.folder.path().join("adit.toml")).unwrap();
-    assert_eq!(run.mine("adit mine").source, SourceSpec::Builtin);
+    assert_eq!(run.mine("adit mine").source, [SourceSpec::Builtin]);
     let missing = run.folder.path().join("missing.toml");
     for line in ["adit mine --config", "adit --config"] {
         let tail = if line.contains("mine") { "" } else { " mine" };
@@ -115,7 +115,10 @@ fn a_named_file_replaces_the_default() {
 fn logins_come_from_the_highest_layer() {
     let file = |text: &str| Run::with(text);
     let source = "source = 'http://bob:inurl@h:1'\n";
-    let login = |run: &Run, line: &str| run.mine(line).rpc_login().unwrap();
+    let login = |run: &Run, line: &str| {
+        let mine = run.mine(line);
+        mine.node.login(&mine.source[0]).unwrap()
+    };
 
     let run = file("rpc-user = 'bob'\nrpc-password = 'infile'");
     assert_eq!(login(&run, "adit mine regtest"), given("bob", "infile"));

@@ -3,8 +3,9 @@
 
 mod meter;
 mod search_space;
+mod seats;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,8 +18,10 @@ use bitcoin::{BlockHash, Network};
 use tokio::sync::{mpsc, watch};
 
 pub use self::search_space::{SearchSpace, Taken};
+pub use self::seats::{Health, Seats};
 
 use self::meter::Meter;
+use self::seats::Seat;
 use crate::chain::merkle;
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::Difficulty;
@@ -41,10 +44,6 @@ const EASY: f64 = 64.0;
 const ERRORS_MAX: u64 = 10;
 /// Of so many hits one may be wrong.
 const HITS_AN_ERROR: u64 = 10;
-
-/// How many jobs that were replaced or withdrawn are remembered, so that the same work is not done
-/// again when a pool sends it once more.
-const SHELF: usize = 8;
 
 /// What is known of a backend's reliability.
 #[derive(Debug, Default)]
@@ -83,26 +82,21 @@ struct Shared {
     goal: Goal,
     begun: Instant,
     stopping: watch::Sender<bool>,
-    source: String,
+    /// How each source does, by its seat.
+    health: watch::Sender<Vec<Health>>,
 }
 
 #[derive(Debug)]
 struct State {
-    space: Option<SearchSpace>,
-    /// What is left of jobs that are not mined now, the oldest first.
-    shelf: VecDeque<SearchSpace>,
-    /// Candidates of units before this generation are stale.
-    valid_from: u64,
-    /// The block on top of which a solution was found that has no verdict yet: no second one is
-    /// sought.
-    solved: Option<BlockHash>,
-    /// Candidates of units before this generation are surplus: their height is solved.
-    surplus_before: u64,
-    /// Gone when the engine stops.
-    solutions: Option<mpsc::Sender<Solution>>,
+    /// One for each source, in their order; never empty.
+    seats: Vec<Seat>,
+    /// The seat whose job is mined.
+    chosen: usize,
+    /// Nothing is handed out any more, and no solutions are taken.
+    stopped: bool,
     next_solution: u64,
-    /// Handed to the source and not answered yet.
-    unanswered: HashMap<u64, Solution>,
+    /// Handed to a source and not answered yet.
+    unanswered: HashMap<u64, Unanswered>,
     blocks: Tally,
     shares: Tally,
     started: bool,
@@ -110,30 +104,16 @@ struct State {
     failure: Option<(String, BackendError)>,
 }
 
-impl State {
-    /// Puts what is left of the current job aside. A job that its first solution ends is never
-    /// carried on.
-    fn shelve(&mut self) {
-        let Some(space) = self.space.take().filter(|space| !space.job().ends_when_solved) else {
-            return;
-        };
-        if self.shelf.len() == SHELF {
-            self.shelf.pop_front();
-        }
-        self.shelf.push_back(space);
-    }
+#[derive(Debug)]
+struct Unanswered {
+    seat: usize,
+    solution: Solution,
+}
 
-    /// The search space of a job: what is left of the same work, or all of it.
-    fn space_for(&mut self, job: &Arc<Job>, generation: u64) -> SearchSpace {
-        if !job.ends_when_solved {
-            for index in (0..self.shelf.len()).rev() {
-                if let Some(space) = self.shelf[index].carried_on(job, generation) {
-                    self.shelf.remove(index);
-                    return space;
-                }
-            }
-        }
-        SearchSpace::new(job.clone(), generation)
+impl State {
+    /// The seat whose job is mined.
+    fn chosen(&mut self) -> &mut Seat {
+        &mut self.seats[self.chosen]
     }
 }
 
@@ -150,8 +130,11 @@ impl Shared {
 
     /// Stops handing out work and taking solutions; what was taken may still be answered.
     fn stop(&self, state: &mut State) {
-        state.space = None;
-        state.solutions = None;
+        state.stopped = true;
+        for seat in &mut state.seats {
+            seat.space = None;
+            seat.solutions = None;
+        }
         self.next_generation();
         self.wake.notify_all();
         self.stopping.send_replace(true);
@@ -164,6 +147,22 @@ impl Shared {
             if scanner.sip(&feed, SIP) {
                 return;
             }
+        }
+    }
+
+    /// Announces the job whose search space is the chosen seat's now, and has it begun.
+    fn begin(self: &Arc<Self>, job: &Job) {
+        self.announcer.announce(Event::Job {
+            height: job.height,
+            previous_block_hash: job.previous_block_hash,
+            difficulty: job.share_target.difficulty(),
+            clean: job.clean,
+        });
+        if job.ends_when_solved && job.share_target.difficulty().expected_hashes() <= EASY {
+            self.sip();
+        }
+        if self.state().chosen().space.is_some() {
+            self.wake.notify_all();
         }
     }
 
@@ -203,7 +202,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts a thread for each scanner; they wait for the first job. The port is the source's.
+    /// Starts a thread for each scanner; they wait for the first job. The port is the one source's.
     ///
     /// `source` is the source's name, without secrets.
     ///
@@ -215,17 +214,28 @@ impl Engine {
         goal: Goal,
         announcer: Announcer,
     ) -> std::io::Result<(Self, Port)> {
+        let (engine, seats) = Self::with_sources(scanners, vec![source], goal, announcer)?;
+        Ok((engine, seats.open(0)))
+    }
+
+    /// The same for several sources, of which one is mined at a time, at first the first.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn with_sources(
+        scanners: Vec<Arc<dyn Scanner>>,
+        sources: Vec<String>,
+        goal: Goal,
+        announcer: Announcer,
+    ) -> std::io::Result<(Self, Seats)> {
         let backends: Vec<_> = scanners.iter().map(|scanner| scanner.info()).collect();
-        let (to_source, solutions) = mpsc::channel(SOLUTIONS_WAITING);
+        let health = watch::Sender::new(vec![Health::default(); sources.len()]);
         let shared = Arc::new(Shared {
             generation: AtomicU64::new(0),
             state: Mutex::new(State {
-                space: None,
-                shelf: VecDeque::with_capacity(SHELF),
-                valid_from: 0,
-                solved: None,
-                surplus_before: 0,
-                solutions: Some(to_source),
+                seats: sources.into_iter().map(Seat::new).collect(),
+                chosen: 0,
+                stopped: false,
                 next_solution: 0,
                 unanswered: HashMap::new(),
                 blocks: Tally::default(),
@@ -244,7 +254,7 @@ impl Engine {
             goal,
             begun: Instant::now(),
             stopping: watch::Sender::new(false),
-            source,
+            health,
         });
         let mut threads = Vec::with_capacity(scanners.len());
         for (backend, scanner) in scanners.into_iter().enumerate() {
@@ -261,8 +271,8 @@ impl Engine {
                 })?;
             threads.push(thread);
         }
-        let port = Port { shared: shared.clone(), solutions };
-        Ok((Self { shared, threads }, port))
+        let seats = Seats::of(shared.clone());
+        Ok((Self { shared, threads }, seats))
     }
 
     /// Stops: no more work is handed out, and the source's port ends once it is drained.
@@ -310,7 +320,7 @@ impl Engine {
         let shared = self.shared;
         let mut state = shared.state();
         let unanswered = std::mem::take(&mut state.unanswered);
-        for solution in unanswered.values() {
+        for Unanswered { solution, .. } in unanswered.values() {
             let why = Refusal::new("", "the source had not answered when adit stopped");
             shared.judge(&mut state, solution, Verdict::Unknown(why));
         }
@@ -325,9 +335,11 @@ impl Engine {
     }
 }
 
-/// The source's side of the engine: jobs and verdicts go in, solutions come out.
+/// A source's side of the engine: jobs and verdicts go in, solutions come out. Whether its jobs are
+/// the ones that are mined is nothing that the source need know.
 pub struct Port {
     shared: Arc<Shared>,
+    seat: usize,
     solutions: mpsc::Receiver<Solution>,
 }
 
@@ -337,7 +349,7 @@ impl Port {
         let mut state = self.shared.state();
         if !std::mem::replace(&mut state.started, true) {
             self.shared.announcer.announce(Event::Started {
-                source: self.shared.source.clone(),
+                source: state.seats[self.seat].name.clone(),
                 network,
                 backends: self.shared.backends.clone(),
             });
@@ -346,12 +358,24 @@ impl Port {
 
     /// Announces a change of the connection.
     pub fn source_is(&self, state: SourceState, reason: Option<String>) {
-        let source = self.shared.source.clone();
-        self.shared.announcer.announce(Event::Source { state, source, reason });
+        let shared = &self.shared;
+        let mut of_all = shared.state();
+        let seat = &mut of_all.seats[self.seat];
+        let in_trouble = state != SourceState::Connected;
+        if seat.solutions.is_some() {
+            shared.is_now(self.seat, seat, Health { in_trouble, ..seat.health });
+        }
+        let source = seat.name.clone();
+        drop(of_all);
+        shared.announcer.announce(Event::Source { state, source, reason });
     }
 
     /// Announces which difficulty is mined under the twenty-minute rule.
     pub fn stage(&self, stage: Stage, difficulty: Difficulty) {
+        // What a source says that is not mined is no news.
+        if self.shared.state().chosen != self.seat {
+            return;
+        }
         self.shared.announcer.announce(Event::Stage { stage, difficulty });
     }
 
@@ -360,55 +384,48 @@ impl Port {
         self.shared.announcer.announce(Event::Notice(text.into()));
     }
 
-    /// Makes `job` the one that is mined. While a solution on top of the same block is on its way,
-    /// it is not begun: there is never a second solution for one height.
+    /// Makes `job` the source's current one: the one that is mined, if the source is. While a
+    /// solution on top of the same block is on its way, it is not begun: there is never a second
+    /// solution for one height.
     pub fn publish(&self, job: Job) {
         let job = Arc::new(job);
         let shared = &self.shared;
         let mut state = shared.state();
-        if state.solutions.is_none() {
-            return;
-        }
-        if job.ends_when_solved && state.solved == Some(job.previous_block_hash) {
+        let is_chosen = state.chosen == self.seat;
+        let seat = &mut state.seats[self.seat];
+        let awaited = job.ends_when_solved && seat.solved == Some(job.previous_block_hash);
+        if awaited || seat.solutions.is_none() {
             return;
         }
         let generation = shared.generation.load(Ordering::Relaxed) + 1;
         if job.clean {
-            state.valid_from = generation;
+            seat.valid_from = generation;
         }
-        state.shelve();
-        state.space = Some(state.space_for(&job, generation));
-        shared.next_generation();
-        drop(state);
-        shared.announcer.announce(Event::Job {
-            height: job.height,
-            previous_block_hash: job.previous_block_hash,
-            difficulty: job.share_target.difficulty(),
-            clean: job.clean,
-        });
-        if job.ends_when_solved && job.share_target.difficulty().expected_hashes() <= EASY {
-            shared.sip();
-        }
-        if shared.state().space.is_some() {
-            shared.wake.notify_all();
+        seat.take_up(&job, self.seat, generation);
+        shared.is_now(self.seat, seat, Health { has_job: true, in_trouble: false });
+        if is_chosen {
+            shared.next_generation();
+            drop(state);
+            shared.begin(&job);
         }
     }
 
     /// Stops mining until the next job: what is found for earlier ones would count for nothing.
     pub fn withdraw(&self) {
-        let mut state = self.shared.state();
-        state.shelve();
-        state.valid_from = self.shared.next_generation();
+        let shared = &self.shared;
+        let mut state = shared.state();
+        shared.withdraw(&mut state, self.seat);
     }
 
-    /// Answers a solution. A second answer to the same one is ignored.
+    /// Answers a solution of this source's. A second answer to the same one is ignored.
     pub fn verdict(&self, solution: &Solution, verdict: Verdict) {
         let mut state = self.shared.state();
         if state.unanswered.remove(&solution.id).is_none() {
             return;
         }
-        if state.solved == Some(solution.job.previous_block_hash) {
-            state.solved = None;
+        let seat = &mut state.seats[self.seat];
+        if seat.solved == Some(solution.job.previous_block_hash) {
+            seat.solved = None;
         }
         self.shared.judge(&mut state, solution, verdict);
     }
@@ -429,11 +446,11 @@ impl Feed for BackendFeed {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         let mut state = self.shared.state();
         loop {
-            state.solutions.as_ref()?;
-            if self.is_out() {
+            if state.stopped || self.is_out() {
                 return None;
             }
-            let taken = state.space.as_mut().map(|s| s.take(midstates, nonces, Instant::now()));
+            let space = state.chosen().space.as_mut();
+            let taken = space.map(|s| s.take(midstates, nonces, Instant::now()));
             let wait = match taken {
                 Some(Taken::Unit(unit)) => return Some(unit),
                 Some(Taken::Later(wait)) => wait,
@@ -451,14 +468,15 @@ impl Feed for BackendFeed {
         if self.is_out() {
             return None;
         }
-        match self.shared.state().space.as_mut()?.take(midstates, nonces, Instant::now()) {
+        let mut state = self.shared.state();
+        match state.chosen().space.as_mut()?.take(midstates, nonces, Instant::now()) {
             Taken::Unit(unit) => Some(unit),
             Taken::Later(_) | Taken::Exhausted => None,
         }
     }
 
     fn give_back(&self, unit: WorkUnit) {
-        if let Some(space) = &mut self.shared.state().space {
+        if let Some(space) = &mut self.shared.state().seats[unit.source].space {
             space.put_back(unit);
         }
         // A backend may be waiting that has found all dealt out.
@@ -470,7 +488,7 @@ impl Feed for BackendFeed {
     }
 
     fn has_ended(&self) -> bool {
-        self.is_out() || self.shared.state().solutions.is_none()
+        self.is_out() || self.shared.state().stopped
     }
 
     #[cold]
@@ -501,9 +519,11 @@ impl Feed for BackendFeed {
         }
 
         let mut state = shared.state();
-        if state.solutions.is_none() || unit.generation < state.surplus_before {
+        let seat = &state.seats[unit.source];
+        if state.stopped || unit.generation < seat.surplus_before {
             return ControlFlow::Break(());
         }
+        let is_stale = unit.generation < seat.valid_from;
         let id = state.next_solution;
         state.next_solution += 1;
         let solution = Solution {
@@ -514,19 +534,20 @@ impl Feed for BackendFeed {
             hash,
             found: Instant::now(),
         };
-        if unit.generation < state.valid_from {
+        if is_stale {
             let why = Refusal::new("", "found for a job that had been replaced; not sent");
             shared.judge(&mut state, &solution, Verdict::Stale(why));
             return ControlFlow::Break(());
         }
+        let seat = &mut state.seats[unit.source];
         if job.ends_when_solved {
-            state.solved = Some(job.previous_block_hash);
-            state.space = None;
-            state.surplus_before = shared.next_generation();
+            seat.solved = Some(job.previous_block_hash);
+            seat.space = None;
+            seat.surplus_before = shared.next_generation();
         }
-        let sent = state.solutions.as_ref().is_some_and(|to| to.try_send(solution.clone()).is_ok());
+        let sent = seat.solutions.as_ref().is_some_and(|to| to.try_send(solution.clone()).is_ok());
         if sent {
-            state.unanswered.insert(id, solution);
+            state.unanswered.insert(id, Unanswered { seat: unit.source, solution });
         } else {
             let why = Refusal::new("", "the source does not keep up; not sent");
             shared.judge(&mut state, &solution, Verdict::Stale(why));

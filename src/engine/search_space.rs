@@ -75,6 +75,7 @@ const EASY: f64 = 1024.0;
 #[derive(Debug)]
 pub struct SearchSpace {
     job: Arc<Job>,
+    source: usize,
     generation: u64,
     versions: u64,
     extranonces: u64,
@@ -106,6 +107,7 @@ impl SearchSpace {
             slabs: Vec::new(),
             since: job.received,
             job,
+            source: 0,
             generation,
         }
     }
@@ -133,6 +135,17 @@ impl SearchSpace {
             });
         }
         Some(space)
+    }
+
+    /// The same as work of this source, by its place among several.
+    #[must_use]
+    pub fn of_source(self, source: usize) -> Self {
+        Self { source, ..self }
+    }
+
+    /// What is dealt out from here on carries `generation`.
+    pub fn renew(&mut self, generation: u64) {
+        self.generation = generation;
     }
 
     /// The job that is cut.
@@ -191,6 +204,7 @@ impl SearchSpace {
             prepared: slab.prepared.clone(),
             midstates: slab.midstates.clone(),
             nonces: dealt,
+            source: self.source,
             generation: self.generation,
         };
         match rest {

@@ -78,6 +78,8 @@ pub(super) struct Board {
     height: Option<u32>,
     source: Option<SourceState>,
     stage: Option<(Stage, Difficulty)>,
+    /// The source that was last said to be connected.
+    mined: Option<String>,
     status_at: SystemTime,
 }
 
@@ -91,6 +93,7 @@ impl Board {
             height: None,
             source: None,
             stage: None,
+            mined: None,
             status_at: now,
         }
     }
@@ -102,8 +105,17 @@ impl Board {
             Event::Share { verdict, .. } => self.shares.count(verdict),
             Event::Block { verdict, .. } => self.blocks.count(verdict),
             Event::Rate { total, .. } => self.rate = Some(*total),
-            Event::Source { state, .. } => self.source = Some(*state),
             Event::Stage { stage, difficulty } => self.stage = Some((*stage, *difficulty)),
+            Event::Source { state, source, .. } => {
+                // One of several that has no luck is no news while another is mined.
+                let is_mined = self.mined.as_ref().is_none_or(|mined| mined == source);
+                if *state == SourceState::Connected {
+                    self.mined = Some(source.clone());
+                }
+                if is_mined || *state == SourceState::Connected {
+                    self.source = Some(*state);
+                }
+            }
             Event::HardwareError { .. }
             | Event::BackendFailed(_)
             | Event::Notice(_)

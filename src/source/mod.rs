@@ -1,6 +1,7 @@
 //! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
 
 pub mod builtin;
+pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
 pub mod pace;

@@ -7,11 +7,15 @@
 pub mod adit;
 pub mod baseline;
 pub mod block;
+pub mod datum;
 pub mod node;
 pub mod pool;
 pub mod promised;
+pub mod relay;
 pub mod rpc;
 pub mod scripted;
+pub mod stunnel;
+pub mod tool;
 
 use std::time::{Duration, Instant};
 

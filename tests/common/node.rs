@@ -1,6 +1,5 @@
 //! A real bitcoind of its own for a test: loopback only, no peers, gone when the test is.
 
-use std::env;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,8 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::block::{self, Output, Transaction};
-use super::poll;
 use super::rpc::{RpcClient, RpcError};
+use super::{poll, tool};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -47,17 +46,7 @@ impl Chain {
 
 /// The program: `BITCOIND_EXE`, the PATH, or what `tests/tools/get-bitcoind` has brought.
 pub fn bitcoind() -> PathBuf {
-    if let Some(program) = env::var_os("BITCOIND_EXE").filter(|program| !program.is_empty()) {
-        return program.into();
-    }
-    let on_path = env::var_os("PATH").unwrap_or_default();
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("tools/bitcoin");
-    env::split_paths(&on_path)
-        .chain([brought])
-        .map(|folder| folder.join("bitcoind"))
-        .find(|program| program.is_file())
-        .unwrap_or_else(|| panic!("no bitcoind: run ./tests/run once, or name one in BITCOIND_EXE"))
+    tool::find("BITCOIND_EXE", "bitcoind", "bitcoin")
 }
 
 pub struct NodeBuilder {

@@ -123,7 +123,8 @@ fn check_values(name: &str, event: &Value) {
         "source" => {
             let state = event["state"].as_str().unwrap_or_default();
             assert!(["connected", "lost", "retrying"].contains(&state), "{event}");
-            assert_eq!(event["reason"].is_null(), state == "connected", "{event}");
+            // A source among several that is connected may be said to be the one that is mined.
+            assert!(state == "connected" || !event["reason"].is_null(), "{event}");
         }
         "summary" => {
             for kind in ["blocks", "shares"] {

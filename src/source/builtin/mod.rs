@@ -21,7 +21,7 @@ use crate::job::{JobKey, MerkleRoot, Solution, Verdict, VersionMask};
 const SETBACK: Duration = Duration::from_secs(1);
 
 /// The source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builtin {
     /// Who is paid, for what that is worth here; nobody in particular where none is named.
     pub payout: Option<PayoutScript>,

@@ -65,6 +65,8 @@ impl Session {
                     ));
                     self.keeper.record_fate(entry, &verdict);
                 }
+                // Another source of this run sees to its own.
+                Ok(Some(_)) if !entry.is_adopted() => {}
                 Ok(Some(found)) => self.port.notice(format!(
                     "the journal has block {} for {}, whose fate is unknown: mine there to have it \
                      sent again",

@@ -17,8 +17,10 @@ pub struct Proxy {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// User name and password, 1 to 255 bytes each, where the proxy wants them.
-    pub login: Option<(String, Secret)>,
+    /// The user name, 1 to 255 bytes, where the proxy wants one.
+    pub user: Option<String>,
+    /// The password, 1 to 255 bytes, where the proxy wants one.
+    pub password: Option<Secret>,
 }
 
 /// Without user name and password.
@@ -36,12 +38,12 @@ impl Proxy {
             ConnectError::Proxy { proxy: self.to_string(), why: error.to_string(), lasting: false }
         })?;
         let target = (to.host.as_str(), to.port);
-        let asked = match &self.login {
-            Some((user, password)) => {
+        let asked = match (&self.user, &self.password) {
+            (Some(user), Some(password)) => {
                 let password = password.reveal();
                 Socks5Stream::connect_with_password_and_socket(stream, target, user, password).await
             }
-            None => Socks5Stream::connect_with_socket(stream, target).await,
+            _ => Socks5Stream::connect_with_socket(stream, target).await,
         };
         asked.map(Socks5Stream::into_inner).map_err(|error| {
             let (why, lasting) = words(&error);

@@ -255,8 +255,13 @@ async fn socks5(
 }
 
 fn proxy(address: SocketAddr, login: Option<(&str, &str)>) -> Proxy {
-    let login = login.map(|(user, password)| (user.to_owned(), Secret::from(password.to_owned())));
-    Proxy { host: "127.0.0.1".to_owned(), port: address.port(), login }
+    let (user, password) = login.unzip();
+    Proxy {
+        host: "127.0.0.1".to_owned(),
+        port: address.port(),
+        user: user.map(str::to_owned),
+        password: password.map(|password| Secret::from(password.to_owned())),
+    }
 }
 
 #[tokio::test]

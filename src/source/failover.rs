@@ -1,0 +1,101 @@
+//! Several sources in order: the first that works is mined, and a better-placed one is returned to
+//! when it is well again.
+//!
+//! A source knows nothing of that: it has its port, and what it publishes or withdraws there says
+//! how it does. The next in the order is started only when those before it do not work, and ended
+//! some time after one of them does again; a better-placed one never ends, but goes on trying as it
+//! would alone.
+
+mod policy;
+
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::{Refused, Source, SourceError};
+use crate::engine::Seats;
+use policy::{Policy, Step};
+
+/// Makes a source anew, each time it is to be started.
+pub type Make = Box<dyn Fn() -> Box<dyn Source> + Send>;
+
+/// The sources in their order, the best first.
+pub struct Failover {
+    sources: Vec<Make>,
+}
+
+impl Failover {
+    /// One source or several, the best first.
+    #[must_use]
+    pub fn new(sources: Vec<Make>) -> Self {
+        Self { sources }
+    }
+
+    /// How a person names each: without secrets.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.sources.iter().map(|make| make().name()).collect()
+    }
+
+    /// Runs until it is time to go, or until no source is left that is of any use.
+    ///
+    /// # Errors
+    /// That of the last source that was left.
+    pub async fn run(self, mut seats: Seats) -> Result<(), SourceError> {
+        let mut policy = Policy::new(self.sources.len(), Instant::now());
+        let mut running = JoinSet::new();
+        let mut seat_of = std::collections::HashMap::new();
+        loop {
+            let wake = if seats.is_stopped() {
+                if running.is_empty() {
+                    return Ok(());
+                }
+                None
+            } else {
+                let (steps, wake) = policy.steps(Instant::now(), &seats.health());
+                for step in steps {
+                    match step {
+                        Step::Start(seat) => {
+                            let source = (self.sources[seat])();
+                            let task = running.spawn(source.run(seats.open(seat)));
+                            seat_of.insert(task.id(), seat);
+                        }
+                        Step::Choose(seat, why) => seats.choose(seat, why.to_owned()),
+                        Step::Close(seat) => seats.close(seat),
+                    }
+                }
+                wake
+            };
+            let ended = tokio::select! {
+                ended = running.join_next_with_id(), if !running.is_empty() => ended,
+                () = seats.changed() => None,
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => None,
+            };
+            let Some(ended) = ended else { continue };
+            let (id, outcome) = match ended {
+                Ok((id, outcome)) => (id, outcome),
+                Err(error) => (error.id(), Err(bug(&error))),
+            };
+            let Some(seat) = seat_of.remove(&id) else { continue };
+            let was_told_to = policy.ended(seat, Instant::now()) || seats.is_stopped();
+            seats.close(seat);
+            seats.settle(seat);
+            let error = match outcome {
+                Ok(()) if was_told_to => continue,
+                Ok(()) => SourceError::new(Refused::Failure, seats.name(seat), "it ended"),
+                Err(error) => error,
+            };
+            policy.leave_out(seat);
+            if policy.is_none_left() {
+                return Err(error);
+            }
+            seats.leave_out(seat, format!("left out: {error}"));
+        }
+    }
+}
+
+/// A source that panicked.
+fn bug(error: &tokio::task::JoinError) -> SourceError {
+    SourceError::new(Refused::Failure, "source", format!("a bug in adit: {error}"))
+}
