@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::adit::Adit;
 use common::datum::DatumGateway;
 use common::node::{Chain, Node};
-use common::relay::Relay;
+use common::relay::{Relay, Said};
 use common::stunnel::Stunnel;
 use common::{poll, promised};
 use serde_json::json;
@@ -56,8 +56,8 @@ fn a_share_is_accepted_through_tls_and_is_a_block_of_the_nodes_chain() {
     assert_eq!(node.hash_at(21), block["hash"]);
 
     let said = relay.said();
-    let submitted = said.iter().filter(|s| !s.by_server).map(|s| s.json());
-    let submit = submitted.filter(|request| request["method"] == "mining.submit").last().unwrap();
+    let submitted = said.iter().filter(|s| !s.by_server).map(Said::json);
+    let submit = submitted.rev().find(|request| request["method"] == "mining.submit").unwrap();
     assert_eq!(submit["params"].as_array().unwrap().len(), 6, "with the version bits");
 }
 
@@ -76,7 +76,7 @@ fn eight_miners_on_one_server_get_eight_extranonces() {
     let mut miners: Vec<_> = (1..=8).map(miner).collect();
     for miner in &miners {
         let job = miner.wait_for_event(|event| event["event"] == "job", SOON);
-        assert_eq!(job["difficulty"].as_f64().unwrap(), 1.0);
+        assert_eq!(job["difficulty"], json!(1.0));
     }
     let mut extranonces = BTreeSet::new();
     for said in relay.said().iter().filter(|said| said.by_server) {

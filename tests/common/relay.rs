@@ -52,16 +52,12 @@ impl Relay {
                     let (Ok(client), Ok(server)) = (client, server) else { continue };
                     let (from, to) = if by_server { (server, client) } else { (client, server) };
                     let said = Arc::clone(&said);
-                    thread::spawn(move || {
-                        pass(from, to, |line| {
-                            let line = line.trim_end().to_owned();
-                            said.lock().expect("no relay panics").push(Said {
-                                connection,
-                                by_server,
-                                line,
-                            });
-                        })
-                    });
+                    let note = move |line: &str| {
+                        let line = line.trim_end().to_owned();
+                        let said_now = Said { connection, by_server, line };
+                        said.lock().expect("no relay panics").push(said_now);
+                    };
+                    thread::spawn(move || pass(from, to, note));
                 }
             }
         });
