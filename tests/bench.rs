@@ -319,6 +319,8 @@ mod slowed {
     /// Counters that a test turns, in the place of the processor's.
     #[test]
     fn energy_is_read_from_the_processors_counters() {
+        const RANGE: u64 = 20_000_000;
+        const WATTS: f64 = 40.0;
         use std::sync::atomic::{AtomicBool, Ordering};
         use std::time::Instant;
 
@@ -326,8 +328,6 @@ mod slowed {
         let package = home.path().join("intel-rapl:0");
         std::fs::create_dir(&package).unwrap();
         // It starts again every half second.
-        const RANGE: u64 = 20_000_000;
-        const WATTS: f64 = 40.0;
         std::fs::write(package.join("name"), "package-0\n").unwrap();
         std::fs::write(package.join("max_energy_range_uj"), RANGE.to_string()).unwrap();
         let turn = |begun: Instant| {

@@ -91,6 +91,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
             generation: 0,
+            source: 0,
         }
     };
     (0..).zip(sizes).map(unit).collect()
