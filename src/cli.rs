@@ -628,8 +628,8 @@ mod tests {
     fn wrong_usage_is_told_in_the_promised_form() {
         for (line, said) in [
             (
-                "adit minee",
-                "error: command \"minee\": there is no such command\nhint: did you mean mine?\n",
+                "adit mien",
+                "error: command \"mien\": there is no such command\nhint: did you mean mine?\n",
             ),
             (
                 "adit mine --block 1",
@@ -652,8 +652,8 @@ mod tests {
                 "error: --version-rolling \"of\": it must be auto or off\nhint: did you mean off?\n",
             ),
             (
-                "adit mine regtest signet",
-                "error: argument \"signet\": it is one too many\nhint: --help lists what there is\n",
+                "adit devices regtest",
+                "error: argument \"regtest\": it is one too many\nhint: --help lists what there is\n",
             ),
             (
                 "adit mine http://bob:hunter2@h",

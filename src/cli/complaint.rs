@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::values::{ValueError, redact};
+use super::values::{ValueError, nearest, redact};
 use crate::exit::{Exit, Failure};
 
 /// Where to read on.
@@ -29,7 +29,8 @@ pub fn complaint(error: &clap::Error) -> Failure {
         ErrorKind::InvalidSubcommand => {
             let word = text(error, ContextKind::InvalidSubcommand);
             let failure = usage(format!("command {word:?}"), "there is no such command".into());
-            match first(error, ContextKind::SuggestedSubcommand) {
+            let near = list(error, ContextKind::SuggestedSubcommand);
+            match nearest(&word, near.iter().map(String::as_str)) {
                 Some(near) => failure.hint(format!("did you mean {near}?")),
                 None => failure.hint(HELP),
             }

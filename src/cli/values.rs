@@ -42,8 +42,12 @@ impl ValueError {
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
+    // Letters that have changed places are one slip, not two; of equals, the one that begins alike.
+    let slips = |known: &str| strsim::osa_distance(&word, known);
     let likeness = |known: &str| strsim::jaro_winkler(&word, known);
-    known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+    known
+        .into_iter()
+        .min_by(|a, b| slips(a).cmp(&slips(b)).then(likeness(b).total_cmp(&likeness(a))))
 }
 
 /// The same, when it looks like a slip and not like another word altogether.

@@ -64,13 +64,14 @@ impl Place {
 pub(super) struct Policy {
     places: Vec<Place>,
     chosen: usize,
+    chosen_at: Instant,
 }
 
 impl Policy {
     /// So many sources, of which none runs. The engine mines the first from the start.
     pub(super) fn new(sources: usize, now: Instant) -> Self {
         let place = Place { run: Run::Down, health: Health::default(), since: now, lapses: 0 };
-        Self { places: vec![place; sources], chosen: 0 }
+        Self { places: vec![place; sources], chosen: 0, chosen_at: now }
     }
 
     /// Notes that a source has ended; says whether it was told to.
@@ -140,7 +141,7 @@ impl Policy {
                 "it is mined while those before it are not well"
             };
             steps.push(Step::Choose(index, why));
-            self.chosen = index;
+            (self.chosen, self.chosen_at) = (index, now);
             return;
         }
     }
@@ -177,7 +178,7 @@ impl Policy {
         if !chosen.is_well() {
             return;
         }
-        let due = chosen.since + KEPT;
+        let due = chosen.since.max(self.chosen_at) + KEPT;
         for (index, place) in self.places.iter_mut().enumerate().skip(self.chosen + 1) {
             if place.run != Run::Up {
                 continue;
