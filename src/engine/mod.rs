@@ -4,6 +4,8 @@
 mod meter;
 mod search_space;
 mod seats;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -539,11 +541,17 @@ impl Feed for BackendFeed {
             shared.judge(&mut state, &solution, Verdict::Stale(why));
             return ControlFlow::Break(());
         }
+        let is_chosen = state.chosen == unit.source;
         let seat = &mut state.seats[unit.source];
         if job.ends_when_solved {
             seat.solved = Some(job.previous_block_hash);
             seat.space = None;
-            seat.surplus_before = shared.next_generation();
+            // The units of the seat that is mined stay wanted when another seat's job is solved.
+            seat.surplus_before = if is_chosen {
+                shared.next_generation()
+            } else {
+                shared.generation.load(Ordering::Relaxed) + 1
+            };
         }
         let sent = seat.solutions.as_ref().is_some_and(|to| to.try_send(solution.clone()).is_ok());
         if sent {
