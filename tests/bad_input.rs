@@ -223,6 +223,23 @@ fn the_wrong_chain_is_refused_and_the_right_one_found_by_its_name() {
     assert_eq!(calls[0].header("authorization"), Some("Basic X19jb29raWVfXzpzZWNyZXQ="));
 }
 
+#[test]
+fn the_login_of_a_local_node_is_given_to_no_other_machine() {
+    let home = Home::new();
+    let datadir = home.path().join("data");
+    fs::create_dir_all(datadir.join("regtest")).unwrap();
+    fs::write(datadir.join("bitcoin.conf"), "rpcuser=al\nrpcpassword=hunter2\n").unwrap();
+    fs::write(datadir.join("regtest/.cookie"), "__cookie__:hunter2").unwrap();
+    // RFC 5737: nobody's address.
+    for command in
+        [&["mine", "http://192.0.2.1:18443"][..], &["estimate", "http://192.0.2.1:18443"]]
+    {
+        let run = Adit::new(command.iter().copied()).arg("--datadir").arg(&datadir).home(&home);
+        let said = ["login to the node 192.0.2.1:18443", "another machine"];
+        expect_error(run.run(SOON), 2, &said, Some("--rpc-cookie"));
+    }
+}
+
 /// What a node says while it cannot serve, and that it is mined as soon as it can.
 #[test]
 fn a_node_that_is_not_ready_is_waited_for() {

@@ -59,8 +59,9 @@ pub fn local_login(
         let why = "a node on another machine has no cookie file here";
         SourceError::new(Refused::Configuration, what(), why).hint(LOGIN_HINT)
     };
-    // What this machine's node is told of passwords is for no other machine, unless it says so.
-    if datadir.is_none() && network.is_none() && !endpoint.is_loopback() {
+    // What this machine's node is told of passwords is for no other machine, unless its own
+    // configuration says so. A data directory that is named makes no difference: the address does.
+    if network.is_none() && !endpoint.is_loopback() {
         return Err(elsewhere());
     }
     let listens_there = |params: &&Params| {
@@ -170,10 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn no_cookie_is_looked_for_on_behalf_of_another_machine() {
+    fn no_login_is_looked_for_on_behalf_of_another_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(conf::NAME), "rpcpassword=hunter2\n").unwrap();
         let endpoint = Endpoint { host: "192.0.2.1".to_owned(), port: 18443 };
-        let error = local_login(&endpoint, None, None).unwrap_err();
-        assert_eq!(error.refused, Refused::Configuration);
+        for datadir in [None, Some(folder.path())] {
+            let error = local_login(&endpoint, None, datadir).unwrap_err();
+            assert_eq!(error.refused, Refused::Configuration);
+        }
     }
 
     #[test]
