@@ -79,6 +79,21 @@ fn the_second_node_is_mined_while_the_first_is_away_and_the_first_again_when_it_
 }
 
 #[test]
+fn a_node_that_has_nothing_to_mine_is_not_left() {
+    let (first, second) = (node(), node());
+    let mut run =
+        Adit::new(["mine", "--json", "--on-transaction"]).args([url(&first), url(&second)]).start();
+    let of = |event: &Value, node: &Node| event["source"] == node.url();
+    run.wait_for_event(|event| event["state"] == "connected" && of(event, &first), SOON);
+    // Longer than a source is waited for that gives no job.
+    std::thread::sleep(Duration::from_secs(7));
+    let events = run.events();
+    assert!(!events.iter().any(|event| of(event, &second)), "{events:#?}");
+    run.signal("INT");
+    run.wait(SOON).expect_code(130);
+}
+
+#[test]
 fn a_pool_is_fallen_back_on_and_left_again() {
     let pool = ScriptedPool::start(Rules::default());
     let mut node = node();

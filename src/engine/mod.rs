@@ -374,11 +374,12 @@ impl Port {
 
     /// Announces which difficulty is mined under the twenty-minute rule.
     pub fn stage(&self, stage: Stage, difficulty: Difficulty) {
-        // What a source says that is not mined is no news.
-        if self.shared.state().chosen != self.seat {
-            return;
+        let mut state = self.shared.state();
+        state.seats[self.seat].stage = Some((stage, difficulty));
+        // What a source says that is not mined is no news until it is.
+        if state.chosen == self.seat {
+            self.shared.announcer.announce(Event::Stage { stage, difficulty });
         }
-        self.shared.announcer.announce(Event::Stage { stage, difficulty });
     }
 
     /// Announces something that a person should know.
@@ -404,7 +405,7 @@ impl Port {
             seat.valid_from = generation;
         }
         seat.take_up(&job, self.seat, generation);
-        shared.is_now(self.seat, seat, Health { has_job: true, in_trouble: false });
+        shared.is_now(self.seat, seat, Health { is_ready: true, in_trouble: false });
         if is_chosen {
             shared.next_generation();
             drop(state);
@@ -416,7 +417,18 @@ impl Port {
     pub fn withdraw(&self) {
         let shared = &self.shared;
         let mut state = shared.state();
-        shared.withdraw(&mut state, self.seat);
+        let health = Health { is_ready: false, ..state.seats[self.seat].health };
+        shared.withdraw(&mut state, self.seat, health);
+    }
+
+    /// Stops mining until the next job because nothing is to be mined before: the source is as well
+    /// as one that has a job.
+    pub fn rests(&self) {
+        let shared = &self.shared;
+        let mut state = shared.state();
+        if state.seats[self.seat].solutions.is_some() {
+            shared.withdraw(&mut state, self.seat, Health { is_ready: true, in_trouble: false });
+        }
     }
 
     /// Answers a solution of this source's. A second answer to the same one is ignored.

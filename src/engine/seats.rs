@@ -12,6 +12,8 @@ use bitcoin::BlockHash;
 use tokio::sync::{mpsc, watch};
 
 use super::{Port, SOLUTIONS_WAITING, SearchSpace, Shared, State, Unanswered};
+use crate::chain::min_difficulty::Stage;
+use crate::chain::target::Difficulty;
 use crate::event::{Event, SourceState};
 use crate::job::{Job, Refusal, Solution, Verdict};
 
@@ -22,17 +24,17 @@ const SHELF: usize = 8;
 /// How a source does, as far as its port tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// It has published a job and not withdrawn it.
-    pub has_job: bool,
+    /// It has published a job and not withdrawn it, or has said that nothing is to be mined now.
+    pub is_ready: bool,
     /// Its last word was that it is lost or tries again.
     pub in_trouble: bool,
 }
 
 impl Health {
-    /// Whether there is something to mine, and somebody to take what is found.
+    /// Whether there is something to mine, or rightly nothing, and somebody to take what is found.
     #[must_use]
     pub const fn is_well(self) -> bool {
-        self.has_job && !self.in_trouble
+        self.is_ready && !self.in_trouble
     }
 }
 
@@ -55,6 +57,8 @@ pub(super) struct Seat {
     /// Gone when the source is to end.
     pub(super) solutions: Option<mpsc::Sender<Solution>>,
     pub(super) health: Health,
+    /// Which difficulty the source mines under the twenty-minute rule, as it said last.
+    pub(super) stage: Option<(Stage, Difficulty)>,
 }
 
 impl Seat {
@@ -68,6 +72,7 @@ impl Seat {
             surplus_before: 0,
             solutions: None,
             health: Health::default(),
+            stage: None,
         }
     }
 
@@ -112,8 +117,8 @@ impl Shared {
         }
     }
 
-    /// Takes the job of a seat away.
-    pub(super) fn withdraw(&self, state: &mut State, index: usize) {
+    /// Takes the job of a seat away, if it has one; how its source does then.
+    pub(super) fn withdraw(&self, state: &mut State, index: usize, health: Health) {
         let is_chosen = state.chosen == index;
         let seat = &mut state.seats[index];
         seat.shelve();
@@ -122,7 +127,7 @@ impl Shared {
         } else {
             self.generation.load(Ordering::Relaxed) + 1
         };
-        self.is_now(index, seat, Health { has_job: false, ..seat.health });
+        self.is_now(index, seat, health);
     }
 }
 
@@ -153,11 +158,11 @@ impl Seats {
     /// Tells the source on this seat that it is time to go; what it has not answered may still be.
     pub fn close(&self, seat: usize) {
         let mut state = self.shared.state();
-        self.shared.withdraw(&mut state, seat);
+        self.shared.withdraw(&mut state, seat, Health::default());
         let left = &mut state.seats[seat];
         left.solutions = None;
         left.solved = None;
-        self.shared.is_now(seat, left, Health::default());
+        left.stage = None;
     }
 
     /// Counts what the source on this seat, which has ended, left without an answer.
@@ -193,8 +198,13 @@ impl Seats {
             space.renew(generation);
             space.job().clone()
         });
-        drop(state);
+        let stage = chosen.stage;
+        // Under the lock: what the source itself says comes before or after.
         self.announce(source, SourceState::Connected, reason);
+        if let Some((stage, difficulty)) = stage {
+            shared.announcer.announce(Event::Stage { stage, difficulty });
+        }
+        drop(state);
         if let Some(job) = job {
             shared.begin(&job);
         }
@@ -233,5 +243,62 @@ impl Seats {
     pub async fn changed(&mut self) {
         // The sender lives in `shared`, so this cannot fail.
         let _ = self.health.changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, Goal};
+    use crate::event::{Announcement, Announcer};
+
+    /// An engine with two sources and nothing that hashes, and what it announces.
+    fn engine() -> (Engine, Seats, std::sync::mpsc::Receiver<Announcement>) {
+        let (announcer, events) = Announcer::new();
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        let (engine, seats) =
+            Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
+        (engine, seats, events)
+    }
+
+    #[test]
+    fn a_source_that_rests_is_well_until_it_is_in_trouble() {
+        let (_engine, mut seats, _events) = engine();
+        let port = seats.open(0);
+        assert!(!seats.health()[0].is_well());
+        port.rests();
+        assert!(seats.health()[0].is_well());
+        port.source_is(SourceState::Lost, None);
+        assert!(!seats.health()[0].is_well());
+        port.source_is(SourceState::Connected, None);
+        assert!(seats.health()[0].is_well());
+        port.withdraw();
+        assert!(!seats.health()[0].is_well());
+        seats.close(0);
+        port.rests();
+        assert!(!seats.health()[0].is_well(), "it was told to go");
+    }
+
+    #[test]
+    fn the_stage_of_a_source_is_told_when_it_is_chosen() {
+        let (_engine, seats, events) = engine();
+        let stages = || {
+            let stage = |told: Announcement| match told.event {
+                Event::Stage { stage, .. } => Some(stage),
+                _ => None,
+            };
+            events.try_iter().filter_map(stage).collect::<Vec<_>>()
+        };
+        let (first, second) = (seats.open(0), seats.open(1));
+        let difficulty = crate::chain::target::Target::max().difficulty();
+        first.stage(Stage::PeriodStart, difficulty);
+        assert_eq!(stages(), [Stage::PeriodStart]);
+        second.stage(Stage::Period { last: 7 }, difficulty);
+        assert_eq!(stages(), [], "what is not mined is no news");
+        seats.choose(1, "because".to_owned());
+        assert_eq!(stages(), [Stage::Period { last: 7 }]);
+        second.stage(Stage::Period { last: 8 }, difficulty);
+        seats.choose(0, "because".to_owned());
+        assert_eq!(stages(), [Stage::Period { last: 8 }, Stage::PeriodStart]);
     }
 }

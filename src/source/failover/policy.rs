@@ -163,7 +163,7 @@ impl Policy {
             if place.is_well() {
                 return;
             }
-            let is_lost = place.health.in_trouble && !place.health.has_job;
+            let is_lost = place.health.in_trouble && !place.health.is_ready;
             let patient_until = place.since + PATIENCE;
             if !is_lost && now < patient_until {
                 ask_again(patient_until);
@@ -197,10 +197,10 @@ impl Policy {
 mod tests {
     use super::*;
 
-    const CONNECTING: Health = Health { has_job: false, in_trouble: false };
-    const WELL: Health = Health { has_job: true, in_trouble: false };
-    const STRUGGLING: Health = Health { has_job: true, in_trouble: true };
-    const LOST: Health = Health { has_job: false, in_trouble: true };
+    const CONNECTING: Health = Health { is_ready: false, in_trouble: false };
+    const WELL: Health = Health { is_ready: true, in_trouble: false };
+    const STRUGGLING: Health = Health { is_ready: true, in_trouble: true };
+    const LOST: Health = Health { is_ready: false, in_trouble: true };
 
     /// A policy with a clock of its own.
     struct Bench {

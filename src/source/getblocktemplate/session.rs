@@ -62,8 +62,8 @@ impl Session {
 
     /// Stops mining on a template that the node has not renewed for long.
     pub(super) fn give_up_old_template(&mut self) {
-        if self.renewed.elapsed() > MINE_WITHOUT_NODE && self.current.take().is_some() {
-            self.port.withdraw();
+        if self.renewed.elapsed() > MINE_WITHOUT_NODE {
+            self.give_up();
         }
     }
 
@@ -385,13 +385,19 @@ impl Session {
         if self.params.is_some_and(|params| params.chain_name == chain) {
             Ok(())
         } else {
-            self.rest();
+            self.give_up();
             Err(format!("the node is on another chain now, {chain:?}"))
         }
     }
 
-    /// Mines nothing until there is a template that is wanted.
+    /// Mines nothing until there is a template that is wanted: the node is well all the same.
     fn rest(&mut self) {
+        self.current = None;
+        self.port.rests();
+    }
+
+    /// Stops mining.
+    fn give_up(&mut self) {
         if self.current.take().is_some() {
             self.port.withdraw();
         }
