@@ -240,7 +240,8 @@ pub struct MineArgs {
     )]
     pub every: Option<Duration>,
     /// Mine a block as soon as the node's mempool has a transaction for it, and none else (but
-    /// those of --every)
+    /// those of --every); on Bitcoin Core, which keeps a template, a transaction can wait about
+    /// five seconds
     #[arg(long, help_heading = "At what pace")]
     pub on_transaction: bool,
 
