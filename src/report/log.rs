@@ -31,9 +31,7 @@ fn levels(output: &OutputArgs) -> Targets {
         (0, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
         (0, _) => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
-    // That a node's publisher is away is no trouble: the node's own absence is told.
-    let quiet = theirs.min(if output.verbose > 1 { theirs } else { LevelFilter::ERROR });
-    Targets::new().with_default(theirs).with_target("adit", ours).with_target("zeromq", quiet)
+    Targets::new().with_default(theirs).with_target("adit", ours)
 }
 
 /// Sets the log up for the whole process. To be called once; a second call changes nothing.

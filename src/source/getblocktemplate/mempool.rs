@@ -3,18 +3,20 @@
 //!
 //! A longpoll is of no use for this: a node answers it sixty seconds after a mere transaction.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Number;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use zeromq::{Socket as _, SocketRecv as _, SubSocket};
 
 use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
 use super::session::request;
+use super::zmtp::{Subscriber, ZmtpError};
 use super::{ANSWER_BYTES, DEADLINE};
 
 /// How often the mempool is looked at where nobody tells of it.
@@ -67,13 +69,12 @@ impl MempoolWatch {
     /// the same for a while; or until the node does not answer.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not, and when the watch has failed: then another is to be started.
     pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
-        match self.sightings.recv().await {
-            Some(sighting) => sighting,
-            // The watch lives as long as this.
-            None => std::future::pending().await,
-        }
+        self.sightings.recv().await.unwrap_or_else(|| {
+            let why = "a bug in adit ended the watch of the mempool";
+            Err(RpcError::Connection(why.to_owned()))
+        })
     }
 
     /// Has the mempool told of again, if it holds anything: what was there before has been mined, or
@@ -186,17 +187,18 @@ async fn publisher(rpc: &mut Rpc, endpoint: &Endpoint) -> Option<(&'static str, 
     })
 }
 
-/// The address at which a publisher is to be reached that says it listens at `address`, if it can be
-/// from here: TCP, on the node's machine.
+/// The host and port at which a publisher is to be reached that says it listens at `address`, if it
+/// can be from here: TCP, on the node's machine.
 fn reachable(address: &str, endpoint: &Endpoint) -> Option<String> {
-    let (host, port) = address.strip_prefix("tcp://")?.rsplit_once(':')?;
+    let address = address.strip_prefix("tcp://")?;
+    let (host, port) = address.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
     let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     let everywhere = host == "*" || ip.is_some_and(|ip| ip.is_unspecified());
     let here = ip.is_some_and(|ip| ip.is_loopback()) || host == "localhost";
     if everywhere {
         let node = Endpoint { host: endpoint.host.clone(), port };
-        Some(format!("tcp://{node}"))
+        Some(node.to_string())
     } else if here && !endpoint.is_loopback() {
         // Another machine's loopback: what listens there on this one is something else.
         None
@@ -216,14 +218,19 @@ async fn listen(topic: &str, address: &str, news: &Notify) {
     }
 }
 
-async fn hear(topic: &str, address: &str, news: &Notify) -> Result<(), zeromq::ZmqError> {
-    let mut socket = SubSocket::new();
-    socket.subscribe(topic).await?;
-    let connecting = tokio::time::timeout(CONNECT, socket.connect(address));
-    let Ok(connected) = connecting.await else { return Ok(()) };
-    connected?;
+async fn hear(topic: &str, address: &str, news: &Notify) -> Result<(), ZmtpError> {
+    let subscribing = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Subscriber::subscribe(stream, topic).await
+    };
+    let subscribed = tokio::time::timeout(CONNECT, subscribing).await;
+    let mut subscriber = subscribed.map_err(io::Error::from)??;
     loop {
-        let message = socket.recv().await?;
+        let message = subscriber.message().await?;
+        if message.first().is_none_or(|first| first != topic.as_bytes()) {
+            continue;
+        }
         // A hash of 32 bytes, and a letter that says what became of it: only what was added to
         // the mempool (A), or came back to it with a block that was undone (D), can be mined.
         let label = message.get(1).filter(|_| topic == "sequence").and_then(|body| body.get(32));
@@ -235,7 +242,19 @@ async fn hear(topic: &str, address: &str, news: &Notify) -> Result<(), zeromq::Z
 
 #[cfg(test)]
 mod tests {
+    use super::super::rpc::Credentials;
     use super::*;
+
+    #[tokio::test]
+    async fn a_watch_that_has_failed_is_no_silence() {
+        let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 1 };
+        let rpc = Rpc::new(endpoint.clone(), Credentials::Cookie(Vec::new()));
+        let mut watch = MempoolWatch::start(rpc, endpoint);
+        watch.task.abort();
+        while watch.sighting().await.is_ok() {}
+        let error = watch.sighting().await.unwrap_err();
+        assert!(matches!(error, RpcError::Connection(_)), "{error}");
+    }
 
     #[test]
     fn a_publisher_is_sought_where_the_node_is() {
@@ -243,11 +262,11 @@ mod tests {
             reachable(address, &Endpoint { host: host.to_owned(), port: 18443 })
         };
         let is = |address: &str| Some(address.to_owned());
-        assert_eq!(at("tcp://127.0.0.1:28332", "127.0.0.1"), is("tcp://127.0.0.1:28332"));
-        assert_eq!(at("tcp://0.0.0.0:28332", "10.0.0.5"), is("tcp://10.0.0.5:28332"));
-        assert_eq!(at("tcp://*:28332", "localhost"), is("tcp://localhost:28332"));
-        assert_eq!(at("tcp://[::]:28332", "::1"), is("tcp://[::1]:28332"));
-        assert_eq!(at("tcp://192.168.0.7:28332", "127.0.0.1"), is("tcp://192.168.0.7:28332"));
+        assert_eq!(at("tcp://127.0.0.1:28332", "127.0.0.1"), is("127.0.0.1:28332"));
+        assert_eq!(at("tcp://0.0.0.0:28332", "10.0.0.5"), is("10.0.0.5:28332"));
+        assert_eq!(at("tcp://*:28332", "localhost"), is("localhost:28332"));
+        assert_eq!(at("tcp://[::]:28332", "::1"), is("[::1]:28332"));
+        assert_eq!(at("tcp://192.168.0.7:28332", "127.0.0.1"), is("192.168.0.7:28332"));
         // Not for us: another machine's own loopback, a socket file, nonsense.
         assert_eq!(at("tcp://127.0.0.1:28332", "10.0.0.5"), None);
         assert_eq!(at("ipc:///run/zmq", "127.0.0.1"), None);

@@ -17,6 +17,7 @@ mod session;
 mod submission;
 mod template;
 mod trouble;
+mod zmtp;
 
 use std::borrow::Cow;
 use std::future::{Future, pending};
