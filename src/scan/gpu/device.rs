@@ -202,7 +202,7 @@ impl Device {
         match self.wish.as_mut().and_then(super::fault::Wish::strikes) {
             Some(Fault::Lost) => self.handle.destroy(),
             Some(Fault::OutOfMemory) => self.told.tell(Trouble::OutOfMemory),
-            Some(Fault::Hangs) => loop {
+            Some(Fault::Hangs | Fault::HangsAtOnce) => loop {
                 std::thread::park();
             },
             _ => {}

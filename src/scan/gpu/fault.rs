@@ -26,6 +26,8 @@ pub(super) enum Fault {
     Lost,
     /// The driver does not come back.
     Hangs,
+    /// The driver does not come back while the device is brought up.
+    HangsAtOnce,
     /// There is no memory.
     OutOfMemory,
 }
@@ -53,6 +55,7 @@ impl Wish {
             "lies" => Fault::Lies,
             "lost" => Fault::Lost,
             "hangs" => Fault::Hangs,
+            "hangs-at-once" => Fault::HangsAtOnce,
             "out-of-memory" => Fault::OutOfMemory,
             _ => return None,
         };
@@ -71,6 +74,9 @@ impl Wish {
 
     /// A batch begins: what happens now, if anything does.
     pub(super) fn strikes(&mut self) -> Option<Fault> {
+        if self.fault == Fault::HangsAtOnce && self.batches.is_none() {
+            return Some(self.fault);
+        }
         let batches = self.batches.as_mut()?;
         *batches += 1;
         let sudden = matches!(self.fault, Fault::Lost | Fault::Hangs | Fault::OutOfMemory);

@@ -11,7 +11,7 @@ use super::batch::{Pace, WITH_DISPLAY, WITHOUT_DISPLAY, most_hashes};
 use super::calibration::{Memory, Tuning};
 use super::device::{SLOTS, Told, Trouble};
 use super::shader::MAX_NONCES;
-use super::worker::{Link, Start, Waited};
+use super::worker::{Link, Start, UP_DEADLINE, Waited};
 use crate::job::WorkUnit;
 use crate::scan::{BackendError, BackendInfo, Feed, Scanner};
 
@@ -19,7 +19,7 @@ use crate::scan::{BackendError, BackendInfo, Feed, Scanner};
 const TRIES: u32 = 4;
 /// How long it is left alone after the first failure; twice as long after each further one.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// A device that ran so long has recovered from whatever it had before.
+/// A device that did batches for so long has recovered from whatever it had before.
 const HEALTHY: Duration = Duration::from_secs(60);
 /// How often it is looked whether it is time to stop.
 const TICK: Duration = Duration::from_millis(20);
@@ -35,6 +35,15 @@ pub struct Options {
     pub cache: Option<PathBuf>,
 }
 
+/// What is taken for hung, and what for healthy. Tests have less time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How long bringing the device up may take.
+    pub(super) up: Duration,
+    /// How long it has to do batches until what it had before is forgotten.
+    pub(super) healthy: Duration,
+}
+
 /// A graphics card.
 #[derive(Debug)]
 pub struct GpuScanner {
@@ -45,6 +54,7 @@ pub struct GpuScanner {
     /// What it runs, once that is known.
     tuning: Mutex<Option<Tuning>>,
     device: Mutex<Running>,
+    pub(super) limits: Limits,
     #[cfg(debug_assertions)]
     pub(super) wish: Option<super::fault::Wish>,
 }
@@ -83,6 +93,7 @@ impl GpuScanner {
             target,
             tuning: Mutex::new(tuning),
             device: Mutex::default(),
+            limits: Limits { up: UP_DEADLINE, healthy: HEALTHY },
             #[cfg(debug_assertions)]
             wish: super::fault::Wish::of_environment(),
         }
@@ -100,6 +111,7 @@ impl GpuScanner {
                 again: std::mem::replace(&mut running.again, true),
                 version_rolling: self.options.version_rolling,
                 cache: self.options.cache.clone(),
+                deadline: self.limits.up,
                 told: Told::default(),
                 #[cfg(debug_assertions)]
                 wish: self.wish.clone(),
@@ -112,16 +124,26 @@ impl GpuScanner {
         Ok(running.link.as_mut().map_or(Waited::Ended, Waited::For))
     }
 
-    /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong with the device: then what it had is
-    /// given back.
-    fn scan(&self, link: &Link, pace: &mut Pace, feed: &dyn Feed) -> Result<Waited<()>, Trouble> {
+    /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong
+    /// with the device: then what it had is given back. `worked` is from its first batch that was
+    /// done to the last.
+    fn scan(
+        &self,
+        link: &Link,
+        pace: &mut Pace,
+        feed: &dyn Feed,
+        worked: &mut Duration,
+    ) -> Result<Waited<()>, Trouble> {
         let mut work = Work {
+            first_done: None,
             waiting: VecDeque::new(),
             under_way: VecDeque::new(),
             most: u64::MAX,
             width: link.midstates,
+            worked: Duration::ZERO,
         };
         let scanned = self.batches(link, pace, feed, &mut work);
+        *worked = work.worked;
         for unit in work.under_way.into_iter().chain(work.waiting) {
             feed.give_back(unit);
         }
@@ -150,6 +172,7 @@ impl GpuScanner {
                 return Ok(Waited::Ended);
             };
             let Some(unit) = work.under_way.pop_front() else { continue };
+            work.worked = work.first_done.get_or_insert_with(Instant::now).elapsed();
             let hashes = unit.nonces.count() * unit.midstates.len() as u64;
             pace.learn(hashes, took);
             if outcome.overflowed() {
@@ -213,6 +236,10 @@ struct Work {
     most: u64,
     /// How many midstates its batches have.
     width: usize,
+    /// When the first batch was done.
+    first_done: Option<Instant>,
+    /// From then to the last one that was.
+    worked: Duration,
 }
 
 impl Work {
@@ -294,10 +321,10 @@ impl Scanner for GpuScanner {
         let mut running = held(&self.device);
         let mut failures = 0;
         loop {
-            let begun = Instant::now();
+            let mut worked = Duration::ZERO;
             let trouble = match self.bring_up(&mut running, &|| feed.has_ended()) {
                 Ok(Waited::Ended) => return Ok(()),
-                Ok(Waited::For((link, pace))) => match self.scan(link, pace, feed) {
+                Ok(Waited::For((link, pace))) => match self.scan(link, pace, feed, &mut worked) {
                     Ok(Waited::For(())) => return Ok(()),
                     // What is under way there is nobody's any more.
                     Ok(Waited::Ended) => {
@@ -313,7 +340,7 @@ impl Scanner for GpuScanner {
             {
                 link.abandon();
             }
-            failures = if begun.elapsed() > HEALTHY { 1 } else { failures + 1 };
+            failures = if worked > self.limits.healthy { 1 } else { failures + 1 };
             if !trouble.may_pass() {
                 return Err(trouble.into());
             }

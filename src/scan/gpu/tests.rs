@@ -226,6 +226,7 @@ fn a_throttled_device_leaves_nothing_out() {
 mod faults {
     use super::*;
     use crate::scan::gpu::fault::{Fault, Wish};
+    use crate::scan::gpu::scanner::Limits;
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
         let mut scanner = scanner(100);
@@ -254,6 +255,17 @@ mod faults {
         // What it did not do is there for others.
         let left: u64 = list.left.lock().unwrap().iter().map(|unit| unit.nonces.count()).sum();
         assert_eq!(left + list.hashes.load(Ordering::Relaxed), 1 << 24);
+    }
+
+    #[test]
+    fn a_device_that_never_comes_up_is_left_out_however_long_that_takes() {
+        let list = List::new(&units(10, false, &[(1, 0, 1000)]));
+        let mut scanner = faulty(Fault::HangsAtOnce, true);
+        let up = Duration::from_millis(500);
+        scanner.limits = Limits { up, healthy: up / 10 };
+        let error = scanner.run(&list).unwrap_err();
+        assert!(error.to_string().ends_with("4 times in a row"), "{error}");
+        assert_eq!(list.left.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::job::WorkUnit;
 /// hung after two; a software device may have to share its processor with others.
 pub(super) const BATCH_DEADLINE: Duration = Duration::from_secs(6);
 /// How long bringing a device up may take: drivers compile for seconds, and all variants once.
-const UP_DEADLINE: Duration = Duration::from_secs(180);
+pub(super) const UP_DEADLINE: Duration = Duration::from_secs(180);
 /// How often it is looked whether it is time to stop meanwhile.
 const TICK: Duration = Duration::from_millis(50);
 /// How long the thread has to close the device.
@@ -68,6 +68,8 @@ pub(super) struct Start {
     pub(super) again: bool,
     pub(super) version_rolling: bool,
     pub(super) cache: Option<PathBuf>,
+    /// How long that may take.
+    pub(super) deadline: Duration,
     /// Where it is broken off.
     pub(super) told: Told,
     /// What goes wrong with it.
@@ -83,12 +85,12 @@ impl Link {
     ) -> Result<Waited<Self>, Trouble> {
         let (orders, to_thread) = channel();
         let (to_us, reports) = channel();
-        let told = start.told.clone();
+        let (told, deadline) = (start.told.clone(), start.deadline);
         let thread = std::thread::Builder::new()
             .name(format!("gpu-{}-device", start.gpu.index))
             .spawn(move || work(&start, &to_thread, &to_us))
             .map_err(|error| Trouble::Closed(error.to_string()))?;
-        match wait(&reports, UP_DEADLINE, Duration::ZERO, has_ended)? {
+        match wait(&reports, deadline, Duration::ZERO, has_ended)? {
             Waited::Ended => {
                 // A process that ends while a thread of it is deep in a driver may crash.
                 told.tell(Trouble::Lost("it is not wanted any more".to_owned()));
