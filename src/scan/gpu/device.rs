@@ -98,6 +98,8 @@ pub(super) struct Ticket {
     submitted: Instant,
     /// Its first nonce.
     first: u32,
+    /// How many hashes it tries.
+    hashes: u64,
 }
 
 /// An open device.
@@ -278,7 +280,8 @@ impl Device {
         });
         self.told.check()?;
         let first = scan.nonces.first();
-        Ok(Ticket { slot: at, submission, mapped, submitted: Instant::now(), first })
+        let hashes = scan.nonces.count() * scan.midstates.len() as u64;
+        Ok(Ticket { slot: at, submission, mapped, submitted: Instant::now(), first, hashes })
     }
 
     /// Waits for the oldest batch; at most so long. Says what it found, and how long it took.
@@ -287,7 +290,7 @@ impl Device {
         ticket: Ticket,
         timeout: Duration,
     ) -> Result<(Outcome, Duration), Trouble> {
-        let Ticket { slot, submission, mapped, submitted, first } = ticket;
+        let Ticket { slot, submission, mapped, submitted, first, hashes } = ticket;
         let waited = self.handle.poll(wgpu::PollType::Wait {
             submission_index: Some(submission),
             timeout: Some(timeout),
@@ -320,6 +323,11 @@ impl Device {
         let outcome = self.wish.iter().fold(outcome, |outcome, wish| wish.bend(outcome, first));
         #[cfg(not(debug_assertions))]
         let _ = first;
+        // Otherwise such a batch would be done again in halves, for ever.
+        if u64::from(outcome.found) > hashes {
+            let found = outcome.found;
+            return Err(Trouble::Lies(format!("reports {found} hits of {hashes} hashes")));
+        }
         Ok((outcome, self.idle_since - begun))
     }
 

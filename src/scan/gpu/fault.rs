@@ -22,6 +22,8 @@ pub(super) enum Fault {
     MakesUp,
     /// The same, but only once the self-test is passed.
     Lies,
+    /// Each batch says that it found 2^32 - 1 hits; with `-always` those of the self-test, too.
+    Garbage,
     /// The device is lost.
     Lost,
     /// The driver does not come back.
@@ -53,6 +55,7 @@ impl Wish {
             "leaves" => Fault::Leaves,
             "makes-up" => Fault::MakesUp,
             "lies" => Fault::Lies,
+            "garbage" => Fault::Garbage,
             "lost" => Fault::Lost,
             "hangs" => Fault::Hangs,
             "hangs-at-once" => Fault::HangsAtOnce,
@@ -91,6 +94,7 @@ impl Wish {
             Fault::Leaves => drop(outcome.hits.pop()),
             Fault::MakesUp => outcome.hits.push(made_up),
             Fault::Lies if self.batches.is_some() => outcome.hits.push(made_up),
+            Fault::Garbage if self.batches.is_some() || self.always => outcome.found = u32::MAX,
             _ => {}
         }
         outcome

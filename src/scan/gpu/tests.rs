@@ -269,6 +269,18 @@ mod faults {
     }
 
     #[test]
+    fn a_device_that_finds_more_than_it_tries_is_left_out() {
+        // In earnest; and already in its self-test.
+        for always in [false, true] {
+            let list = List::new(&units(10, false, &[(1, 0, 1000)]));
+            let error = faulty(Fault::Garbage, always).run(&list).unwrap_err();
+            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            assert!(why.contains("reports 4294967295 hits of "), "{why}");
+            assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
     fn a_device_that_computes_wrongly_does_not_mine() {
         for fault in [Fault::Leaves, Fault::MakesUp] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
