@@ -103,6 +103,40 @@ fn a_pool_that_hangs_up_on_what_it_does_not_know_is_asked_less() {
 }
 
 #[test]
+fn a_proxy_whose_server_restarts_costs_no_version_rolling() {
+    // Once, and so often that version rolling is suspected, and then cleared.
+    for away in [1, 3] {
+        let pool = ScriptedPool::scripted(Rules::default(), move |request| {
+            let closed = (1..=away).contains(&request.connection);
+            if closed { vec![Say::HangUp] } else { vec![Say::AsUsual] }
+        });
+        let miner = Miner::start(config(&pool));
+        miner.wait_for_shares("accepted", 2);
+        pool.hang_up();
+        pool.wait_for_connections(away + 2, SOON);
+        pool.wait_for_accepted(pool.accepted() + 2, SOON);
+        miner.stop();
+        assert_eq!(pool.methods(away + 1)[0], "mining.configure");
+        assert_eq!(pool.shares().last().unwrap().params.as_array().unwrap().len(), 6);
+    }
+}
+
+#[test]
+fn version_rolling_that_is_lost_is_said() {
+    let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
+        "mining.configure" if request.connection > 0 => vec![Say::HangUp],
+        _ => vec![Say::AsUsual],
+    });
+    let miner = Miner::start(config(&pool));
+    miner.wait_for_shares("accepted", 2);
+    pool.hang_up();
+    miner.wait_for_notice("no version rolling for up to 60 minutes");
+    miner.wait_for_shares("accepted", 4);
+    miner.stop();
+    assert_eq!(pool.shares().last().unwrap().params.as_array().unwrap().len(), 5);
+}
+
+#[test]
 fn version_rolling_can_be_off() {
     let pool = ScriptedPool::start(Rules::default());
     let mut config = config(&pool);

@@ -60,6 +60,36 @@ pub(super) enum Trust {
     Proven,
 }
 
+/// Connections in a row that ended before the pool had said a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    count: u32,
+    /// How many of them are put down to what was asked.
+    enough: u32,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self { count: 0, enough: 2 }
+    }
+}
+
+impl Silence {
+    /// Notes another one; says whether that is put down to what was asked. If it ended so `without`
+    /// what pools need not know, that was not the reason before either: the next doubt takes longer.
+    pub(super) fn blames(&mut self, without: bool) -> bool {
+        self.count += 1;
+        if self.count < self.enough && !without {
+            return false;
+        }
+        self.count = 0;
+        if without {
+            self.enough = (self.enough * 2).min(8);
+        }
+        !without
+    }
+}
+
 pub(super) struct Session {
     pub(super) config: Config,
     pub(super) name: String,
@@ -70,6 +100,9 @@ pub(super) struct Session {
     pub(super) trust: Trust,
     /// What the pool took badly, and until when it is left out.
     grudges: Vec<(Optional, Instant)>,
+    pub(super) silence: Silence,
+    /// Whether version rolling was agreed on, and nothing else was said since.
+    pub(super) rolled: bool,
     /// Shares that cannot be sent yet.
     held: VecDeque<Solution>,
     /// Until when the last job is mined on without a connection.
@@ -97,6 +130,8 @@ impl Session {
             resumption: Resumption::Unknown,
             trust: Trust::Stranger,
             grudges: Vec::new(),
+            silence: Silence::default(),
+            rolled: false,
             held: VecDeque::new(),
             gap_until: None,
             connected: false,
@@ -273,5 +308,10 @@ impl Session {
         tracing::debug!(?what, "left out with this pool from now on");
         self.grudges.retain(|(which, _)| *which != what);
         self.grudges.push((what, Instant::now() + self.config.timing.grudge));
+    }
+
+    /// Sends something again that was left out for nothing.
+    pub(super) fn take_back_in(&mut self, what: Optional) {
+        self.grudges.retain(|(which, _)| *which != what);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep_until;
 
 use super::line::LineBuffer;
 use super::message::{self, Answer, Message, Params, Submit, quoted};
-use super::session::{Optional, Resume, Resumption, Session, Trust};
+use super::session::{Optional, Resume, Resumption, Session, Silence, Trust};
 use super::verdict::{self, Kind};
 use super::work::{self, Extranonce, Notify};
 use super::{difficulty, message::WORDS_MAX};
@@ -258,6 +258,7 @@ impl<'a> Talk<'a> {
     /// Asks for what is nice to have, and sends what has waited.
     fn begin_mining(&mut self) {
         self.enter(Stage::Mining);
+        self.say_whether_versions_roll();
         if self.session.wants(Optional::Extranonce) {
             self.ask(Ask::Extranonce, "mining.extranonce.subscribe", "[]");
         }
@@ -268,6 +269,22 @@ impl<'a> Talk<'a> {
         }
         for solution in self.session.take_held() {
             self.submit(solution);
+        }
+    }
+
+    /// Says that the version is not rolled any more, where it was.
+    fn say_whether_versions_roll(&mut self) {
+        let session = &mut *self.session;
+        if session.config.version_rolling
+            && self.mask.is_none()
+            && !session.wants(Optional::Configure)
+            && std::mem::take(&mut session.rolled)
+        {
+            let minutes = session.config.timing.grudge.as_secs() / 60;
+            self.notice(format!(
+                "the pool did not answer mining.configure: no version rolling for up to {minutes} \
+                 minutes"
+            ));
         }
     }
 
@@ -602,7 +619,10 @@ impl<'a> Talk<'a> {
 
     fn on_configured(&mut self, answer: &Answer<'_>) {
         self.mask = answer.result.and_then(agreed_mask);
-        if self.mask.is_none() {
+        if self.mask.is_some() {
+            self.session.rolled = true;
+            self.session.take_back_in(Optional::Configure);
+        } else {
             tracing::debug!("the pool does not let the version roll");
         }
         if self.stage == Stage::Configuring {
@@ -860,8 +880,20 @@ impl<'a> Talk<'a> {
     }
 
     /// Some pools close the connection on what they do not know. What had no answer when one was
-    /// lost, soon after it was asked, is left out the next time.
+    /// lost, soon after it was asked, is left out the next time. But a proxy whose server is away
+    /// closes it at the first words too, whatever they are.
     fn blame(&mut self) {
+        if self.received > self.begun {
+            self.session.silence = Silence::default();
+        } else {
+            let without = self.asked.iter().all(|(_, ask, _)| *ask != Ask::Configure);
+            if without {
+                self.session.take_back_in(Optional::Configure);
+            }
+            if !self.session.silence.blames(without) {
+                self.asked.retain(|(_, ask, _)| *ask == Ask::Subscribe { resuming: true });
+            }
+        }
         for (_, ask, at) in std::mem::take(&mut self.asked) {
             if at.elapsed() > BLAME {
                 continue;
