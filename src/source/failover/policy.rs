@@ -17,6 +17,8 @@ const STEADY_MAX: Duration = Duration::from_secs(120);
 const LASTED: Duration = Duration::from_secs(60);
 /// How long a lower-placed source is kept running after a better one is mined again.
 const KEPT: Duration = Duration::from_secs(30);
+/// How long one that was told to end may take before those below it are not kept waiting any more.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ enum Run {
 struct Place {
     run: Run,
     health: Health,
-    /// When it was started, became well or ceased to be.
+    /// When it was started, became well, ceased to be, or was told to end.
     since: Instant,
     /// How many times in a row it was well for a short while only.
     lapses: u32,
@@ -152,7 +154,14 @@ impl Policy {
             match place.run {
                 Run::Out => continue,
                 // When it has ended, this is asked again.
-                Run::Closing => return,
+                Run::Closing => {
+                    let ending_until = place.since + ENDING;
+                    if now < ending_until {
+                        ask_again(ending_until);
+                        return;
+                    }
+                    continue;
+                }
                 Run::Down => {
                     steps.push(Step::Start(index));
                     place.run = Run::Up;
@@ -187,6 +196,7 @@ impl Policy {
                 ask_again(due);
             } else {
                 place.run = Run::Closing;
+                place.since = now;
                 steps.push(Step::Close(index));
             }
         }
@@ -350,6 +360,21 @@ mod tests {
         bench.policy.leave_out(1);
         assert!(bench.policy.is_none_left());
         assert_eq!(bench.pass(HOUR), []);
+    }
+
+    #[test]
+    fn one_that_is_slow_to_end_keeps_nothing_below_it_waiting() {
+        let mut bench = Bench::new(3);
+        bench.step();
+        bench.becomes(0, LOST);
+        bench.becomes(1, WELL);
+        bench.becomes(0, WELL);
+        assert!(bench.pass(STEADY + KEPT).contains(&Step::Close(1)));
+        bench.health[1] = CONNECTING;
+        assert_eq!(bench.becomes(0, LOST), [], "it may still end");
+        assert_eq!(bench.pass(ENDING), [Step::Start(2)]);
+        bench.policy.ended(1, bench.now);
+        assert_eq!(bench.step(), [Step::Start(1)]);
     }
 
     #[test]
