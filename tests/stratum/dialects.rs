@@ -475,6 +475,33 @@ fn reconnecting_is_done_to_the_same_host_only() {
 }
 
 #[test]
+fn a_port_that_the_pool_sent_us_to_is_not_the_end() {
+    // Sent on before it has let us in, and refused there.
+    let elsewhere =
+        ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
+            "mining.authorize" => {
+                vec![Say::error(request, json!(false), json!([24, "not here", null]))]
+            }
+            _ => vec![Say::AsUsual],
+        });
+    let port = elsewhere.address().port();
+    let pool = ScriptedPool::scripted(Rules::default(), move |request| {
+        match (request.method.as_str(), request.connection) {
+            ("mining.authorize", 0) => {
+                let params = json!(["", port]);
+                vec![Say::json(json!({"method": "client.reconnect", "params": params}))]
+            }
+            _ => vec![Say::AsUsual],
+        }
+    });
+    let miner = Miner::start(config(&pool));
+    miner.wait_for_trouble("not here");
+    miner.wait_for_shares("accepted", 2);
+    assert_eq!((pool.connections(), elsewhere.connections()), (2, 1));
+    miner.stop().outcome.unwrap();
+}
+
+#[test]
 fn a_job_that_is_sent_again_is_carried_on() {
     let pool = ScriptedPool::start(Rules { clean: false, ..Rules::default() });
     let miner = Miner::start(config(&pool));

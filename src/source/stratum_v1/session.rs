@@ -162,10 +162,16 @@ impl Session {
                     }
                     match end {
                         End::Stopped => break Ok(()),
+                        // The pool itself has sent us there.
+                        End::Final(error) if moved_to.is_some() => {
+                            self.moved_to = None;
+                            error.to_string()
+                        }
                         End::Final(error) => break Err(error),
                         End::Lost(reason) => reason,
                     }
                 }
+                Some(Err(error)) if moved_to.is_some() => error.to_string(),
                 Some(Err(error)) => match self.final_error(&error) {
                     Some(error) => break Err(error),
                     None => error.to_string(),
