@@ -137,6 +137,25 @@ fn version_rolling_that_is_lost_is_said() {
 }
 
 #[test]
+fn what_a_pool_need_not_know_is_asked_one_at_a_time() {
+    // The second is what this one closes the connection on: the first is not put down to it.
+    let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
+        "mining.suggest_difficulty" => vec![Say::HangUp],
+        "mining.extranonce.subscribe" => vec![],
+        _ => vec![Say::AsUsual],
+    });
+    let mut config = config(&pool);
+    config.suggest_difficulty = Some("0.001".into());
+    let miner = Miner::start(config);
+    pool.wait_for_connections(2, SOON);
+    pool.wait_for_accepted(pool.accepted() + 2, SOON);
+    miner.stop();
+    let methods = pool.methods(1);
+    assert!(methods.contains(&"mining.extranonce.subscribe".to_owned()), "{methods:?}");
+    assert!(!methods.contains(&"mining.suggest_difficulty".to_owned()), "{methods:?}");
+}
+
+#[test]
 fn version_rolling_can_be_off() {
     let pool = ScriptedPool::start(Rules::default());
     let mut config = config(&pool);

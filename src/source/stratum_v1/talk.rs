@@ -39,6 +39,8 @@ const BLAME: Duration = Duration::from_secs(10);
 const LOGIN_AGAIN: Duration = Duration::from_secs(60);
 /// How many shares may be refused for want of a login before it is the end, if none was accepted.
 const STRANGERS: u32 = 3;
+/// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
+const ONE_AT_A_TIME: Duration = Duration::from_secs(3);
 /// How many words of the pool's are shown at once, and how often one more.
 const NOTICES: (u32, Duration) = (20, Duration::from_secs(10));
 
@@ -121,6 +123,8 @@ pub(super) struct Talk<'a> {
     unreadable: u32,
     strangers: u32,
     login_again: Instant,
+    /// When a difficulty is suggested, if the request before it is not answered sooner.
+    suggest_at: Option<Instant>,
     accepted: bool,
     stopping: bool,
     notices: (u32, Instant),
@@ -153,6 +157,7 @@ impl<'a> Talk<'a> {
             unreadable: 0,
             strangers: 0,
             login_again: now,
+            suggest_at: None,
             accepted: false,
             stopping: false,
             notices: (NOTICES.0, now),
@@ -259,16 +264,27 @@ impl<'a> Talk<'a> {
     fn begin_mining(&mut self) {
         self.enter(Stage::Mining);
         self.say_whether_versions_roll();
+        self.suggest_at = Some(Instant::now() + ONE_AT_A_TIME);
         if self.session.wants(Optional::Extranonce) {
             self.ask(Ask::Extranonce, "mining.extranonce.subscribe", "[]");
+        } else {
+            self.suggest();
         }
+        for solution in self.session.take_held() {
+            self.submit(solution);
+        }
+    }
+
+    /// Asks for a difficulty, once. What had no answer until then is not to blame for what follows.
+    fn suggest(&mut self) {
+        if self.suggest_at.take().is_none() || self.stage != Stage::Mining {
+            return;
+        }
+        self.asked.retain(|(_, ask, _)| *ask != Ask::Extranonce);
         if let Some(difficulty) = self.session.config.suggest_difficulty.clone()
             && self.session.wants(Optional::Suggest)
         {
             self.ask(Ask::Suggest, "mining.suggest_difficulty", &format!("[{difficulty}]"));
-        }
-        for solution in self.session.take_held() {
-            self.submit(solution);
         }
     }
 
@@ -587,6 +603,9 @@ impl<'a> Talk<'a> {
                 if let Some(error) = &answer.error {
                     tracing::debug!(?ask, error = %error.words, "the pool does not know this");
                 }
+                if ask == Ask::Extranonce {
+                    self.suggest();
+                }
                 Ok(())
             }
         }
@@ -792,6 +811,9 @@ impl<'a> Talk<'a> {
         if let Some((_, sent)) = self.sent.first_key_value() {
             due = due.min(sent.at + timing.answer);
         }
+        if let Some(suggest_at) = self.suggest_at {
+            due = due.min(suggest_at);
+        }
         if let Some(stuck) = self.stuck {
             due = due.min(stuck + timing.write);
         }
@@ -852,6 +874,9 @@ impl<'a> Talk<'a> {
                 Stage::Mining => {}
                 Stage::Leaving => return Err(End::Lost("it asked us to connect anew".to_owned())),
             }
+        }
+        if self.suggest_at.is_some_and(|at| now >= at) {
+            self.suggest();
         }
         let (binds, behind) = (self.paces(), self.is_behind());
         if binds && self.session.pace.tick(now, binds, behind) {
