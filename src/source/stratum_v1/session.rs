@@ -111,6 +111,8 @@ pub(super) struct Session {
     connected: bool,
     /// Another port of the same host, where the pool has sent us.
     pub(super) moved_to: Option<u16>,
+    /// The least wait before the next try, where the pool asked for one.
+    pub(super) least_wait: Duration,
     /// What is wrong at present, so that it is said once.
     trouble: Option<String>,
     /// Whether there was work since the pool was last said to be lost.
@@ -136,6 +138,7 @@ impl Session {
             gap_until: None,
             connected: false,
             moved_to: None,
+            least_wait: Duration::ZERO,
             trouble: Some(String::new()),
             served: false,
             failures: 0,
@@ -232,7 +235,7 @@ impl Session {
         let (first, last) = self.config.timing.backoff;
         let wait = last.min(first * 2u32.saturating_pow(self.failures.min(16)));
         self.failures += 1;
-        wait.mul_f64(0.5 + fastrand::f64())
+        wait.mul_f64(0.5 + fastrand::f64()).max(std::mem::take(&mut self.least_wait))
     }
 
     /// Does `work`, keeping what is found meanwhile; `None` if it is time to go.

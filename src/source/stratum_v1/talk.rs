@@ -41,6 +41,8 @@ const LOGIN_AGAIN: Duration = Duration::from_secs(60);
 const STRANGERS: u32 = 3;
 /// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(3);
+/// The longest wait before a new connection that a pool may ask for.
+const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How many words of the pool's are shown at once, and how often one more.
 const NOTICES: (u32, Duration) = (20, Duration::from_secs(10));
 
@@ -398,7 +400,9 @@ impl<'a> Talk<'a> {
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
         }
-        if let Some(fresh) = self.fresh.take() {
+        if let Some(fresh) = self.fresh.take()
+            && self.stage != Stage::Leaving
+        {
             self.publish(fresh);
         }
         Ok(())
@@ -558,6 +562,7 @@ impl<'a> Talk<'a> {
         let host = params.text(0).unwrap_or_default();
         let port = match params.get(1).map(message::number) {
             None | Some(Some(0)) => None,
+            Some(None) if says_nothing(params.get(1)) => None,
             Some(port) => Some(port.and_then(|port| u16::try_from(port).ok())),
         };
         let ours = &self.session.config.endpoint;
@@ -574,8 +579,15 @@ impl<'a> Talk<'a> {
                 return;
             }
         }
+        let wait = params.get(2).and_then(message::number);
+        self.session.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
         if self.stage != Stage::Leaving {
             self.enter(Stage::Leaving);
+            // What is found from now on would count nowhere.
+            if !matches!(self.session.resumption, Resumption::May(_)) {
+                self.fresh = None;
+                self.session.port.withdraw();
+            }
         }
     }
 
@@ -959,6 +971,11 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &mut BytesMut) -> io:
         return Err(io::ErrorKind::WriteZero.into());
     }
     if out.is_empty() { writer.flush().await } else { Ok(()) }
+}
+
+/// Whether a parameter is null or an empty text.
+fn says_nothing(value: Option<&RawValue>) -> bool {
+    value.is_none_or(|value| matches!(value.get(), "null" | "\"\""))
 }
 
 fn lost(error: &io::Error) -> String {
