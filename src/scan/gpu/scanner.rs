@@ -179,8 +179,10 @@ impl GpuScanner {
                 work.halve(unit);
                 continue;
             }
+            // The batch is done, so whatever was found in it is judged: `Break` is about hashes yet
+            // to be done, and a job that was replaced may still take its shares.
             for hit in outcome.hits {
-                if feed.hit(&unit, hit).is_break() {
+                if feed.hit(&unit, hit).is_break() && feed.has_ended() {
                     break;
                 }
             }
