@@ -115,7 +115,7 @@ impl Bench {
             found: Mutex::default(),
         });
         let scanner: Arc<dyn Scanner> =
-            Arc::new(CpuScanner::new(watched.clone(), cpu::usable_threads(), 100).unwrap());
+            Arc::new(CpuScanner::new(watched.clone(), cpu::usable_threads()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let source = Box::new(StratumV1::new(Config {

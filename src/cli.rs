@@ -18,7 +18,7 @@ use clap_complete::Shell;
 pub use address::{PoolUrl, RpcUrl};
 pub use complaint::{complaint, is_display};
 pub use values::{
-    BackendList, BackendSpec, LogFormat, Percent, PoolLogin, RpcLogin, SourceSpec, ValueError,
+    BackendList, BackendSpec, LogFormat, PoolLogin, RpcLogin, SourceSpec, ValueError,
     VersionRolling, nearest, redact,
 };
 
@@ -28,6 +28,7 @@ use crate::energy::Watts;
 use crate::estimate::Price;
 use crate::exit::{Exit, Failure};
 use crate::plot::PlotFile;
+use crate::scan::Throttle;
 use crate::secret::Secret;
 use crate::source::net::{CaFile, Proxy, Transport};
 
@@ -271,8 +272,8 @@ pub struct MineArgs {
     #[command(flatten)]
     pub hashing: HashingArgs,
     /// Spend only this share of the time hashing, in percent
-    #[arg(long, value_name = "PERCENT", help_heading = "Hashing")]
-    pub throttle: Option<Percent>,
+    #[arg(long, value_name = "PERCENT", value_parser = values::throttle, help_heading = "Hashing")]
+    pub throttle: Option<Throttle>,
     /// Roll the version field: auto, where the job allows it, or off
     #[arg(
         long,

@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn scanner(kernel: Arc<dyn Kernel>) -> CpuScanner {
-        CpuScanner::new(kernel, 2, 100).unwrap()
+        CpuScanner::new(kernel, 2).unwrap()
     }
 
     fn ground(hex: &str, scanner: &dyn Scanner) -> Result<Option<u32>, GrindError> {

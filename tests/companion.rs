@@ -280,5 +280,8 @@ fn a_sleep_is_woken_from_onto_the_new_tip() {
         assert!(woke.elapsed() < Duration::from_secs(15), "{:?}", woke.elapsed());
         assert_eq!(node.height(), height);
     }
+    // Nor does it rest, as it is told to between its hashes, for the time that it slept.
+    let asked = Instant::now();
     stop(idle);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }

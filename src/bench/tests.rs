@@ -6,7 +6,7 @@ use crate::scan::cpu::{CpuScanner, Fault, KernelName, Liar, Sha2};
 
 fn plan(kernels: Vec<Arc<dyn Kernel>>) -> Plan {
     let scanner = |kernel: &Arc<dyn Kernel>, threads| {
-        Arc::new(CpuScanner::new(kernel.clone(), threads, 100).unwrap()) as Arc<dyn Scanner>
+        Arc::new(CpuScanner::new(kernel.clone(), threads).unwrap()) as Arc<dyn Scanner>
     };
     let scanners = kernels.iter().flat_map(|kernel| [1, 2].map(|n| scanner(kernel, n)));
     Plan::of(scanners.collect(), Duration::from_millis(60))
@@ -77,7 +77,7 @@ fn slices_are_many_and_not_too_short() {
 fn with(rates: &[u64]) -> Measurement {
     let slice = |rate: &u64| Slice { hashes: *rate, seconds: 1.0, cores: None };
     Measurement {
-        info: CpuScanner::new(Arc::new(Sha2), 1, 100).unwrap().info(),
+        info: CpuScanner::new(Arc::new(Sha2), 1).unwrap().info(),
         version_rolling: false,
         slices: rates.iter().map(slice).collect(),
         cycles_per_hash: Err(NoCycles::Shared),
@@ -96,7 +96,7 @@ fn the_median_is_in_the_middle() {
 
 #[test]
 fn a_team_hashes_together() {
-    let scanner = || Arc::new(CpuScanner::new(Arc::new(Sha2), 1, 100).unwrap()) as Arc<dyn Scanner>;
+    let scanner = || Arc::new(CpuScanner::new(Arc::new(Sha2), 1).unwrap()) as Arc<dyn Scanner>;
     let mut plan = plan(vec![]);
     plan.teams = vec![Team::of(vec![scanner(), scanner()]).unwrap()];
     assert!(Team::of(vec![]).is_none());

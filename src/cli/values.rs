@@ -12,6 +12,7 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use super::address::{PoolUrl, RpcUrl};
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::params::Params;
+use crate::scan::Throttle;
 use crate::scan::cpu::KernelName;
 use crate::secret::Secret;
 use crate::source::stratum_v1::target_of;
@@ -304,27 +305,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// A share of the time, 1 to 100 percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Percent(u8);
-
-impl Percent {
-    /// The number, 1 to 100.
-    #[must_use]
-    pub const fn get(self) -> u8 {
-        self.0
-    }
-}
-
-impl FromStr for Percent {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.strip_suffix('%').unwrap_or(text).parse() {
-            Ok(percent @ 1..=100) => Ok(Self(percent)),
-            _ => Err(ValueError::new("it must be a whole number from 1 to 100")),
-        }
-    }
+/// Takes a share of the time, 1 to 100 percent.
+///
+/// # Errors
+/// When it is anything else.
+pub fn throttle(text: &str) -> Result<Throttle, ValueError> {
+    let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    percent
+        .and_then(Throttle::percent)
+        .ok_or_else(|| ValueError::new("it must be a whole number from 1 to 100"))
 }
 
 /// Takes what goes into the coinbase.
@@ -615,8 +604,8 @@ mod tests {
 
     #[test]
     fn numbers_have_bounds() {
-        assert_eq!("50%".parse(), Ok(Percent(50)));
-        assert!("0".parse::<Percent>().is_err() && "101".parse::<Percent>().is_err());
+        assert_eq!(throttle("50%").ok(), Throttle::percent(50));
+        assert!(throttle("0").is_err() && throttle("101").is_err());
         assert!(count("0").is_err() && count("-1").is_err() && count("x").is_err());
         assert!(threads("0").is_err() && threads("4097").is_err());
         assert!(coinbase_text(&"x".repeat(CoinbaseText::MAX_LEN)).is_ok());

@@ -8,7 +8,7 @@ use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
 use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
-use adit::scan::{BackendError, Kernel, Scanner};
+use adit::scan::{BackendError, Kernel, Scanner, Throttle};
 use anyhow::Context as _;
 
 /// As many threads as were asked for.
@@ -16,21 +16,21 @@ pub fn threads(hashing: &HashingArgs) -> usize {
     hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
 }
 
-/// The backends that were asked for, hashing `percent` of the time. One that fails its self-test is
+/// The backends that were asked for, throttled so. One that fails its self-test is
 /// named and left out, as long as another is there. Cards are tested once they are up: the processor
 /// does not wait for them.
 pub fn scanners(
     hashing: &HashingArgs,
     version_rolling: bool,
-    percent: u8,
+    throttle: Throttle,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take their time to say what there is; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
         let gpus = scope.spawn(|| gpus(hashing));
-        let cpu = cpu_scanner(hashing, version_rolling, percent);
+        let cpu = cpu_scanner(hashing, version_rolling, throttle);
         (cpu, gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let options = options(version_rolling, percent);
+    let options = options(version_rolling, throttle);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
     match cpu {
@@ -58,7 +58,7 @@ pub fn scanners(
 fn cpu_scanner(
     hashing: &HashingArgs,
     version_rolling: bool,
-    percent: u8,
+    throttle: Throttle,
 ) -> anyhow::Result<Option<Arc<dyn Scanner>>> {
     let specs = hashing.backend.specs();
     let wanted = specs.iter().find(|spec| !matches!(spec, BackendSpec::Gpu(_)));
@@ -75,12 +75,12 @@ fn cpu_scanner(
             (kernel, midstates)
         }
     };
-    let scanner = cpu::CpuScanner::new(kernel, threads(hashing), percent);
-    Ok(Some(Arc::new(scanner.context("scanner threads")?.with_midstates(midstates))))
+    let scanner = cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?;
+    Ok(Some(Arc::new(scanner.with_midstates(midstates).with_throttle(throttle))))
 }
 
-fn options(version_rolling: bool, percent: u8) -> Options {
-    Options { version_rolling, percent, cache: adit::config::cache_folder() }
+fn options(version_rolling: bool, throttle: Throttle) -> Options {
+    Options { version_rolling, throttle, cache: adit::config::cache_folder() }
 }
 
 /// Every graphics card that `--backend` speaks of. One that was named must be there; `gpu` needs at
@@ -165,12 +165,12 @@ pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>
     for (_, kernel) in kernels(hashing)? {
         let Ok(kernel) = kernel else { continue };
         for threads in &counts {
-            let scanner = cpu::CpuScanner::new(kernel.clone(), *threads, 100);
+            let scanner = cpu::CpuScanner::new(kernel.clone(), *threads);
             scanners.push(Arc::new(scanner.context("scanner threads")?));
         }
     }
     for gpu in gpus(hashing)? {
-        scanners.push(Arc::new(GpuScanner::new(gpu, options(true, 100))));
+        scanners.push(Arc::new(GpuScanner::new(gpu, options(true, Throttle::NONE))));
     }
     Ok(scanners)
 }
@@ -191,7 +191,7 @@ pub fn one(hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>
     let kernel = match hashing.backend.specs() {
         [BackendSpec::Gpu(_), ..] => {
             let gpu = gpus(hashing)?.into_iter().next().ok_or_else(|| no_gpu(None, &[]))?;
-            return Ok(Arc::new(GpuScanner::new(gpu, options(false, 100))));
+            return Ok(Arc::new(GpuScanner::new(gpu, options(false, Throttle::NONE))));
         }
         [BackendSpec::Cpu(Some(name)), ..] => trusted(*name)?,
         _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none)?,
@@ -201,7 +201,7 @@ pub fn one(hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>
             fastest.kernel
         }
     };
-    Ok(Arc::new(cpu::CpuScanner::new(kernel, threads(hashing), 100).context("scanner threads")?))
+    Ok(Arc::new(cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?))
 }
 
 /// The kernel of this name, if it is there.

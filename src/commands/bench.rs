@@ -10,7 +10,7 @@ use adit::bench::{CycleCounter, Plan, Saved, Team, measure};
 use adit::cli::{BenchArgs, HashingArgs, OutputArgs};
 use adit::exit::{Exit, Failure};
 use adit::report::{Progress, bench, results};
-use adit::scan::{Scanner, cpu};
+use adit::scan::{Scanner, Throttle, cpu};
 use adit::signals::Signals;
 use anyhow::Context as _;
 
@@ -78,7 +78,7 @@ fn teams(hashing: &HashingArgs) -> anyhow::Result<Vec<Team>> {
         // Two cards or more are together without a processor, too.
         (cards.len() > 1).then_some(cards)
     } else {
-        let mining = backends::scanners(hashing, true, 100)?;
+        let mining = backends::scanners(hashing, true, Throttle::NONE)?;
         let processor = mining.into_iter().filter(|scanner| scanner.info().backend == "cpu");
         Some(processor.chain(cards).collect())
     };

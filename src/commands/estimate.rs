@@ -11,6 +11,7 @@ use adit::estimate::{Outlook, Terms, subsidy};
 use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
 use adit::report::{Progress, bench, results};
+use adit::scan::Throttle;
 use adit::signals::Signals;
 use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
 use anyhow::Context as _;
@@ -60,7 +61,7 @@ fn rated(args: &EstimateArgs, progress: &Progress) -> anyhow::Result<Result<Rate
         return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
     }
     let signals = Signals::listen().context("signal handlers")?;
-    let scanners = backends::scanners(&args.hashing, true, 100)?;
+    let scanners = backends::scanners(&args.hashing, true, Throttle::NONE)?;
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };

@@ -12,7 +12,7 @@ use adit::event::{Announcer, Event};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report};
-use adit::scan::Scanner;
+use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
 use adit::source::builtin::Builtin;
 use adit::source::failover::{Failover, Make};
@@ -37,9 +37,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Mines until told to stop.
 pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
-    let percent = args.throttle.map_or(100, adit::cli::Percent::get);
+    let throttle = args.throttle.unwrap_or(Throttle::NONE);
     let version_rolling = args.version_rolling == VersionRolling::Auto;
-    let scanners = backends::scanners(&args.hashing, version_rolling, percent)?;
+    let scanners = backends::scanners(&args.hashing, version_rolling, throttle)?;
     let sources = sources(&args)?;
     let signals = Signals::listen().context("signal handlers")?;
 

@@ -11,11 +11,13 @@ pub mod cpu;
 pub mod gpu;
 mod self_test;
 pub mod sha256;
+mod throttle;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use self::sha256::IV;
+pub use self::throttle::Throttle;
 use crate::job::WorkUnit;
 
 /// The SHA-256 state after a header's first 64 bytes, with the version it was computed for.

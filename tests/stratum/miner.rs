@@ -59,7 +59,7 @@ pub struct Ended {
 
 impl Miner {
     pub fn start(config: Config) -> Self {
-        let scanner = CpuScanner::new(Arc::new(Sha2), 1, 100).expect("a thread");
+        let scanner = CpuScanner::new(Arc::new(Sha2), 1).expect("a thread");
         let (announcer, events) = Announcer::new();
         let source = Box::new(StratumV1::new(config));
         let (engine, port) =

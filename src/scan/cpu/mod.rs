@@ -31,7 +31,9 @@ pub use self::sha2::Sha2;
 pub(crate) use crate::scan::self_test::{Differ, Random};
 pub use crate::scan::self_test::{Lie, long_self_test, self_test};
 
-use crate::scan::{BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner};
+use crate::scan::{
+    BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner, Throttle,
+};
 
 /// How long one range of nonces should take: short enough that a job change reaches every thread
 /// within a millisecond or two, long enough that fetching the next one costs nothing.
@@ -130,32 +132,36 @@ pub struct CpuScanner {
     /// How many midstates it is handed at once, where there are so many.
     midstates: usize,
     pool: rayon::ThreadPool,
-    /// Share of the time spent hashing, 1 to 100.
-    percent: u8,
+    throttle: Throttle,
 }
 
 impl CpuScanner {
-    /// `kernel` on `threads` threads of a rayon pool, hashing `percent` (1 to 100) of the time.
+    /// `kernel` on `threads` threads of a rayon pool, hashing all of the time.
     ///
     /// # Errors
     /// When the system gives no threads.
     pub fn new(
         kernel: Arc<dyn Kernel>,
         threads: usize,
-        percent: u8,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|index| format!("scan-{index}"))
             .build()?;
         let midstates = kernel.midstates();
-        Ok(Self { kernel, midstates, pool, percent: percent.clamp(1, 100) })
+        Ok(Self { kernel, midstates, pool, throttle: Throttle::NONE })
     }
 
     /// The same with this many midstates at once instead of as many as the kernel likes.
     #[must_use]
     pub fn with_midstates(self, midstates: usize) -> Self {
         Self { midstates: midstates.clamp(1, MAX_MIDSTATES), ..self }
+    }
+
+    /// The same hashing this share of the time.
+    #[must_use]
+    pub fn with_throttle(self, throttle: Throttle) -> Self {
+        Self { throttle, ..self }
     }
 
     /// One thread's loop.
@@ -172,9 +178,7 @@ impl CpuScanner {
             if hashes == scan.nonces.count() * scan.midstates.len() as u64 {
                 nonces = next_range(scan.nonces.count(), took);
             }
-            if self.percent < 100 {
-                std::thread::sleep(took * u32::from(100 - self.percent) / u32::from(self.percent));
-            }
+            self.throttle.rest(took, feed);
         }
     }
 }

@@ -13,7 +13,8 @@ use super::device::{SLOTS, Told, Trouble};
 use super::shader::MAX_NONCES;
 use super::worker::{Link, Start, UP_DEADLINE, Waited};
 use crate::job::WorkUnit;
-use crate::scan::{BackendError, BackendInfo, Feed, Scanner};
+use crate::scan::throttle::pause;
+use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle};
 
 /// A device that fails so many times in a row is left out.
 const TRIES: u32 = 4;
@@ -21,16 +22,14 @@ const TRIES: u32 = 4;
 const BACKOFF: Duration = Duration::from_secs(1);
 /// A device that did batches for so long has recovered from whatever it had before.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// How often it is looked whether it is time to stop.
-const TICK: Duration = Duration::from_millis(20);
 
 /// How a card is to be used.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether jobs may have versions to roll.
     pub version_rolling: bool,
-    /// Share of the time spent hashing, 1 to 100.
-    pub percent: u8,
+    /// The share of the time that it hashes.
+    pub throttle: Throttle,
     /// The folder in which it is remembered what a card does best.
     pub cache: Option<PathBuf>,
 }
@@ -83,7 +82,7 @@ impl GpuScanner {
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
         // The clocks of both hold: a batch of a device that is throttled is to be short as well.
-        let long = !gpu.may_have_display() && options.percent == 100;
+        let long = !gpu.may_have_display() && !options.throttle.rests();
         let target = if long { WITHOUT_DISPLAY } else { WITH_DISPLAY };
         let cache = options.cache.as_deref();
         let tuning = cache.and_then(|folder| Memory::of(folder, &gpu).recall(&gpu));
@@ -187,17 +186,14 @@ impl GpuScanner {
                 }
             }
             feed.count(0, hashes);
-            if self.options.percent < 100 {
-                let percent = u32::from(self.options.percent);
-                pause(took * (100 - percent) / percent, feed);
-            }
+            self.options.throttle.rest(took, feed);
         }
     }
 
     /// How many batches are to be under way. Where the first one ends the job, as a rule, a second is
     /// for nothing; and a device that is throttled is to stand still in between.
     fn depth(&self, work: &Work) -> usize {
-        if self.options.percent < 100 || work.most < EASY { 1 } else { SLOTS }
+        if self.options.throttle.rests() || work.most < EASY { 1 } else { SLOTS }
     }
 
     fn info_of(&self, rolled: bool) -> BackendInfo {
@@ -215,18 +211,6 @@ impl GpuScanner {
 
 /// Jobs of which a batch is to have fewer hashes than this are easy.
 const EASY: u64 = 1 << 16;
-
-/// Waits, unless it is time to stop.
-fn pause(time: Duration, feed: &dyn Feed) {
-    let until = Instant::now() + time;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || feed.has_ended() {
-            return;
-        }
-        std::thread::sleep(left.min(TICK));
-    }
-}
 
 /// What the feed has dealt and is not done.
 struct Work {

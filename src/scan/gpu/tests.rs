@@ -17,7 +17,9 @@ use crate::job::{Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, Work
 #[cfg(debug_assertions)]
 use crate::scan::BackendError;
 use crate::scan::cpu::{Random, Sha2};
-use crate::scan::{Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock};
+use crate::scan::{
+    Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock, Throttle,
+};
 
 /// The software device; a test without one fails.
 fn gpu() -> Gpu {
@@ -44,7 +46,8 @@ fn scanner(percent: u8) -> GpuScanner {
         folder
     });
     let cache = Some(cache.path().to_owned());
-    GpuScanner::new(gpu(), Options { version_rolling: true, percent, cache })
+    let throttle = Throttle::percent(percent).unwrap();
+    GpuScanner::new(gpu(), Options { version_rolling: true, throttle, cache })
 }
 
 /// Units of a job with so many leading zero bits, and of so many midstates and nonces each.
