@@ -1,35 +1,33 @@
 //! The engine owns the search space: it cuts jobs into work units, keeps every backend fed, hashes
 //! each candidate again, and counts.
 
+mod feed;
 mod meter;
+mod port;
 mod search_space;
 mod seats;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bitcoin::hashes::Hash as _;
-use bitcoin::{BlockHash, Network};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+pub use self::port::Port;
 pub use self::search_space::{SearchSpace, Taken};
 pub use self::seats::{Health, Seats};
 
+use self::feed::{BackendFeed, Record};
 use self::meter::Meter;
 use self::seats::Seat;
-use crate::chain::merkle;
-use crate::chain::min_difficulty::Stage;
-use crate::chain::target::Difficulty;
-use crate::event::{Announcer, Event, SourceState, Summary, Tally};
-use crate::job::{Candidate, Job, Refusal, Solution, Verdict, WorkUnit};
-use crate::scan::{BackendError, BackendInfo, Feed, Hit, Scanner};
+use crate::event::{Announcer, Event, Summary, Tally};
+use crate::job::{Job, Refusal, Solution, Verdict};
+use crate::scan::{BackendError, BackendInfo, Scanner};
 
 /// How many solutions may wait for their source. A source that does not keep up loses what comes
 /// on top (said and counted as stale): scanners wait for nobody.
@@ -40,23 +38,6 @@ const SOLUTIONS_WAITING: usize = 4096;
 const SIP: u64 = 64;
 /// Up to so many hashes on the average a job is easy enough for that.
 const EASY: f64 = 64.0;
-
-/// A backend that reported so many candidates that are none is left out, unless it has been right
-/// far more often: a flipped bit now and then costs less than a backend.
-const ERRORS_MAX: u64 = 10;
-/// Of so many hits one may be wrong.
-const HITS_AN_ERROR: u64 = 10;
-
-/// What is known of a backend's reliability.
-#[derive(Debug, Default)]
-struct Record {
-    /// Candidates that it reported.
-    hits: AtomicU64,
-    /// Those whose hash was not what it said.
-    errors: AtomicU64,
-    /// Whether it is left out from now on.
-    is_out: AtomicBool,
-}
 
 /// When to stop by itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -333,296 +314,6 @@ impl Engine {
             shares: state.shares,
             hardware_errors: shared.hardware_errors.load(Ordering::Relaxed),
             events_lost: shared.announcer.lost(),
-        }
-    }
-}
-
-/// A source's side of the engine: jobs and verdicts go in, solutions come out. Whether its jobs are
-/// the ones that are mined is nothing that the source need know.
-pub struct Port {
-    shared: Arc<Shared>,
-    seat: usize,
-    solutions: mpsc::Receiver<Solution>,
-}
-
-impl Port {
-    /// Says that the source has answered for the first time, and which chain it is on.
-    pub fn started(&self, network: Option<Network>) {
-        let mut state = self.shared.state();
-        if !std::mem::replace(&mut state.started, true) {
-            self.shared.announcer.announce(Event::Started {
-                source: state.seats[self.seat].name.clone(),
-                network,
-                backends: self.shared.backends.clone(),
-            });
-        }
-    }
-
-    /// Announces a change of the connection.
-    pub fn source_is(&self, state: SourceState, reason: Option<String>) {
-        let shared = &self.shared;
-        let mut of_all = shared.state();
-        let seat = &mut of_all.seats[self.seat];
-        let in_trouble = state != SourceState::Connected;
-        if seat.solutions.is_some() {
-            shared.is_now(self.seat, seat, Health { in_trouble, ..seat.health });
-        }
-        let source = seat.name.clone();
-        drop(of_all);
-        shared.announcer.announce(Event::Source { state, source, reason });
-    }
-
-    /// Announces which difficulty is mined under the twenty-minute rule.
-    pub fn stage(&self, stage: Stage, difficulty: Difficulty) {
-        let mut state = self.shared.state();
-        state.seats[self.seat].stage = Some((stage, difficulty));
-        // What a source says that is not mined is no news until it is.
-        if state.chosen == self.seat {
-            self.shared.announcer.announce(Event::Stage { stage, difficulty });
-        }
-    }
-
-    /// Announces something that a person should know.
-    pub fn notice(&self, text: impl Into<String>) {
-        self.shared.announcer.announce(Event::Notice(text.into()));
-    }
-
-    /// Makes `job` the source's current one: the one that is mined, if the source is. While a
-    /// solution on top of the same block is on its way, it is not begun: there is never a second
-    /// solution for one height.
-    pub fn publish(&self, job: Job) {
-        let job = Arc::new(job);
-        let shared = &self.shared;
-        let mut state = shared.state();
-        let is_chosen = state.chosen == self.seat;
-        let seat = &mut state.seats[self.seat];
-        let awaited = job.ends_when_solved && seat.solved == Some(job.previous_block_hash);
-        if awaited || seat.solutions.is_none() {
-            return;
-        }
-        let generation = shared.generation.load(Ordering::Relaxed) + 1;
-        if job.clean {
-            seat.valid_from = generation;
-        }
-        seat.take_up(&job, self.seat, generation);
-        shared.is_now(self.seat, seat, Health { is_ready: true, in_trouble: false });
-        if is_chosen {
-            shared.next_generation();
-            drop(state);
-            shared.begin(&job);
-        }
-    }
-
-    /// Stops mining until the next job: what is found for earlier ones would count for nothing.
-    pub fn withdraw(&self) {
-        let shared = &self.shared;
-        let mut state = shared.state();
-        let health = Health { is_ready: false, ..state.seats[self.seat].health };
-        shared.withdraw(&mut state, self.seat, health);
-    }
-
-    /// Stops mining until the next job because nothing is to be mined before: the source is as well
-    /// as one that has a job.
-    pub fn rests(&self) {
-        let shared = &self.shared;
-        let mut state = shared.state();
-        if state.seats[self.seat].solutions.is_some() {
-            shared.withdraw(&mut state, self.seat, Health { is_ready: true, in_trouble: false });
-        }
-    }
-
-    /// Answers a solution of this source's. A second answer to the same one is ignored.
-    pub fn verdict(&self, solution: &Solution, verdict: Verdict) {
-        let mut state = self.shared.state();
-        if state.unanswered.remove(&solution.id).is_none() {
-            return;
-        }
-        let seat = &mut state.seats[self.seat];
-        if seat.solved == Some(solution.job.previous_block_hash) {
-            seat.solved = None;
-        }
-        self.shared.judge(&mut state, solution, verdict);
-    }
-
-    /// The next solution; `None` when it is time to go.
-    pub async fn solution(&mut self) -> Option<Solution> {
-        self.solutions.recv().await
-    }
-}
-
-/// One backend's side of the engine.
-struct BackendFeed {
-    shared: Arc<Shared>,
-    backend: usize,
-}
-
-impl Feed for BackendFeed {
-    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
-        let mut state = self.shared.state();
-        loop {
-            if state.stopped || self.is_out() {
-                return None;
-            }
-            let space = state.chosen().space.as_mut();
-            let taken = space.map(|s| s.take(midstates, nonces, Instant::now()));
-            let wait = match taken {
-                Some(Taken::Unit(unit)) => return Some(unit),
-                Some(Taken::Later(wait)) => wait,
-                // Whatever comes next wakes us; the hour only bounds a wait that nothing ends.
-                Some(Taken::Exhausted) | None => Duration::from_secs(3600),
-            };
-            state = match self.shared.wake.wait_timeout(state, wait) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-    }
-
-    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
-        if self.is_out() {
-            return None;
-        }
-        let mut state = self.shared.state();
-        match state.chosen().space.as_mut()?.take(midstates, nonces, Instant::now()) {
-            Taken::Unit(unit) => Some(unit),
-            Taken::Later(_) | Taken::Exhausted => None,
-        }
-    }
-
-    fn give_back(&self, unit: WorkUnit) {
-        if let Some(space) = &mut self.shared.state().seats[unit.source].space {
-            space.put_back(unit);
-        }
-        // A backend may be waiting that has found all dealt out.
-        self.shared.wake.notify_all();
-    }
-
-    fn wants(&self, unit: &WorkUnit) -> bool {
-        unit.generation == self.shared.generation.load(Ordering::Acquire)
-    }
-
-    fn has_ended(&self) -> bool {
-        self.is_out() || self.shared.state().stopped
-    }
-
-    #[cold]
-    fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
-        let shared = &self.shared;
-        self.record().hits.fetch_add(1, Ordering::Relaxed);
-        let job = &unit.prepared.job;
-        let candidate = Candidate { unit, midstate: hit.midstate, nonce: hit.nonce };
-        let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
-        if hit.midstate >= unit.midstates.len() || !nonces.contains(&u64::from(hit.nonce)) {
-            self.hardware_error(format!("reported {hit:x?}, which it was not given"));
-            return self.unless_replaced(unit);
-        }
-        let header = candidate.header();
-        let hash = merkle::sha256d(&bitcoin::consensus::serialize(&header));
-        let [.., a, b, c, d] = hash;
-        let hash = BlockHash::from_byte_array(hash);
-        if !job.share_target.is_met_by(&hash) {
-            // Looking at the top 32 bits alone lets near misses through. Anything else is a lie.
-            if !job.share_target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
-                self.hardware_error(format!(
-                    "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
-                    hit.nonce,
-                    header.version.to_consensus().cast_unsigned(),
-                ));
-            }
-            return self.unless_replaced(unit);
-        }
-
-        let mut state = shared.state();
-        let seat = &state.seats[unit.source];
-        if state.stopped || unit.generation < seat.surplus_before {
-            return ControlFlow::Break(());
-        }
-        let is_stale = unit.generation < seat.valid_from;
-        let id = state.next_solution;
-        state.next_solution += 1;
-        let solution = Solution {
-            id,
-            job: job.clone(),
-            extranonce: unit.prepared.extranonce,
-            header,
-            hash,
-            found: Instant::now(),
-        };
-        if is_stale {
-            let why = Refusal::new("", "found for a job that had been replaced; not sent");
-            shared.judge(&mut state, &solution, Verdict::Stale(why));
-            return ControlFlow::Break(());
-        }
-        let is_chosen = state.chosen == unit.source;
-        let seat = &mut state.seats[unit.source];
-        if job.ends_when_solved {
-            seat.solved = Some(job.previous_block_hash);
-            seat.space = None;
-            // The units of the seat that is mined stay wanted when another seat's job is solved.
-            seat.surplus_before = if is_chosen {
-                shared.next_generation()
-            } else {
-                shared.generation.load(Ordering::Relaxed) + 1
-            };
-        }
-        let sent = seat.solutions.as_ref().is_some_and(|to| to.try_send(solution.clone()).is_ok());
-        if sent {
-            state.unanswered.insert(id, Unanswered { seat: unit.source, solution });
-        } else {
-            let why = Refusal::new("", "the source does not keep up; not sent");
-            shared.judge(&mut state, &solution, Verdict::Stale(why));
-        }
-        drop(state);
-        self.unless_replaced(unit)
-    }
-
-    fn count(&self, thread: usize, hashes: u64) {
-        self.shared.meters[self.backend].add(thread, hashes);
-    }
-}
-
-impl BackendFeed {
-    /// `Break` if the unit's job is no longer the one that is mined.
-    fn unless_replaced(&self, unit: &WorkUnit) -> ControlFlow<()> {
-        if self.wants(unit) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    }
-
-    fn record(&self) -> &Record {
-        &self.shared.records[self.backend]
-    }
-
-    fn is_out(&self) -> bool {
-        self.record().is_out.load(Ordering::Relaxed)
-    }
-
-    /// Leaves the backend out from now on, says why, and stops all when it was the last.
-    fn failed(&self, why: BackendError) {
-        let shared = &self.shared;
-        if self.record().is_out.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let name = shared.backends[self.backend].name();
-        let text = format!("backend {name} has failed and is left out: {why}");
-        shared.announcer.announce(Event::BackendFailed(text));
-        shared.state().failure = Some((name, why));
-        if shared.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            shared.stop(&mut shared.state());
-        }
-        shared.wake.notify_all();
-    }
-
-    /// Counts a candidate that is none and says what differed.
-    fn hardware_error(&self, detail: String) {
-        let shared = &self.shared;
-        shared.hardware_errors.fetch_add(1, Ordering::Relaxed);
-        let backend = shared.backends[self.backend].name();
-        shared.announcer.announce(Event::HardwareError { backend, detail });
-        let Record { hits, errors, .. } = self.record();
-        let errors = errors.fetch_add(1, Ordering::Relaxed) + 1;
-        let hits = hits.load(Ordering::Relaxed);
-        if errors >= ERRORS_MAX && errors.saturating_mul(HITS_AN_ERROR) > hits {
-            let text = format!("{errors} of the {hits} candidates that it reported are none");
-            self.failed(BackendError::Lies(text));
         }
     }
 }

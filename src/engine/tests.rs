@@ -1,11 +1,12 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget};
 
 use super::*;
 use crate::chain::target::Target;
-use crate::job::{JobKey, MerkleRoot, TimeRange, VersionMask};
-use crate::scan::BackendError;
+use crate::job::{JobKey, MerkleRoot, TimeRange, VersionMask, WorkUnit};
+use crate::scan::{BackendError, Feed, Hit};
 
 /// What a test does with a backend's feed, on the backend's thread.
 type Act = Box<dyn FnOnce(&dyn Feed) + Send>;
