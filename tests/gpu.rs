@@ -161,6 +161,8 @@ fn a_run_ends_while_a_card_is_still_being_measured() {
 /// The faults are in debug builds only: a shipped miner has no switch that breaks it.
 #[cfg(debug_assertions)]
 mod faults {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
@@ -228,6 +230,7 @@ mod faults {
     fn a_card_that_is_lost_or_hangs_is_brought_up_again() {
         for (fault, told) in [
             ("lost", "the device is lost"),
+            ("panics", "the device is lost: a test wants it to be"),
             ("hangs", "the device has not answered for 6 s"),
             ("out-of-memory", "the device is out of memory"),
         ] {
@@ -235,10 +238,54 @@ mod faults {
             let exit = run.env("ADIT_FAULT", format!("gpu:{fault}")).run(SOON).expect_code(0);
             let warned = format!("backend {}: {told}", gpu());
             assert!(exit.stderr.contains(&warned), "{fault}: {}", exit.stderr);
+            assert!(!exit.stderr.contains("panicked"), "{fault}: {}", exit.stderr);
             assert!(exit.stderr.contains("it is brought up again in 1 s"), "{}", exit.stderr);
             let events = promised::check(&exit.stdout);
             promised::check_chain(&promised::blocks(&events), 1);
         }
+    }
+
+    #[test]
+    fn a_stopped_process_does_not_blame_its_card() {
+        let node = hard_node();
+        let url = node.url_with_password("u", "p");
+        let mut run = adit(["mine", &url, "--json", "--backend", &gpu()]).start();
+        let hashes = |event: &Value| {
+            event["event"] == "rate" && event["hashes_per_second"].as_f64() > Some(0.0)
+        };
+        run.wait_for_event(hashes, SOON);
+        run.signal("STOP");
+        // Longer than a batch may take.
+        std::thread::sleep(Duration::from_secs(7));
+        run.signal("CONT");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        run.wait_for_event(|event| hashes(event) && event["time"].as_f64() > Some(now), SOON);
+        run.signal("INT");
+        let exit = run.wait(SOON).expect_code(130);
+        assert!(!exit.stderr.contains("has not answered"), "{}", exit.stderr);
+    }
+
+    #[test]
+    fn a_check_ends_with_one_line_whatever_a_card_does() {
+        for (fault, why) in [
+            ("panics-at-once-always", "the device is lost: a test wants it to be"),
+            ("refuses-always", "the driver refuses: every variant of the shader: "),
+        ] {
+            let run =
+                adit(["check", "--backend", &gpu()]).env("ADIT_FAULT", format!("gpu:{fault}"));
+            let exit = run.run(SOON).expect_code(3);
+            assert!(exit.stdout.contains(&format!("fail: {why}")), "{exit:?}");
+            let error = format!("error: self-test of {}: {why}", gpu());
+            assert!(exit.stderr.contains(&error), "{exit:?}");
+            assert!(!exit.stderr.contains("panicked"), "{exit:?}");
+        }
+        let run = adit(["check", "--json", "--backend", &gpu()]).env("ADIT_FAULT", "gpu:refuses");
+        let exit = run.run(SOON).expect_code(0);
+        let row = &object(&exit)["backends"][0];
+        assert_eq!(row["result"], "pass", "{row}");
+        assert_eq!(row["skipped"].as_array().unwrap().len(), 6, "{row}");
+        let told = format!("{}: k2-all is left out: the driver refuses: ", gpu());
+        assert!(exit.stderr.contains(&told), "{exit:?}");
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     let mut checked_gpus = Vec::new();
     for gpu in gpus {
         progress.show(&format!("checking gpu:{} {}", gpu.index, gpu.name));
-        let (result, took) = gpu::check_up(&gpu, seed);
-        checked_gpus.push((gpu, result, took));
+        let checked = gpu::check_up(&gpu, seed);
+        checked_gpus.push((gpu, checked));
     }
     progress.finish();
     let checks = results::Checks::new(&checked, &checked_gpus);

@@ -2,15 +2,13 @@
 //! scripts.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, one_line};
 use crate::grind::{self, Puzzle};
-use crate::scan::BackendError;
 use crate::scan::cpu::{Checked, Opened, Unfit};
-use crate::scan::gpu::Gpu;
+use crate::scan::gpu::{CheckUp, Gpu};
 
 /// A result that can be shown.
 pub trait Shown: Serialize {
@@ -145,6 +143,8 @@ struct CheckRow {
     index: Option<usize>,
     result: &'static str,
     reason: Option<String>,
+    /// Variants of a card's shader that its driver does not take.
+    skipped: Vec<&'static str>,
     seconds: f64,
 }
 
@@ -161,7 +161,7 @@ impl CheckRow {
 impl Checks {
     /// A row for each kernel, and one for each graphics card.
     #[must_use]
-    pub fn new(checked: &[Checked], gpus: &[(Gpu, Result<(), BackendError>, Duration)]) -> Self {
+    pub fn new(checked: &[Checked], gpus: &[(Gpu, CheckUp)]) -> Self {
         let row = |checked: &Checked| CheckRow {
             backend: "cpu",
             kernel: checked.kernel.as_str(),
@@ -173,20 +173,19 @@ impl Checks {
                 Err(Unfit::Unavailable(_)) => "unavailable",
             },
             reason: checked.result.as_ref().err().map(ToString::to_string),
+            skipped: Vec::new(),
             seconds: checked.took.as_secs_f64(),
         };
-        let gpu_row = |(gpu, result, took): &(Gpu, Result<(), BackendError>, Duration)| CheckRow {
+        // A card that is there and cannot be used has failed, whatever the reason.
+        let gpu_row = |(gpu, checked): &(Gpu, CheckUp)| CheckRow {
             backend: "gpu",
             kernel: "wgsl",
             device: Some(gpu.name.clone()),
             index: Some(gpu.index),
-            result: match result {
-                Ok(()) => "pass",
-                Err(BackendError::Lies(_)) => "fail",
-                Err(BackendError::Device(_)) => "unavailable",
-            },
-            reason: result.as_ref().err().map(ToString::to_string),
-            seconds: took.as_secs_f64(),
+            result: if checked.result.is_ok() { "pass" } else { "fail" },
+            reason: checked.result.as_ref().err().map(ToString::to_string),
+            skipped: checked.skipped.iter().map(|variant| variant.name()).collect(),
+            seconds: checked.took.as_secs_f64(),
         };
         Self { backends: checked.iter().map(row).chain(gpus.iter().map(gpu_row)).collect() }
     }
@@ -202,7 +201,7 @@ impl Checks {
         let why = if names.len() > 1 { format!("{}: {why}", names[0]) } else { why };
         Some(
             Failure::new(Exit::SelfTest, what, why)
-                .hint("it computes wrongly, or adit does: mine with another backend"),
+                .hint("it or its driver is at fault, or adit is: mine with another backend"),
         )
     }
 }
@@ -212,12 +211,15 @@ impl Shown for Checks {
         let mut text = String::new();
         for row in &self.backends {
             let _ = write!(text, "{:<12} {}", row.name(), row.result);
-            match &row.reason {
-                Some(reason) => text.extend([": ", &one_line(reason), "\n"]),
-                None => {
-                    let _ = writeln!(text, " ({:.0} ms)", row.seconds * 1e3);
-                }
+            if let Some(reason) = &row.reason {
+                text.extend([": ", &one_line(reason)]);
+            } else {
+                let _ = write!(text, " ({:.0} ms)", row.seconds * 1e3);
             }
+            if !row.skipped.is_empty() {
+                let _ = write!(text, "; refused by the driver: {}", row.skipped.join(", "));
+            }
+            text.push('\n');
         }
         text
     }

@@ -11,14 +11,19 @@ use super::adapter::{Gpu, Kind};
 use super::device::{Device, Program, Trouble};
 use super::programs::{Programs, TEST_PATIENCE, self_tested};
 use super::shader::{Adds, MAX_NONCES, Midstates, Shader, Shape, Variant};
+use super::suspects::{Suspects, Trial};
 use crate::chain::merkle::sha256d;
 use crate::chain::target::HashRate;
 use crate::scan::{HitMask, Midstate, NonceRange, Scan, SecondBlock};
 
 /// How long one timed batch takes, about.
 const SLICE: Duration = Duration::from_millis(15);
-/// How many each candidate gets, in turns.
-const SLICES: usize = 3;
+/// How many each candidate gets, in turns. The best of them counts: whatever else runs on the machine
+/// makes a batch longer, and never shorter.
+const TURNS: usize = 5;
+/// How long all of it may take. Then the best so far has to do: a driver that compiles for many
+/// seconds is not worth waiting for.
+const BUDGET: Duration = Duration::from_secs(30);
 /// How long a card is kept busy before anything is timed: it raises its clock only then.
 const WARM_UP: Duration = Duration::from_millis(150);
 
@@ -82,140 +87,238 @@ pub(super) fn candidates(gpu: &Gpu) -> Vec<(Variant, Shape)> {
     Variant::all().map(|variant| (variant, shape)).collect()
 }
 
-/// Measures which variants and shapes are fastest. Each that is timed has passed the self-test.
-pub(super) fn measure(device: &mut Device, gpu: &Gpu) -> Result<Tuning, Trouble> {
-    let software = gpu.kind == Kind::Software;
-    let mut candidates = candidates(gpu);
-    candidates.retain(|(variant, _)| !software || variant.adds == Adds::Plain);
-    let warm_up = if software { Duration::ZERO } else { WARM_UP };
-    let (timed, first_lie) = race(device, candidates, gpu, warm_up)?;
-    let best = |timed: &[Choice], plain: bool| {
-        let fits = |c: &&Choice| !plain || c.variant.midstates == Midstates::One;
-        let best = timed.iter().filter(fits);
-        best.max_by(|a, b| a.rate.to_f64().total_cmp(&b.rate.to_f64())).copied()
-    };
-    let Some(mut plain) = best(&timed, true) else {
-        let why = first_lie.unwrap_or_default();
-        return Err(Trouble::Lies(format!("no variant of the shader passed its self-test: {why}")));
-    };
-    let mut rolled = best(&timed, false).unwrap_or(plain);
-    if software {
-        return Ok(Tuning { plain, rolled });
-    }
-    // First the one number, then the other.
-    let largest = device.largest_workgroup();
-    for step in 0..2 {
-        let mut candidates = Vec::new();
-        for choice in [plain, rolled] {
-            let shapes: Vec<Shape> = if step == 0 {
-                let sizes = WORKGROUP_SIZES.into_iter().filter(|size| *size <= largest);
-                sizes.map(|workgroup_size| Shape { workgroup_size, ..choice.shape }).collect()
-            } else {
-                let each = NONCES_PER_INVOCATION.into_iter();
-                each.map(|n| Shape { nonces_per_invocation: n, ..choice.shape }).collect()
-            };
-            candidates.push((choice.variant, choice.shape));
-            candidates.extend(shapes.into_iter().map(|shape| (choice.variant, shape)));
-            if plain.variant == rolled.variant {
-                break;
-            }
-        }
-        let (timed, _) = race(device, candidates, gpu, Duration::ZERO)?;
-        plain = best(&timed, true).unwrap_or(plain);
-        rolled = best(&timed, false).unwrap_or(rolled);
-    }
-    Ok(Tuning { plain, rolled })
+/// One measurement of a device.
+pub(super) struct Calibration<'a> {
+    device: &'a mut Device,
+    gpu: &'a Gpu,
+    /// What it died of before, perhaps.
+    suspects: &'a Suspects,
+    /// Is told whenever something is done for which a deadline holds.
+    step: &'a dyn Fn(),
+    begun: Instant,
+    /// How long it may take.
+    pub(super) budget: Duration,
+    /// Why the first candidate that was left out was.
+    first_lie: Option<String>,
 }
 
-/// Times candidates in turns, and takes the best of each. Those that do not compile, or do not tell
-/// the truth, are left out, and the first is named.
-fn race(
-    device: &mut Device,
-    candidates: Vec<(Variant, Shape)>,
-    gpu: &Gpu,
-    warm_up: Duration,
-) -> Result<(Vec<Choice>, Option<String>), Trouble> {
-    let mut first_lie = None;
-    let mut runners: Vec<(Program, u64, HashRate)> = Vec::new();
-    for (variant, shape) in candidates {
-        match fit(device, variant, shape) {
-            Ok(program) => runners.push((program, 1 << 14, HashRate::default())),
-            Err(trouble @ (Trouble::Lies(_) | Trouble::Refused(_))) => {
+/// A candidate that may be timed.
+struct Runner {
+    program: Program,
+    /// Nonces of its next batch.
+    nonces: u64,
+    /// Its best turn.
+    best: HashRate,
+}
+
+impl<'a> Calibration<'a> {
+    /// It begins now.
+    pub(super) fn new(
+        device: &'a mut Device,
+        gpu: &'a Gpu,
+        suspects: &'a Suspects,
+        step: &'a dyn Fn(),
+    ) -> Self {
+        let begun = Instant::now();
+        Self { device, gpu, suspects, step, begun, budget: BUDGET, first_lie: None }
+    }
+
+    /// Measures which variants and shapes are fastest. Each that is timed has passed the self-test.
+    pub(super) fn measure(mut self) -> Result<Tuning, Trouble> {
+        let software = self.gpu.kind == Kind::Software;
+        let mut candidates = candidates(self.gpu);
+        candidates.retain(|(variant, _)| !software || variant.adds == Adds::Plain);
+        // A device that was lost for another reason should not be left without any variant.
+        let (suspects, candidates): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|(variant, shape)| self.suspects(*variant, *shape));
+        let mut timed = self.race(candidates, if software { Duration::ZERO } else { WARM_UP })?;
+        if fastest(&timed, is_plain).is_none() {
+            timed.extend(self.race(suspects, Duration::ZERO)?);
+        }
+        let Some(mut plain) = fastest(&timed, is_plain) else {
+            let why = self.first_lie.unwrap_or_default();
+            let why = format!("no variant of the shader passed its self-test: {why}");
+            return Err(Trouble::Lies(why));
+        };
+        let mut rolled = fastest(&timed, |_| true).unwrap_or(plain);
+        if software {
+            return Ok(Tuning { plain, rolled });
+        }
+        // First the one number, then the other.
+        let largest = self.device.largest_workgroup();
+        for step in 0..2 {
+            if self.is_late() {
+                break;
+            }
+            let mut candidates = Vec::new();
+            for choice in [plain, rolled] {
+                let shapes: Vec<Shape> = if step == 0 {
+                    let sizes = WORKGROUP_SIZES.into_iter().filter(|size| *size <= largest);
+                    sizes.map(|workgroup_size| Shape { workgroup_size, ..choice.shape }).collect()
+                } else {
+                    let each = NONCES_PER_INVOCATION.into_iter();
+                    each.map(|n| Shape { nonces_per_invocation: n, ..choice.shape }).collect()
+                };
+                candidates.push((choice.variant, choice.shape));
+                candidates.extend(shapes.into_iter().map(|shape| (choice.variant, shape)));
+                if plain.variant == rolled.variant {
+                    break;
+                }
+            }
+            candidates.retain(|(variant, shape)| !self.suspects(*variant, *shape));
+            let timed = self.race(candidates, Duration::ZERO)?;
+            // Where the time was up, there may be none of one of them.
+            for choice in [&mut plain, &mut rolled] {
+                let variant = choice.variant;
+                *choice = fastest(&timed, |other| other.variant == variant).unwrap_or(*choice);
+            }
+        }
+        if rolled.rate < plain.rate {
+            rolled = plain;
+        }
+        Ok(Tuning { plain, rolled })
+    }
+
+    /// Whether the device died of such a candidate before, or of the form of it for one midstate.
+    fn suspects(&self, variant: Variant, shape: Shape) -> bool {
+        self.suspects.has(variant, shape) || self.suspects.has(single(variant), shape)
+    }
+
+    /// Whether the best so far has to do.
+    fn is_late(&self) -> bool {
+        self.begun.elapsed() > self.budget
+    }
+
+    /// Times candidates in turns, and takes the best of each. Those that do not compile, or do not
+    /// tell the truth, are left out, and the first is named; so are those that come too late.
+    fn race(
+        &mut self,
+        candidates: Vec<(Variant, Shape)>,
+        warm_up: Duration,
+    ) -> Result<Vec<Choice>, Trouble> {
+        let mut runners: Vec<Runner> = Vec::new();
+        for (variant, shape) in candidates {
+            let left_out = |why: &dyn std::fmt::Display| {
                 tracing::debug!(
-                    "gpu:{}: {variant}, workgroups of {}, {} nonces each, is left out: {trouble}",
-                    gpu.index,
+                    "gpu:{}: {variant}, workgroups of {}, {} nonces each, is left out: {why}",
+                    self.gpu.index,
                     shape.workgroup_size,
                     shape.nonces_per_invocation,
                 );
-                first_lie.get_or_insert(format!("{variant}: {trouble}"));
+            };
+            if self.is_late() && runners.iter().any(|runner| runner.program.midstates() == 1) {
+                left_out(&format!("measuring has taken {} s already", self.budget.as_secs()));
+                continue;
             }
-            Err(trouble) => return Err(trouble),
+            self.suspects.put_on_trial(Trial::Variant(variant, shape));
+            let warm_up = if runners.is_empty() { warm_up } else { Duration::ZERO };
+            match fit(self.device, variant, shape, warm_up) {
+                Ok(runner) => runners.push(runner),
+                Err(trouble @ (Trouble::Lies(_) | Trouble::Refused(_))) => {
+                    left_out(&trouble);
+                    self.first_lie.get_or_insert_with(|| format!("{variant}: {trouble}"));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+            self.suspects.acquit();
+            (self.step)();
         }
-    }
-    if let Some((program, nonces, _)) = runners.first_mut() {
-        let begun = Instant::now();
-        while begun.elapsed() < warm_up {
-            time(device, program, nonces)?;
-        }
-    }
-    // Until the batches are long enough to be timed, and then in turns.
-    for (program, nonces, _) in &mut runners {
-        while time(device, program, nonces)?.1 < SLICE / 2 && *nonces < MAX_NONCES {}
-    }
-    for _ in 0..SLICES {
-        for (program, nonces, best) in &mut runners {
-            let (rate, _) = time(device, program, nonces)?;
-            if rate > *best {
-                *best = rate;
+        for turn in 0..TURNS {
+            if turn > 0 && self.is_late() {
+                break;
+            }
+            for runner in &mut runners {
+                let Program { shape, .. } = runner.program;
+                self.suspects.put_on_trial(Trial::Variant(runner.program.variant(), shape));
+                let (rate, _) = runner.time(self.device)?;
+                if rate > runner.best {
+                    runner.best = rate;
+                }
+                self.suspects.acquit();
+                (self.step)();
             }
         }
+        Ok(runners.iter().map(Runner::choice).collect())
     }
-    let choice = |(program, _, rate): &(Program, u64, HashRate)| Choice {
-        variant: program.variant(),
-        shape: program.shape,
-        rate: *rate,
-    };
-    Ok((runners.iter().map(choice).collect(), first_lie))
 }
 
-/// A program that compiles and tells the truth.
-fn fit(device: &mut Device, variant: Variant, shape: Shape) -> Result<Program, Trouble> {
-    // Any number of midstates comes up in the test: what does not go into the variant's own number
-    // is done one by one.
-    let single = Variant { midstates: Midstates::One, adds: variant.adds };
-    let plain = device.compile(single, shape)?;
-    let programs = if variant == single {
-        Programs { plain, rolled: None }
-    } else {
-        Programs { plain, rolled: Some(device.compile(variant, shape)?) }
-    };
-    self_tested(device, &programs)?;
-    Ok(programs.rolled.unwrap_or(programs.plain))
+fn is_plain(choice: &Choice) -> bool {
+    choice.variant.midstates == Midstates::One
 }
 
-/// One batch: how fast it was and how long it took. The next has so many nonces that it takes about
-/// [`SLICE`].
-fn time(
+/// The fastest of those that fit.
+fn fastest(timed: &[Choice], fits: impl Fn(&Choice) -> bool) -> Option<Choice> {
+    let fitting = timed.iter().filter(|choice| fits(choice));
+    fitting.max_by(|a, b| a.rate.to_f64().total_cmp(&b.rate.to_f64())).copied()
+}
+
+/// The variant's form for one midstate.
+fn single(variant: Variant) -> Variant {
+    Variant { midstates: Midstates::One, adds: variant.adds }
+}
+
+/// The programs that run a variant, and whatever it does not take.
+///
+/// Any number of midstates comes up in a test: what does not go into the variant's own number is done
+/// one by one.
+pub(super) fn programs_of(
     device: &mut Device,
-    program: &Program,
-    nonces: &mut u64,
-) -> Result<(HashRate, Duration), Trouble> {
-    let midstates: Vec<_> = (0u32..)
-        .take(program.midstates())
-        .map(|version| Midstate { version, state: [version; 8] })
-        .collect();
-    let (range, _) = NonceRange::full().split(*nonces);
-    let scan = Scan {
-        midstates: &midstates,
-        second_block: SecondBlock { words: [1, 2, 3] },
-        nonces: range,
-        hit_mask: HitMask::for_top_word(0),
-    };
-    let (_, took) = device.scan(program, &scan, TEST_PATIENCE)?;
-    let ideal = *nonces as f64 * SLICE.as_secs_f64() / took.as_secs_f64().max(1e-6);
-    *nonces = (ideal as u64).clamp(*nonces / 4, *nonces * 4).clamp(1 << 10, MAX_NONCES);
-    let hashes = range.count() * midstates.len() as u64;
-    Ok((HashRate::of(hashes, took.as_secs_f64()), took))
+    variant: Variant,
+    shape: Shape,
+) -> Result<Programs, Trouble> {
+    let plain = device.compile(single(variant), shape)?;
+    let is_single = variant.midstates == Midstates::One;
+    let rolled = if is_single { None } else { Some(device.compile(variant, shape)?) };
+    Ok(Programs { plain, rolled })
+}
+
+/// A program that compiles and tells the truth, run for so long and until its batches are long enough
+/// to be timed: a card raises its clock only when it is busy, and a driver may compile a second time
+/// for the first of them.
+fn fit(
+    device: &mut Device,
+    variant: Variant,
+    shape: Shape,
+    warm_up: Duration,
+) -> Result<Runner, Trouble> {
+    let programs = programs_of(device, variant, shape)?;
+    self_tested(device, &programs)?;
+    let program = programs.rolled.unwrap_or(programs.plain);
+    let mut runner = Runner { program, nonces: 1 << 14, best: HashRate::default() };
+    let begun = Instant::now();
+    while runner.time(device)?.1 < SLICE / 2 && runner.nonces < MAX_NONCES {}
+    while begun.elapsed() < warm_up {
+        runner.time(device)?;
+    }
+    Ok(runner)
+}
+
+impl Runner {
+    /// One batch: how fast it was and how long it took. The next has so many nonces that it takes
+    /// about [`SLICE`].
+    fn time(&mut self, device: &mut Device) -> Result<(HashRate, Duration), Trouble> {
+        let midstates: Vec<_> = (0u32..)
+            .take(self.program.midstates())
+            .map(|version| Midstate { version, state: [version; 8] })
+            .collect();
+        let (range, _) = NonceRange::full().split(self.nonces);
+        let scan = Scan {
+            midstates: &midstates,
+            second_block: SecondBlock { words: [1, 2, 3] },
+            nonces: range,
+            hit_mask: HitMask::for_top_word(0),
+        };
+        let (_, took) = device.scan(&self.program, &scan, TEST_PATIENCE)?;
+        let ideal = self.nonces as f64 * SLICE.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        self.nonces =
+            (ideal as u64).clamp(self.nonces / 4, self.nonces * 4).clamp(1 << 10, MAX_NONCES);
+        let hashes = range.count() * midstates.len() as u64;
+        Ok((HashRate::of(hashes, took.as_secs_f64()), took))
+    }
+
+    fn choice(&self) -> Choice {
+        Choice { variant: self.program.variant(), shape: self.program.shape, rate: self.best }
+    }
 }
 
 /// A file of the cache: for which card and which shaders it was measured, and what came out.
@@ -240,7 +343,7 @@ struct RememberedChoice {
     hashes_per_second: f64,
 }
 
-/// Where the user's caches are, less the file's name, which is the card's.
+/// The file in which a card's tuning is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Memory(PathBuf);
 
@@ -295,9 +398,9 @@ impl Memory {
         };
         let folder = self.0.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
-        // Whole or not at all, also where two of us write.
+        // Whole or not at all, also where two of us write, or two cards of one kind.
         let name = self.0.file_name().unwrap_or_default().to_string_lossy();
-        let draft = folder.join(format!(".{name}.{}", std::process::id()));
+        let draft = folder.join(format!(".{name}.{}.{}", std::process::id(), gpu.index));
         let text = serde_json::to_string_pretty(&remembered)? + "\n";
         let written = fs::File::create(&draft)
             .and_then(|mut file| file.write_all(text.as_bytes()))

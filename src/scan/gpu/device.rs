@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::adapter::Gpu;
 use super::shader::{ENTRY_POINT, Hits, Outcome, Params, Shader, Shape, Variant};
+use super::thread::{Patience, TICK, caught};
 use crate::scan::Scan;
 
 /// Batches that may be under way at once.
@@ -32,12 +33,20 @@ pub(super) enum Trouble {
     /// It computes wrongly.
     #[error("{0}")]
     Lies(String),
+    /// Nothing: it was told to break off.
+    #[error("the device is not wanted any more")]
+    Unwanted,
 }
 
 impl Trouble {
     /// Whether it may be gone when the device is brought up again.
     pub(super) fn may_pass(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::Lies(_))
+    }
+
+    /// Whether it may be what the device did last that brought it about.
+    pub(super) fn is_death(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Hang(_) | Self::OutOfMemory)
     }
 }
 
@@ -54,12 +63,30 @@ impl Told {
         self.anything.store(true, Ordering::Release);
     }
 
-    fn check(&self) -> Result<(), Trouble> {
+    /// The first word; where there is none, that the device is lost for such a reason.
+    fn first_or_lost(&self, why: String) -> Trouble {
+        self.check().err().unwrap_or(Trouble::Lost(why))
+    }
+
+    /// The first word that was told.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
         if !self.anything.load(Ordering::Acquire) {
             return Ok(());
         }
         let what = self.what.lock().unwrap_or_else(PoisonError::into_inner);
         what.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Keeps a device from being closed that hangs or is lost.
+///
+/// wgpu closes one with its last handle. It first waits, without a deadline, until its queue is idle,
+/// and panics where that fails: such a device would hang us, or panic. So one handle of it is never
+/// dropped, and what it holds is left to the system. One that is out of memory is closed: then there
+/// is some.
+fn leave_open(trouble: &Trouble, handles: (wgpu::Device, wgpu::Queue)) {
+    if matches!(trouble, Trouble::Lost(_) | Trouble::Hang(_)) {
+        std::mem::forget(handles);
     }
 }
 
@@ -138,8 +165,17 @@ impl Device {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| Trouble::Closed(error.to_string()))?;
+        let opened = caught(|| pollster::block_on(adapter.request_device(&descriptor)));
+        let (device, queue) =
+            opened.map_err(Trouble::Closed)?.map_err(|error| Trouble::Closed(error.to_string()))?;
+        let handles = (device.clone(), queue.clone());
+        let fitted = caught(|| Self::fit_out(device, queue, told.clone()));
+        let fitted = fitted.unwrap_or_else(|panic| Err(told.first_or_lost(panic)));
+        fitted.inspect_err(|trouble| leave_open(trouble, handles))
+    }
+
+    /// Makes what belongs to every batch.
+    fn fit_out(device: wgpu::Device, queue: wgpu::Queue, told: Told) -> Result<Self, Trouble> {
         let errors = told.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             errors.tell(match error {
@@ -199,12 +235,17 @@ impl Device {
 
     /// Fails, where a test wants it to.
     #[cfg(debug_assertions)]
-    fn perhaps_fail(&mut self) {
+    fn perhaps_fail(&mut self, variant: Variant) {
         use super::fault::Fault;
-        match self.wish.as_mut().and_then(super::fault::Wish::strikes) {
-            Some(Fault::Lost) => self.handle.destroy(),
+        match self.wish.as_mut().and_then(|wish| wish.strikes(variant)) {
+            Some(Fault::Lost | Fault::Chokes) => self.handle.destroy(),
+            // What wgpu does in a wait, having told the reason.
+            Some(Fault::Panics) => {
+                self.told.tell(Trouble::Lost("a test wants it to be".to_owned()));
+                panic!("Error in Device::poll: Parent device is lost");
+            }
             Some(Fault::OutOfMemory) => self.told.tell(Trouble::OutOfMemory),
-            Some(Fault::Hangs | Fault::HangsAtOnce) => loop {
+            Some(Fault::Hangs) => loop {
                 std::thread::park();
             },
             _ => {}
@@ -217,16 +258,35 @@ impl Device {
         limits.max_compute_workgroup_size_x.min(limits.max_compute_invocations_per_workgroup)
     }
 
+    /// Does something with the device in which wgpu may panic.
+    fn guarded<T>(
+        &mut self,
+        call: impl FnOnce(&mut Self) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let done = caught(|| call(self));
+        let done = done.unwrap_or_else(|panic| Err(self.told.first_or_lost(panic)));
+        done.inspect_err(|trouble| leave_open(trouble, (self.handle.clone(), self.queue.clone())))
+    }
+
     /// Compiles a variant, unless it has been.
     pub(super) fn compile(&mut self, variant: Variant, shape: Shape) -> Result<Program, Trouble> {
+        self.guarded(|device| device.compile_now(variant, shape))
+    }
+
+    fn compile_now(&mut self, variant: Variant, shape: Shape) -> Result<Program, Trouble> {
         let same = |program: &&Program| program.variant() == variant && program.shape == shape;
         if let Some(program) = self.compiled.iter().find(same) {
             return Ok(program.clone());
         }
+        #[cfg(debug_assertions)]
+        if self.wish.as_ref().is_some_and(|wish| wish.refuses(variant)) {
+            return Err(Trouble::Refused("a test wants it to".to_owned()));
+        }
         let refused = |error: super::shader::Unexpandable| Trouble::Refused(error.to_string());
         let shader = Shader::new(variant).map_err(refused)?;
         let text = shader.wgsl(shape).map_err(refused)?;
-        // A driver may choke on one variant and take the next.
+        // A driver may choke on one variant and take the next, also for want of memory.
+        let no_memory = self.handle.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let invalid = self.handle.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.handle.push_error_scope(wgpu::ErrorFilter::Internal);
         let module = self.handle.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -241,12 +301,11 @@ impl Device {
             compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: None,
         });
-        for scope in [internal, invalid] {
-            if let Some(error) = pollster::block_on(scope.pop()) {
-                return Err(Trouble::Refused(error.to_string()));
-            }
-        }
+        let errors = [internal, invalid, no_memory].map(|scope| pollster::block_on(scope.pop()));
         self.told.check()?;
+        if let Some(error) = errors.into_iter().flatten().next() {
+            return Err(Trouble::Refused(error.to_string()));
+        }
         let program = Program { shader, shape, pipeline };
         self.compiled.push(program.clone());
         Ok(program)
@@ -254,8 +313,12 @@ impl Device {
 
     /// Sends a batch on its way. At most [`SLOTS`] may be under way; they end in their order.
     pub(super) fn submit(&mut self, program: &Program, scan: &Scan<'_>) -> Result<Ticket, Trouble> {
+        self.guarded(|device| device.submit_now(program, scan))
+    }
+
+    fn submit_now(&mut self, program: &Program, scan: &Scan<'_>) -> Result<Ticket, Trouble> {
         #[cfg(debug_assertions)]
-        self.perhaps_fail();
+        self.perhaps_fail(program.variant());
         let at = self.next;
         self.next = (at + 1) % SLOTS;
         let slot = &self.slots[at];
@@ -288,19 +351,33 @@ impl Device {
     pub(super) fn wait(
         &mut self,
         ticket: Ticket,
-        timeout: Duration,
+        limit: Duration,
+    ) -> Result<(Outcome, Duration), Trouble> {
+        self.guarded(|device| device.wait_now(ticket, limit))
+    }
+
+    fn wait_now(
+        &mut self,
+        ticket: Ticket,
+        limit: Duration,
     ) -> Result<(Outcome, Duration), Trouble> {
         let Ticket { slot, submission, mapped, submitted, first, hashes } = ticket;
-        let waited = self.handle.poll(wgpu::PollType::Wait {
-            submission_index: Some(submission),
-            timeout: Some(timeout),
-        });
-        self.told.check()?;
-        match waited {
-            Ok(_) => {}
-            Err(wgpu::PollError::Timeout) => return Err(Trouble::Hang(timeout)),
-            Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
-                return Err(Trouble::Lost("it takes no batch any more".to_owned()));
+        let mut patience = Patience::new(limit);
+        loop {
+            let waited = self.handle.poll(wgpu::PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(TICK),
+            });
+            self.told.check()?;
+            match waited {
+                Ok(_) => break,
+                Err(wgpu::PollError::Timeout) => {
+                    patience.tick();
+                    patience.check()?;
+                }
+                Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
+                    return Err(Trouble::Lost("it takes no batch any more".to_owned()));
+                }
             }
         }
         let begun = submitted.max(self.idle_since);
@@ -336,10 +413,10 @@ impl Device {
         &mut self,
         program: &Program,
         scan: &Scan<'_>,
-        timeout: Duration,
+        limit: Duration,
     ) -> Result<(Outcome, Duration), Trouble> {
         let ticket = self.submit(program, scan)?;
-        self.wait(ticket, timeout)
+        self.wait(ticket, limit)
     }
 }
 

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use super::device::{Device, Program, Trouble};
 use super::shader::MAX_NONCES;
-use crate::scan::cpu::{Lie, self_test};
-use crate::scan::{Hit, Kernel, NonceRange, Scan};
+use super::worker::BATCH_DEADLINE;
+use crate::scan::cpu::{Lie, Random, self_test};
+use crate::scan::self_test::{Sample, known};
+use crate::scan::{Hit, HitMask, Kernel, NonceRange, Scan};
 
 /// How long a batch of a test may take. The first of a variant may have to be compiled once more by
 /// the driver.
-pub(super) const TEST_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TEST_PATIENCE: Duration = Duration::from_secs(30);
+/// Nonces of a control: so many that all of a large card has some of them, and so few that a small
+/// one does them in some ten milliseconds.
+const CONTROL_NONCES: u64 = 1 << 18;
 
 /// What a device runs: one variant for single midstates, one for as many as it likes.
 pub(super) struct Programs {
@@ -30,6 +35,43 @@ impl Programs {
     /// The program for so many midstates: [`Programs::midstates`], or one.
     pub(super) fn for_midstates(&self, count: usize) -> &Program {
         self.rolled.as_ref().filter(|rolled| rolled.midstates() == count).unwrap_or(&self.plain)
+    }
+
+    /// Whether the device still finds what there is to be found: on a hard target, one that has
+    /// fallen silent looks like one without luck. Each program is given a block's header and a range
+    /// with the nonce that solves it; `number` says which, and where in the range it is.
+    pub(super) fn control(&self, device: &mut Device, number: u64) -> Result<(), Trouble> {
+        let mut random = Random(number);
+        for program in [Some(&self.plain), self.rolled.as_ref()].into_iter().flatten() {
+            let known: Vec<_> = known().collect();
+            let (name, header) = known[random.below(known.len() as u64) as usize];
+            let sample = Sample::new(name, &header, program.midstates());
+            let nonce = u32::from_le_bytes([header[76], header[77], header[78], header[79]]);
+            let first = nonce.saturating_sub(random.below(CONTROL_NONCES) as u32);
+            let (nonces, _) = NonceRange::full().after(first).split(CONTROL_NONCES);
+            let scan = sample.scan(nonces, HitMask::for_top_word(0));
+            let (outcome, _) = device.scan(program, &scan, BATCH_DEADLINE)?;
+            let variant = program.variant();
+            let solution = Hit { midstate: 0, nonce };
+            let times = outcome.hits.iter().filter(|hit| **hit == solution).count();
+            if times != 1 {
+                let why =
+                    format!("{variant} in a control: {name} was solved {times} times, not once");
+                return Err(Trouble::Lies(why));
+            }
+            let is_hit = |hit: &Hit| {
+                let tried = hit.midstate < program.midstates()
+                    && u64::from(hit.nonce) >= u64::from(nonces.first())
+                    && u64::from(hit.nonce) < nonces.end();
+                tried && scan.hit_mask.admits(sample.h7(*hit))
+            };
+            if let Some(hit) = outcome.hits.iter().find(|hit| !is_hit(hit)) {
+                let Hit { midstate, nonce } = hit;
+                let why = format!("nonce {nonce:08x} of midstate {midstate} is no hit");
+                return Err(Trouble::Lies(format!("{variant} in a control: {name}: {why}")));
+            }
+        }
+        Ok(())
     }
 
     /// Into how many midstates at once `count` of them are cut next.

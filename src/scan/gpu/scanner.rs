@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::adapter::Gpu;
 use super::batch::{Pace, WITH_DISPLAY, WITHOUT_DISPLAY, most_hashes};
 use super::calibration::{Memory, Tuning};
-use super::device::{SLOTS, Told, Trouble};
+use super::device::{SLOTS, Trouble};
 use super::shader::MAX_NONCES;
-use super::worker::{Link, Start, UP_DEADLINE, Waited};
+use super::suspects::Suspects;
+use super::thread::Waited;
+use super::worker::{Link, STEP_DEADLINE, Start};
 use crate::job::WorkUnit;
 use crate::scan::throttle::pause;
 use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle};
@@ -22,6 +24,8 @@ const TRIES: u32 = 4;
 const BACKOFF: Duration = Duration::from_secs(1);
 /// A device that did batches for so long has recovered from whatever it had before.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// After so much hashing a device has to find something that is known to be there.
+const CONTROL: Duration = Duration::from_secs(60);
 
 /// How a card is to be used.
 #[derive(Clone, Debug)]
@@ -34,11 +38,13 @@ pub struct Options {
     pub cache: Option<PathBuf>,
 }
 
-/// What is taken for hung, and what for healthy. Tests have less time.
+/// What is taken for hung, what for healthy, and what for long enough. Tests have less time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// How long bringing the device up may take.
-    pub(super) up: Duration,
+    /// How long each step of bringing the device up may take.
+    pub(super) step: Duration,
+    /// After how much hashing a control comes.
+    pub(super) control: Duration,
     /// How long it has to do batches until what it had before is forgotten.
     pub(super) healthy: Duration,
 }
@@ -53,6 +59,8 @@ pub struct GpuScanner {
     /// What it runs, once that is known.
     tuning: Mutex<Option<Tuning>>,
     device: Mutex<Running>,
+    /// What the device died of before, perhaps.
+    suspects: Suspects,
     pub(super) limits: Limits,
     #[cfg(debug_assertions)]
     pub(super) wish: Option<super::fault::Wish>,
@@ -92,7 +100,8 @@ impl GpuScanner {
             target,
             tuning: Mutex::new(tuning),
             device: Mutex::default(),
-            limits: Limits { up: UP_DEADLINE, healthy: HEALTHY },
+            suspects: Suspects::default(),
+            limits: Limits { step: STEP_DEADLINE, control: CONTROL, healthy: HEALTHY },
             #[cfg(debug_assertions)]
             wish: super::fault::Wish::of_environment(),
         }
@@ -110,17 +119,26 @@ impl GpuScanner {
                 again: std::mem::replace(&mut running.again, true),
                 version_rolling: self.options.version_rolling,
                 cache: self.options.cache.clone(),
-                deadline: self.limits.up,
-                told: Told::default(),
+                step: self.limits.step,
+                control: self.limits.control,
+                suspects: self.suspects.clone(),
                 #[cfg(debug_assertions)]
                 wish: self.wish.clone(),
             };
-            let Waited::For(link) = Link::open(start, has_ended)? else { return Ok(Waited::Ended) };
+            let opened = Link::open(start, has_ended).inspect_err(|trouble| self.blame(trouble));
+            let Waited::For(link) = opened? else { return Ok(Waited::Ended) };
             let pace = Pace::new(self.target, link.tuning.rolled.rate.to_f64());
             *held(&self.tuning) = Some(link.tuning);
             running.link = Some((link, pace));
         }
         Ok(running.link.as_mut().map_or(Waited::Ended, Waited::For))
+    }
+
+    /// Remembers what the device did when it died, if it did it for the first time.
+    fn blame(&self, trouble: &Trouble) {
+        if trouble.is_death() {
+            self.suspects.convict(&self.gpu);
+        }
     }
 
     /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong
@@ -321,10 +339,8 @@ impl Scanner for GpuScanner {
                 },
                 Err(trouble) => trouble,
             };
-            if let Some((link, _)) = running.link.take()
-                && matches!(trouble, Trouble::Hang(_))
-            {
-                link.abandon();
+            if running.link.take().is_some() {
+                self.blame(&trouble);
             }
             failures = if worked > self.limits.healthy { 1 } else { failures + 1 };
             if !trouble.may_pass() {

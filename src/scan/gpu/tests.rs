@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash as _;
 
-use super::calibration::{Choice, Memory, Tuning};
+use super::calibration::{Calibration, Choice, Memory, Tuning};
+use super::device::{Device, Told};
 use super::shader::{HIT_CAPACITY, Shape, Variant};
+use super::suspects::Suspects;
 use super::{Gpu, GpuScanner, Kind, Options, enumerate};
 use crate::chain::target::{HashRate, Target};
 use crate::job::{Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, WorkUnit};
@@ -30,19 +32,23 @@ fn gpu() -> Gpu {
     )
 }
 
-/// A backend on it. What it does best is measured once for all tests.
+/// What the backends of these tests run: two midstates at once, so that three and five leave
+/// something over.
+fn tuning() -> Tuning {
+    let choice = |name: &str| Choice {
+        variant: Variant::find(name).unwrap(),
+        shape: Shape { workgroup_size: 64, nonces_per_invocation: 4 },
+        rate: HashRate::from_f64(1e7),
+    };
+    Tuning { plain: choice("k1"), rolled: choice("k2") }
+}
+
+/// A backend on it, which remembers what it runs.
 fn scanner(percent: u8) -> GpuScanner {
     static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let choice = |name: &str| Choice {
-            variant: Variant::find(name).unwrap(),
-            shape: Shape { workgroup_size: 64, nonces_per_invocation: 4 },
-            rate: HashRate::from_f64(1e7),
-        };
-        // Two midstates at once, so that three and five leave something over.
-        let tuning = Tuning { plain: choice("k1"), rolled: choice("k2") };
-        Memory::of(folder.path(), &gpu()).keep(&gpu(), &tuning);
+        Memory::of(folder.path(), &gpu()).keep(&gpu(), &tuning());
         folder
     });
     let cache = Some(cache.path().to_owned());
@@ -217,6 +223,25 @@ fn an_easy_job_is_done_in_small_pieces() {
 }
 
 #[test]
+fn controls_leave_the_batches_in_their_order() {
+    let mut scanner = scanner(100);
+    scanner.limits.control = Duration::ZERO;
+    tried(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
+}
+
+#[test]
+fn where_measuring_takes_too_long_the_best_so_far_has_to_do() {
+    let gpu = gpu();
+    let mut device = Device::open(&gpu, Told::default()).unwrap();
+    let suspects = Suspects::default();
+    let mut calibration = Calibration::new(&mut device, &gpu, &suspects, &|| {});
+    calibration.budget = Duration::ZERO;
+    let Tuning { plain, rolled } = calibration.measure().unwrap();
+    assert_eq!((plain.variant.name(), rolled.variant.name()), ("k1", "k1"));
+    assert!(plain.rate.to_f64() > 0.0);
+}
+
+#[test]
 fn a_throttled_device_leaves_nothing_out() {
     let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
     let list = List::new(&units);
@@ -228,8 +253,8 @@ fn a_throttled_device_leaves_nothing_out() {
 #[cfg(debug_assertions)]
 mod faults {
     use super::*;
+    use crate::scan::gpu::checkup::Examination;
     use crate::scan::gpu::fault::{Fault, Wish};
-    use crate::scan::gpu::scanner::Limits;
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
         let mut scanner = scanner(100);
@@ -241,7 +266,7 @@ mod faults {
     fn what_a_failed_device_had_is_done_all_the_same() {
         let sizes = [(1, 5, 70_000), (2, 5, 70_000), (3, (END - 50_000) as u32, 50_000)];
         let units = units(10, false, &sizes);
-        for fault in [Fault::Lost, Fault::OutOfMemory, Fault::Hangs] {
+        for fault in [Fault::Lost, Fault::Panics, Fault::OutOfMemory, Fault::Hangs] {
             let list = List::new(&units);
             faulty(fault, false).run(&list).unwrap();
             assert!(list.given_back.load(Ordering::Relaxed) > 0, "{fault:?}");
@@ -252,9 +277,10 @@ mod faults {
     #[test]
     fn a_device_that_fails_again_and_again_is_left_out() {
         let list = List::new(&units(10, false, &[(1, 0, 1 << 24)]));
-        let error = faulty(Fault::Lost, true).run(&list).unwrap_err();
+        let error = faulty(Fault::Panics, true).run(&list).unwrap_err();
         let BackendError::Device(why) = error else { panic!("{error}") };
-        assert!(why.ends_with("4 times in a row"), "{why}");
+        // The driver's word, and not that of the panic that follows.
+        assert_eq!(why, "the device is lost: a test wants it to be, 4 times in a row");
         // What it did not do is there for others.
         let left: u64 = list.left.lock().unwrap().iter().map(|unit| unit.nonces.count()).sum();
         assert_eq!(left + list.hashes.load(Ordering::Relaxed), 1 << 24);
@@ -263,9 +289,10 @@ mod faults {
     #[test]
     fn a_device_that_never_comes_up_is_left_out_however_long_that_takes() {
         let list = List::new(&units(10, false, &[(1, 0, 1000)]));
-        let mut scanner = faulty(Fault::HangsAtOnce, true);
-        let up = Duration::from_millis(500);
-        scanner.limits = Limits { up, healthy: up / 10 };
+        let mut scanner = scanner(100);
+        scanner.wish = Some(Wish::new(Fault::Hangs, true).at(0));
+        scanner.limits.step = Duration::from_millis(500);
+        scanner.limits.healthy = Duration::from_millis(50);
         let error = scanner.run(&list).unwrap_err();
         assert!(error.to_string().ends_with("4 times in a row"), "{error}");
         assert_eq!(list.left.lock().unwrap().len(), 1);
@@ -293,6 +320,87 @@ mod faults {
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
             assert_eq!(faulty(fault, false).prepare(), Err(error));
         }
+    }
+
+    #[test]
+    fn a_device_that_falls_silent_is_found_out() {
+        let list = List::new(&units(32, false, &[(2, 0, 1 << 20)]));
+        let mut scanner = faulty(Fault::Silent, false);
+        scanner.limits.control = Duration::from_nanos(1);
+        let error = scanner.run(&list).unwrap_err();
+        let BackendError::Lies(why) = &error else { panic!("{error}") };
+        assert!(why.starts_with("k1 in a control: block "), "{why}");
+        assert!(why.ends_with("was solved 0 times, not once"), "{why}");
+        // What is under way then is not counted but given back.
+        let left = list.left.lock().unwrap();
+        let left: u64 = left.iter().map(|u| u.nonces.count() * u.midstates.len() as u64).sum();
+        assert!(left > 0);
+        assert_eq!(left + list.hashes.load(Ordering::Relaxed), 2 << 20);
+    }
+
+    #[test]
+    fn a_variant_that_killed_the_device_is_not_tried_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = Some(cache.path().to_owned());
+        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let mut scanner = GpuScanner::new(gpu(), options);
+        scanner.wish = Some(Wish::new(Fault::Chokes, true));
+        let units = units(10, false, &[(4, 5, 70_000)]);
+        let list = List::new(&units);
+        scanner.run(&list).unwrap();
+        list.check(&units);
+        let Tuning { plain, rolled } = Memory::of(cache.path(), &gpu()).recall(&gpu()).unwrap();
+        assert_eq!(plain.variant.name(), "k1");
+        assert_ne!(rolled.variant.name(), "k2");
+    }
+
+    #[test]
+    fn what_was_fastest_before_and_kills_the_device_now_is_measured_anew() {
+        let cache = tempfile::tempdir().unwrap();
+        let memory = Memory::of(cache.path(), &gpu());
+        memory.keep(&gpu(), &tuning());
+        let folder = Some(cache.path().to_owned());
+        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let mut scanner = GpuScanner::new(gpu(), options);
+        scanner.wish = Some(Wish::new(Fault::Lost, false).at(1));
+        let units = units(10, false, &[(2, 5, 70_000)]);
+        let list = List::new(&units);
+        scanner.run(&list).unwrap();
+        list.check(&units);
+        assert_ne!(memory.recall(&gpu()).unwrap().plain.shape, tuning().plain.shape);
+        // One that is lost later is not the fault of what it runs.
+        memory.keep(&gpu(), &tuning());
+        let folder = Some(cache.path().to_owned());
+        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let mut scanner = GpuScanner::new(gpu(), options);
+        scanner.wish = Some(Wish::new(Fault::Lost, false));
+        let list = List::new(&units);
+        scanner.run(&list).unwrap();
+        assert_eq!(memory.recall(&gpu()), Some(tuning()));
+    }
+
+    #[test]
+    fn a_check_of_a_device_that_fails_ends_all_the_same() {
+        let check =
+            |wish: Wish, limit| Examination { gpu: gpu(), seed: 1, wish: Some(wish) }.within(limit);
+        let (moment, long) = (Duration::from_secs(1), Duration::from_secs(120));
+        let failed = |wish: Wish, limit| match check(wish, limit).result {
+            Err(BackendError::Device(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        let hangs = failed(Wish::new(Fault::Hangs, true).at(0), moment);
+        assert_eq!(hangs, "the device has not answered for 1 s");
+        let lost = failed(Wish::new(Fault::Panics, true).at(0), long);
+        assert_eq!(lost, "the device is lost: a test wants it to be");
+        let lost = failed(Wish::new(Fault::Lost, true).at(0), long);
+        assert!(lost.starts_with("the device is lost: "), "{lost}");
+        // A driver need not take every variant, but one.
+        let refused = failed(Wish::new(Fault::Refuses, true), long);
+        assert_eq!(refused, "the driver refuses: every variant of the shader: a test wants it to");
+        let most = check(Wish::new(Fault::Refuses, false), long);
+        assert_eq!(most.result, Ok(()));
+        let skipped: Vec<_> = most.skipped.iter().map(|variant| variant.name()).collect();
+        assert_eq!(skipped, ["k2", "k2-some", "k2-all", "k4", "k4-some", "k4-all"]);
     }
 }
 
