@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use wgpu::{Backend, Backends, DeviceType};
 
+use super::device::{Told, Trouble};
+use super::thread::{DeviceThread, Waited};
+
 /// How long drivers may take to say which cards they serve. One that hangs must not hang us.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,7 +55,7 @@ pub struct Gpu {
     pub driver: String,
     /// What kind of device it is.
     pub kind: Kind,
-    /// The number under which the same card was found before, over another API.
+    /// The number under which the same card was found before, over another API or driver.
     pub same_as: Option<usize>,
     /// Where it is on the PCI bus, where that is known: `0000:01:00.0`.
     pci: String,
@@ -131,19 +134,19 @@ fn folders(folder: &Path) -> Vec<std::path::PathBuf> {
 /// is no driver. A driver that hangs is given up.
 #[must_use]
 pub fn enumerate() -> Vec<Gpu> {
-    let (found, gpus) = mpsc::channel();
-    let search = move || {
+    let search = |found: &mpsc::Sender<_>| {
         // Nobody listens any more if it took too long.
         let _ = found.send(search());
     };
-    if let Err(error) = std::thread::Builder::new().name("gpu-search".into()).spawn(search) {
-        tracing::warn!("looking for graphics cards: {error}");
-        return Vec::new();
-    }
-    gpus.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        tracing::warn!("looking for graphics cards: a driver does not answer; none is used");
-        Vec::new()
-    })
+    let thread = DeviceThread::start("gpu-search".to_owned(), Told::default(), search);
+    let why = match thread.and_then(|thread| thread.wait(PATIENCE, Duration::ZERO, &|| false)) {
+        Ok(Waited::For(gpus)) => return gpus,
+        Ok(Waited::Ended) => return Vec::new(),
+        Err(Trouble::Hang(_)) => "a driver does not answer".to_owned(),
+        Err(trouble) => trouble.to_string(),
+    };
+    tracing::warn!("looking for graphics cards: {why}; none is used");
+    Vec::new()
 }
 
 fn search() -> Vec<Gpu> {
@@ -188,16 +191,17 @@ fn search() -> Vec<Gpu> {
     gpus
 }
 
-/// Whether two entries are one card over two APIs.
+/// Whether two entries are one card, over two APIs or two drivers.
 fn is_same(a: &Gpu, b: &Gpu) -> bool {
-    if a.api == b.api {
-        return false;
+    if !a.pci.is_empty() && !b.pci.is_empty() {
+        return a.pci == b.pci;
     }
+    // One API lists a card once, so two that look alike there are two.
     let ids = |gpu: &Gpu| {
         let info = gpu.adapter.get_info();
         (info.vendor & 0xffff, info.device & 0xffff)
     };
-    if a.pci.is_empty() || b.pci.is_empty() { ids(a) == ids(b) } else { a.pci == b.pci }
+    a.api != b.api && ids(a) == ids(b)
 }
 
 /// Whether looking for a card is worth the time and memory that loading its drivers takes: on Linux
@@ -222,6 +226,21 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn one_card_is_told_by_its_place() {
+        let gpu = enumerate().into_iter().next().expect("a software Vulkan device");
+        let at = |api, pci: &str| Gpu { api, pci: pci.to_owned(), ..gpu.clone() };
+        let (first, second) = ("0000:01:00.0", "0000:02:00.0");
+        assert!(is_same(&at("Vulkan", first), &at("DX12", first)));
+        assert!(is_same(&at("Vulkan", first), &at("Vulkan", first)), "two drivers");
+        assert!(!is_same(&at("Vulkan", first), &at("Vulkan", second)));
+        assert!(!is_same(&at("Vulkan", first), &at("DX12", second)));
+        // Where one of them does not tell, what it is decides.
+        assert!(is_same(&at("Vulkan", first), &at("DX12", "")));
+        assert!(!is_same(&at("Vulkan", first), &at("Vulkan", "")));
+        assert!(!is_same(&at("Vulkan", ""), &at("Vulkan", "")));
+    }
 
     #[test]
     fn displays_are_told_by_what_hangs_on_the_connectors() {
