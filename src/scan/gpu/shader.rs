@@ -12,6 +12,7 @@ mod term;
 mod tests;
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use wgpu::naga::front::wgsl;
 
@@ -156,18 +157,25 @@ impl Shape {
 #[derive(Clone, Debug)]
 pub struct Shader {
     variant: Variant,
-    text: String,
+    text: Arc<str>,
     /// How the host's words are computed; `None` where the shader takes the textbook's.
-    program: Option<Program>,
+    program: Option<Arc<Program>>,
 }
 
 impl Shader {
-    /// Expands a variant.
+    /// A variant, expanded. That takes tens of milliseconds, so each is expanded once.
     ///
     /// # Errors
     /// When `shaders/sha256d.wgsl` was changed beyond what the expansion knows; a test holds that it
     /// was not.
     pub fn new(variant: Variant) -> Result<Self, Unexpandable> {
+        static EXPANDED: [OnceLock<Result<Shader, Unexpandable>>; 9] =
+            [const { OnceLock::new() }; 9];
+        let place = 3 * variant.midstates as usize + variant.adds as usize;
+        EXPANDED[place].get_or_init(|| Self::expand(variant)).clone()
+    }
+
+    fn expand(variant: Variant) -> Result<Self, Unexpandable> {
         let textbook = Self::textbook(variant.midstates)?;
         let module = wgsl::parse_str(&textbook.text)
             .map_err(|error| Unexpandable(error.emit_to_string(&textbook.text)))?;
@@ -180,7 +188,8 @@ impl Shader {
             (0..host_words.len()).map(|at| format!("    h{at}: u32,\n")).collect();
         let text = replace_next(&textbook.text, &members.concat())?;
         let text = replace_next(&text, &format!("fn try_nonce(nonce: u32) {{\n{body}}}\n"))?;
-        Ok(Self { variant, text, program: Some(graph.program(&host_words)?) })
+        let program = Some(Arc::new(graph.program(&host_words)?));
+        Ok(Self { variant, text: text.into(), program })
     }
 
     /// The shader as a person reads it, with loops and arrays: the same results, some hundred times
@@ -191,7 +200,7 @@ impl Shader {
     pub fn textbook(midstates: Midstates) -> Result<Self, Unexpandable> {
         let text = set(TEXTBOOK, "MIDSTATES", midstates.count() as u32)?;
         let variant = Variant { midstates, adds: Adds::Plain };
-        Ok(Self { variant, text, program: None })
+        Ok(Self { variant, text: text.into(), program: None })
     }
 
     /// Which variant it is.
