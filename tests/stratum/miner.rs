@@ -1,4 +1,4 @@
-//! Engine and source in the test's own process, with as little patience as a test has.
+//! Engine and sources in the test's own process, with as little patience as a test has.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -9,9 +9,10 @@ use adit::event::{Announcer, Event, SourceState, Summary, Tally};
 use adit::job::Verdict;
 use adit::scan::cpu::{CpuScanner, Sha2};
 use adit::secret::Secret;
+use adit::source::SourceError;
+use adit::source::failover::{Failover, Make};
 use adit::source::net::{Endpoint, Transport};
 use adit::source::stratum_v1::{Config, StratumV1, Timing};
-use adit::source::{Source as _, SourceError};
 
 use crate::common::pool::ScriptedPool;
 
@@ -47,6 +48,7 @@ struct Heard {
 pub struct Miner {
     engine: Engine,
     heard: Arc<Heard>,
+    listener: JoinHandle<()>,
     source: JoinHandle<Result<(), SourceError>>,
 }
 
@@ -59,26 +61,37 @@ pub struct Ended {
 
 impl Miner {
     pub fn start(config: Config) -> Self {
+        Self::start_on(vec![config])
+    }
+
+    /// On several pools, the best first.
+    pub fn start_on(configs: Vec<Config>) -> Self {
         let scanner = CpuScanner::new(Arc::new(Sha2), 1).expect("a thread");
         let (announcer, events) = Announcer::new();
-        let source = Box::new(StratumV1::new(config));
-        let (engine, port) =
-            Engine::start(vec![Arc::new(scanner)], source.name(), Goal::default(), announcer)
-                .expect("threads");
+        let make =
+            |config: Config| -> Make { Box::new(move || Box::new(StratumV1::new(config.clone()))) };
+        let sources = Failover::new(configs.into_iter().map(make).collect());
+        let (engine, seats) = Engine::with_sources(
+            vec![Arc::new(scanner)],
+            sources.names(),
+            Goal::default(),
+            announcer,
+        )
+        .expect("threads");
         let heard = Arc::new(Heard::default());
-        let listener = heard.clone();
-        std::thread::spawn(move || {
+        let hears = heard.clone();
+        let listener = std::thread::spawn(move || {
             for announcement in events {
-                listener.events.lock().unwrap().push(announcement.event);
-                listener.more.notify_all();
+                hears.events.lock().unwrap().push(announcement.event);
+                hears.more.notify_all();
             }
         });
         let source = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(source.run(port))
+            runtime.block_on(sources.run(seats))
         });
-        Self { engine, heard, source }
+        Self { engine, heard, listener, source }
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -187,18 +200,17 @@ impl Miner {
         let outcome = self.source.join().expect("the source does not panic");
         let summary = self.engine.finish();
         assert_eq!(summary.hardware_errors, 0);
-        let told = |events: &[Event]| {
-            ["accepted", "rejected", "stale", "unknown"]
-                .map(|result| shares(events, result).len() as u64)
-        };
-        // Those that listen hear the last a moment later.
+        // Nobody is left who announces, so the listener ends when it has heard the last of it.
+        self.listener.join().expect("the listener does not panic");
+        let events = self.heard.events.lock().unwrap().clone();
+        assert_eq!(summary.events_lost, 0, "the listener keeps up");
+        let told = |result: &str| shares(&events, result).len() as u64;
         let Tally { accepted, rejected, stale, unknown } = summary.shares;
-        let expected = [accepted, rejected, stale, unknown];
-        let events = crate::common::poll(SOON, || {
-            let events = self.heard.events.lock().unwrap().clone();
-            (told(&events) == expected).then_some(events)
-        });
-        let events = events.expect("every share that is counted is told");
+        assert_eq!(
+            ["accepted", "rejected", "stale", "unknown"].map(told),
+            [accepted, rejected, stale, unknown],
+            "every share that is counted is told"
+        );
         Ended { summary, events, outcome }
     }
 }
