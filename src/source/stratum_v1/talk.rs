@@ -1,5 +1,8 @@
 //! One connection, from the first word to its end.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -757,8 +760,11 @@ impl<'a> Talk<'a> {
     }
 
     /// Begins the current job anew, since something about it has changed: not its work, of which
-    /// what was found for it still counts.
+    /// what was found for it still counts. Nothing is begun where the pool wants us to connect anew.
     fn publish_again(&mut self, mut job: Upcoming) {
+        if self.stage == Stage::Leaving {
+            return;
+        }
         job.received = Instant::now();
         self.begin_job(&job, false);
         self.current = Some(job);
