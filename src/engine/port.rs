@@ -65,7 +65,7 @@ impl Port {
 
     /// Makes `job` the source's current one: the one that is mined, if the source is. While a
     /// solution on top of the same block is on its way, it is not begun: there is never a second
-    /// solution for one height.
+    /// solution for one height. A source whose last word was that it is in trouble still is.
     pub fn publish(&self, job: Job) {
         let job = Arc::new(job);
         let shared = &self.shared;
@@ -81,7 +81,7 @@ impl Port {
             seat.valid_from = generation;
         }
         seat.take_up(&job, self.seat, generation);
-        shared.is_now(self.seat, seat, Health { is_ready: true, in_trouble: false });
+        shared.is_now(self.seat, seat, Health { is_ready: true, ..seat.health });
         if is_chosen {
             shared.next_generation();
             drop(state);

@@ -5,6 +5,7 @@ mod common;
 
 mod accounting;
 mod cli;
+mod deaf;
 mod dialects;
 mod faults;
 mod miner;

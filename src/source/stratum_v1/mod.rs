@@ -59,6 +59,11 @@ pub struct Timing {
     pub silence: Duration,
     /// A share's answer; after that its verdict is unknown.
     pub answer: Duration,
+    /// A pool that has left so many shares without an answer, over so long and with no answer to any
+    /// in between, is left: it may be throwing all of them away.
+    pub unheeded: (u32, Duration),
+    /// How long such a pool is not taken for well after that, unless it answers a share.
+    pub deaf: Duration,
     /// Bytes that the pool does not take.
     pub write: Duration,
     /// A lost connection over which the last job is mined on, where the pool resumes sessions.
@@ -80,6 +85,8 @@ impl Default for Timing {
             first_job: Duration::from_secs(60),
             silence: Duration::from_secs(300),
             answer: Duration::from_secs(60),
+            unheeded: (8, Duration::from_secs(180)),
+            deaf: Duration::from_secs(600),
             write: Duration::from_secs(30),
             gap: Duration::from_secs(15),
             leave: Duration::from_secs(2),

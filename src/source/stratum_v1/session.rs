@@ -90,6 +90,15 @@ impl Silence {
     }
 }
 
+/// A pool that took shares and answered none.
+#[derive(Clone, Copy, Debug)]
+struct Deafness {
+    /// Until when it is not taken for well.
+    until: Instant,
+    /// How often it was left for that, with no answer in between.
+    times: u32,
+}
+
 pub(super) struct Session {
     pub(super) config: Config,
     pub(super) name: String,
@@ -109,6 +118,8 @@ pub(super) struct Session {
     gap_until: Option<Instant>,
     /// Whether shares that are found now may still count.
     connected: bool,
+    /// Where the pool answered no share, and was left for it.
+    deafness: Option<Deafness>,
     /// Another port of the same host, where the pool has sent us.
     pub(super) moved_to: Option<u16>,
     /// The least wait before the next try, where the pool asked for one.
@@ -137,6 +148,7 @@ impl Session {
             held: VecDeque::new(),
             gap_until: None,
             connected: false,
+            deafness: None,
             moved_to: None,
             least_wait: Duration::ZERO,
             trouble: Some(String::new()),
@@ -204,7 +216,7 @@ impl Session {
     }
 
     /// What is to be done when there is no connection any more.
-    fn lost(&mut self, reason: String) {
+    pub(super) fn lost(&mut self, reason: String) {
         if !matches!(self.resumption, Resumption::May(_)) || self.table.is_empty() {
             self.give_up("the connection was lost before it could be sent");
         } else if self.gap_until.is_none() {
@@ -220,12 +232,30 @@ impl Session {
         }
     }
 
-    /// Says that all is well, if it was not.
+    /// Says that all is well, if it was not. A pool that has a job for us may still be one that
+    /// answers no share; its jobs are mined where there is nothing better.
     pub(super) fn well(&mut self) {
         self.port.started(None);
+        if self.deafness.is_some_and(|deafness| Instant::now() < deafness.until) {
+            return;
+        }
         self.served = true;
         if self.trouble.take().is_some() {
             self.port.source_is(SourceState::Connected, None);
+        }
+    }
+
+    /// The pool has answered no share: it is not well for a while, twice as long each time.
+    pub(super) fn shares_ignored(&mut self) {
+        let times = self.deafness.map_or(0, |deafness| deafness.times);
+        let wait = self.config.timing.deaf * 2u32.pow(times.min(3));
+        self.deafness = Some(Deafness { until: Instant::now() + wait, times: times + 1 });
+    }
+
+    /// The pool answers shares.
+    pub(super) fn shares_answered(&mut self) {
+        if self.deafness.take().is_some() {
+            self.well();
         }
     }
 

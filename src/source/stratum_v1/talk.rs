@@ -95,6 +95,15 @@ struct Sent {
     at: Instant,
 }
 
+/// Shares in a row whose answers did not come in time.
+struct Unheeded {
+    /// The number of the first one's request.
+    first: u64,
+    /// When that was sent.
+    since: Instant,
+    count: u32,
+}
+
 pub(super) struct Talk<'a> {
     session: &'a mut Session,
     lines: LineBuffer,
@@ -102,6 +111,7 @@ pub(super) struct Talk<'a> {
     out: BytesMut,
     asked: Vec<(u64, Ask, Instant)>,
     sent: BTreeMap<u64, Sent>,
+    unheeded: Option<Unheeded>,
     next_id: u64,
     stage: Stage,
     /// When the stage is over, if nothing ends it before.
@@ -145,6 +155,7 @@ impl<'a> Talk<'a> {
             out: BytesMut::new(),
             asked: Vec::new(),
             sent: BTreeMap::new(),
+            unheeded: None,
             next_id: 1,
             stage: Stage::Configuring,
             stage_until: now,
@@ -185,7 +196,7 @@ impl<'a> Talk<'a> {
         }
         let lasted =
             self.current.is_some() && self.begun.elapsed() > self.session.config.timing.first_job;
-        (end, self.accepted || lasted)
+        (end, self.deaf_at().is_none() && (self.accepted || lasted))
     }
 
     async fn talk<S>(&mut self, stream: S) -> End
@@ -600,10 +611,15 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         if let Some(sent) = self.sent.remove(&id) {
+            self.shares_answered();
             return self.on_verdict(&sent.solution, answer);
         }
         let Some(at) = self.asked.iter().position(|(asked, ..)| *asked == id) else {
             tracing::debug!(id, "the pool answers what is not asked, or no more");
+            let is_late = |unheeded: &Unheeded| (unheeded.first..self.next_id).contains(&id);
+            if self.unheeded.as_ref().is_some_and(is_late) {
+                self.shares_answered();
+            }
             return Ok(());
         };
         let (_, ask, _) = self.asked.swap_remove(at);
@@ -624,6 +640,12 @@ impl<'a> Talk<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// The pool answers shares.
+    fn shares_answered(&mut self) {
+        self.unheeded = None;
+        self.session.shares_answered();
     }
 
     fn on_verdict(&mut self, solution: &Solution, answer: &Answer<'_>) -> Result<(), End> {
@@ -829,6 +851,9 @@ impl<'a> Talk<'a> {
         if let Some((_, sent)) = self.sent.first_key_value() {
             due = due.min(sent.at + timing.answer);
         }
+        if let Some(deaf_at) = self.deaf_at() {
+            due = due.min(deaf_at);
+        }
         if let Some(suggest_at) = self.suggest_at {
             due = due.min(suggest_at);
         }
@@ -860,22 +885,7 @@ impl<'a> Talk<'a> {
         if self.stuck.is_some_and(|stuck| now >= stuck + timing.write) {
             return Err(End::Lost("it does not take what we send".to_owned()));
         }
-        let mut unanswered = 0;
-        while let Some(entry) = self.sent.first_entry() {
-            if now < entry.get().at + timing.answer {
-                break;
-            }
-            let Sent { solution, at } = entry.remove();
-            let why = Refusal::new("", "the pool did not answer in time");
-            self.session.port.verdict(&solution, Verdict::Unknown(why));
-            unanswered += u32::from(at > self.heard);
-        }
-        if unanswered > 0 {
-            let seconds = timing.answer.as_secs();
-            return Err(End::Lost(format!(
-                "it has not answered, nor said anything else, for {seconds} s"
-            )));
-        }
+        self.expire(now)?;
         if now >= self.stage_until {
             match self.stage {
                 Stage::Configuring => {
@@ -901,6 +911,41 @@ impl<'a> Talk<'a> {
             self.repaced();
         }
         Ok(())
+    }
+
+    /// Gives up on answers that are overdue, and on a pool that gives none.
+    fn expire(&mut self, now: Instant) -> Result<(), End> {
+        let timing = self.session.config.timing;
+        let mut is_silent = false;
+        while let Some(entry) = self.sent.first_entry() {
+            if now < entry.get().at + timing.answer {
+                break;
+            }
+            let (first, Sent { solution, at }) = entry.remove_entry();
+            let why = Refusal::new("", "the pool did not answer in time");
+            self.session.port.verdict(&solution, Verdict::Unknown(why));
+            is_silent |= at > self.heard;
+            self.unheeded.get_or_insert(Unheeded { first, since: at, count: 0 }).count += 1;
+        }
+        if is_silent {
+            let seconds = timing.answer.as_secs();
+            return Err(End::Lost(format!(
+                "it has not answered, nor said anything else, for {seconds} s"
+            )));
+        }
+        if self.deaf_at().is_some_and(|at| now >= at) {
+            self.session.shares_ignored();
+            let seconds = timing.unheeded.1.as_secs();
+            return Err(End::Lost(format!("it takes shares and has answered none for {seconds} s")));
+        }
+        Ok(())
+    }
+
+    /// When the pool is left for the answers that it does not give, if it gives none before.
+    fn deaf_at(&self) -> Option<Instant> {
+        let (enough, patience) = self.session.config.timing.unheeded;
+        let unheeded = self.unheeded.as_ref().filter(|unheeded| unheeded.count >= enough)?;
+        Some(unheeded.since + patience)
     }
 
     // The end.

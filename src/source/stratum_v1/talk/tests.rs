@@ -1,13 +1,17 @@
 //! A connection without a stream and without a clock: lines in, jobs and the end out.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use bitcoin::hashes::Hash as _;
+use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
 use serde_json::{Value, json};
 
 use super::super::{Config, Timing};
 use super::*;
 use crate::engine::{Engine, Goal, Seats};
 use crate::event::{Announcement, Announcer, Event};
+use crate::job::{Coinbase, Job, JobKey, MerkleRoot, Solution, TimeRange, VersionMask};
 use crate::secret::Secret;
 use crate::source::net::{Endpoint, Transport};
 
@@ -76,6 +80,42 @@ fn notify(id: &str) -> Value {
     call("mining.notify", &params)
 }
 
+/// Something found for a job.
+fn solution(key: JobKey) -> Solution {
+    let job = Job {
+        key,
+        version: 0x2000_0000,
+        version_mask: VersionMask::new(0),
+        previous_block_hash: BlockHash::all_zeros(),
+        height: None,
+        nbits: CompactTarget::from_consensus(0x1d00_ffff),
+        ntime: TimeRange { first: 0, ahead: 0 },
+        merkle_root: MerkleRoot::Rolled(Coinbase {
+            prefix: vec![1],
+            fixed_extranonce: vec![8, 0, 0, 0],
+            extranonce_len: 4,
+            suffix: vec![2],
+            merkle_branch: Vec::new(),
+        }),
+        share_target: Target::DIFFICULTY_1,
+        network_target: Target::DIFFICULTY_1,
+        clean: true,
+        ends_when_solved: false,
+        body: None,
+        received: Instant::now(),
+    };
+    let header = block::Header {
+        version: block::Version::from_consensus(0x2000_0000),
+        prev_blockhash: BlockHash::all_zeros(),
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: 0,
+        bits: job.nbits,
+        nonce: 0,
+    };
+    let hash = header.block_hash();
+    Solution { id: 0, job: Arc::new(job), extranonce: 0, header, hash, found: Instant::now() }
+}
+
 #[test]
 fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
     let late_mask = json!({"version-rolling": true, "version-rolling.mask": "00006000"});
@@ -108,4 +148,112 @@ fn a_session_that_may_be_resumed_is_not_begun_anew_while_it_is_left() {
     assert!(talk.hear(&call("mining.set_difficulty", &json!([0.5]))).is_ok());
     assert_eq!(bench.jobs(), 1);
     assert!(bench.seats.health()[0].is_ready, "what is found for its job may still count");
+}
+
+/// Shares that the pool takes, and their answers that never come in time; all else is heard of it.
+struct Unanswered<'a> {
+    talk: Talk<'a>,
+    begun: Instant,
+    /// Counts the session's connections, from 1.
+    number: u64,
+}
+
+impl<'a> Unanswered<'a> {
+    fn on(bench: &'a mut Bench, number: u64) -> Self {
+        let mut talk = Talk::new(&mut bench.session);
+        talk.log_in(&json!([]));
+        assert!(talk.hear(&notify("a")).is_ok());
+        Self { talk, begun: Instant::now(), number }
+    }
+
+    /// Sends so many shares; gives the last one's number.
+    fn send(&mut self, shares: u32) -> u64 {
+        // One job a session, and one session a connection.
+        let number = self.number;
+        for _ in 0..shares {
+            self.talk.take_solution(solution(JobKey { connection: number, number }));
+        }
+        self.talk.next_id - 1
+    }
+
+    /// What happens so many seconds after the beginning, where the pool has taken all and sent
+    /// something of no weight.
+    fn at(&mut self, seconds: u64) -> Result<(), End> {
+        let now = self.begun + Duration::from_secs(seconds);
+        self.talk.heard = now;
+        (self.talk.stuck, self.talk.out) = (None, BytesMut::new());
+        self.talk.on_time(now)
+    }
+}
+
+#[test]
+fn a_pool_that_answers_no_share_is_left() {
+    let mut bench = Bench::new(Timing::default());
+    let mut shares = Unanswered::on(&mut bench, 1);
+    shares.send(7);
+    assert!(shares.at(1_000).is_ok(), "seven are not enough");
+    assert_eq!(shares.talk.sent.len(), 0);
+
+    let mut bench = Bench::new(Timing::default());
+    let mut shares = Unanswered::on(&mut bench, 1);
+    shares.send(8);
+    for seconds in [61, 120, 179] {
+        assert!(shares.at(seconds).is_ok(), "not yet after {seconds} s");
+    }
+    assert!(shares.talk.due() <= shares.begun + Duration::from_secs(181), "it wakes for that");
+    let Err(End::Lost(why)) = shares.at(181) else { panic!("it is not left") };
+    assert_eq!(why, "it takes shares and has answered none for 180 s");
+}
+
+#[test]
+fn any_answer_to_a_share_is_a_sign_of_life_also_a_late_one() {
+    for (late, answer) in [
+        (false, json!({"result": true, "error": null})),
+        (true, json!({"result": true, "error": null})),
+        (true, json!({"result": null, "error": [21, "stale", null]})),
+    ] {
+        let mut bench = Bench::new(Timing::default());
+        let mut shares = Unanswered::on(&mut bench, 1);
+        let mut number = shares.send(8);
+        assert!(shares.at(120).is_ok());
+        if !late {
+            number = shares.send(1);
+        }
+        let mut answer = answer;
+        answer["id"] = json!(number);
+        assert!(shares.talk.hear(&answer).is_ok());
+        assert!(shares.at(1_000).is_ok(), "{answer} {late}");
+    }
+    // An answer to something else is none.
+    let mut bench = Bench::new(Timing::default());
+    let mut shares = Unanswered::on(&mut bench, 1);
+    shares.send(8);
+    assert!(shares.at(120).is_ok());
+    for id in [1, 2, 1_000_000] {
+        assert!(shares.talk.hear(&json!({"id": id, "result": true, "error": null})).is_ok());
+    }
+    assert!(shares.at(1_000).is_err());
+}
+
+#[test]
+fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
+    for (deaf, answers, is_well) in [(600, false, false), (600, true, true), (0, false, true)] {
+        let deaf = Duration::from_secs(deaf);
+        let mut bench = Bench::new(Timing { deaf, ..Timing::default() });
+        let mut shares = Unanswered::on(&mut bench, 1);
+        shares.send(8);
+        assert!(shares.at(120).is_ok());
+        assert!(shares.at(181).is_err());
+        bench.session.lost("for that".to_owned());
+
+        let mut shares = Unanswered::on(&mut bench, 2);
+        if answers {
+            let id = shares.send(1);
+            let refused = json!({"id": id, "result": false, "error": [23, "low", null]});
+            assert!(shares.talk.hear(&refused).is_ok());
+        }
+        let health = bench.seats.health()[0];
+        assert!(health.is_ready, "its job is there, should there be nothing better");
+        assert_eq!(health.is_well(), is_well, "{deaf:?} {answers}");
+    }
 }
