@@ -1,0 +1,93 @@
+//! From what the pool has sent to a job of the engine's.
+
+use std::time::Instant;
+
+use super::super::work::{Extranonce, Notify};
+use super::{Stage, Talk};
+use crate::chain::target::Target;
+use crate::job::{Coinbase, Job, MerkleRoot, TimeRange, VersionMask};
+
+/// How far nTime is rolled beyond a job's own, with the clock. It is only rolled when all else is
+/// used up, and pools take some minutes at least.
+const NTIME_AHEAD: u32 = 600;
+
+/// A job to be published, with what the connection has added.
+#[derive(Clone, Debug)]
+pub(super) struct Upcoming {
+    pub(super) notify: Notify,
+    pub(super) extranonce: Extranonce,
+    pub(super) target: Target,
+    pub(super) received: Instant,
+}
+
+impl Talk<'_> {
+    /// Begins a job that the pool has sent.
+    pub(super) fn publish(&mut self, job: Upcoming) {
+        let clean = job.notify.clean;
+        self.begin_job(&job, clean);
+        self.current = Some(job);
+    }
+
+    /// Begins the current job anew, since something about it has changed: not its work, of which
+    /// what was found for it still counts. Nothing is begun where the pool wants us to connect anew.
+    pub(super) fn publish_again(&mut self, mut job: Upcoming) {
+        if self.stage == Stage::Leaving {
+            return;
+        }
+        job.received = Instant::now();
+        self.begin_job(&job, false);
+        self.current = Some(job);
+    }
+
+    fn begin_job(&mut self, upcoming: &Upcoming, clean: bool) {
+        let Upcoming { notify, extranonce, target, received } = upcoming;
+        let work = &notify.work;
+        if self.session.pace.binds(target) && self.session.pace.first_time() {
+            self.notice(format!(
+                "the pool's difficulty, {}, asks for more shares than anybody needs: only the best \
+                 of them are sought, some hundred a second",
+                target.difficulty(),
+            ));
+        }
+        let (key, again) = self.session.table.add(&notify.id, work, extranonce, clean);
+        // What was found for the same work is not worthless, whatever was said; the table sees to it
+        // that everything else is.
+        let clean = clean && !again;
+        let rolled = self.mask.unwrap_or(0) & VersionMask::BIP320.bits();
+        self.session.well();
+        self.session.port.publish(Job {
+            key,
+            version: work.version,
+            version_mask: VersionMask::new(rolled),
+            previous_block_hash: work.previous_block_hash,
+            height: work.height(),
+            nbits: work.nbits,
+            ntime: TimeRange { first: work.ntime, ahead: NTIME_AHEAD },
+            merkle_root: MerkleRoot::Rolled(Coinbase {
+                prefix: work.prefix.clone(),
+                fixed_extranonce: extranonce.fixed.clone(),
+                extranonce_len: extranonce.len,
+                suffix: work.suffix.clone(),
+                merkle_branch: work.merkle_branch.clone(),
+            }),
+            share_target: (*target).min(self.session.pace.floor()),
+            network_target: work.network_target,
+            clean,
+            ends_when_solved: false,
+            body: None,
+            received: *received,
+        });
+    }
+
+    /// Mines the current job at the floor of now.
+    pub(super) fn repaced(&mut self) {
+        if let Some(current) = self.current.clone() {
+            self.publish_again(current);
+        }
+    }
+
+    /// Whether the floor keeps shares of the current job away.
+    pub(super) fn paces(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| self.session.pace.binds(&current.target))
+    }
+}

@@ -1,0 +1,153 @@
+//! Shares on their way to the pool, and what it says to them, or does not.
+
+use std::time::Instant;
+
+use super::super::message::{Answer, Submit, quoted};
+use super::super::session::Trust;
+use super::super::verdict::{self, Kind};
+use super::{End, Stage, Talk};
+use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+
+/// From here on the pool is behind with its answers.
+const BEHIND: usize = 512;
+/// How many shares may be refused for want of a login before it is the end, if none was accepted.
+const STRANGERS: u32 = 3;
+
+/// A share without an answer.
+pub(super) struct Sent {
+    pub(super) solution: Solution,
+    pub(super) at: Instant,
+}
+
+/// Shares in a row whose answers did not come in time.
+pub(super) struct Unheeded {
+    /// The number of the first one's request.
+    pub(super) first: u64,
+    /// When that was sent.
+    pub(super) since: Instant,
+    pub(super) count: u32,
+}
+
+impl Talk<'_> {
+    pub(super) fn take_solution(&mut self, solution: Solution) {
+        // Those found before the floor last moved say nothing of the one of now.
+        let at_floor = solution.job.share_target <= self.session.pace.floor();
+        let (binds, behind) = (self.paces(), self.is_behind());
+        if at_floor && self.session.pace.found(Instant::now(), binds, behind) {
+            self.repaced();
+        }
+        match self.stage {
+            Stage::Mining => self.submit(solution),
+            _ => self.session.hold(solution),
+        }
+    }
+
+    /// Sends a share, if the pool can still take it.
+    pub(super) fn submit(&mut self, solution: Solution) {
+        let job = &solution.job;
+        let id = match self.session.table.id(job.key) {
+            Ok(id) => id.to_owned(),
+            Err(why) => return self.session.too_late(&solution, why),
+        };
+        // The mask of now holds also for jobs from before it (BIP 310).
+        let version = solution.header.version.to_consensus().cast_unsigned();
+        if (version ^ job.version) & !self.mask.unwrap_or(0) != 0 {
+            let why = "the pool has taken back version bits that it uses; not sent";
+            return self.session.too_late(&solution, why);
+        }
+        let MerkleRoot::Rolled(coinbase) = &job.merkle_root else {
+            return self.session.too_late(&solution, "its job has no extranonce; not sent");
+        };
+        let user = quoted(&self.session.config.user);
+        let submit = Submit {
+            user: &user,
+            job: &id,
+            extranonce2: &coinbase.extranonce_bytes(solution.extranonce),
+            ntime: solution.header.time,
+            nonce: solution.header.nonce,
+            version_bits: self.mask.map(|mask| version & mask),
+        };
+        let number = self.number();
+        let line = submit.request(number);
+        tracing::debug!(number, hash = %solution.hash, after = ?solution.found.elapsed(), "submitting");
+        self.say(&line);
+        self.sent.insert(number, Sent { solution, at: Instant::now() });
+    }
+
+    /// The pool answers shares.
+    pub(super) fn shares_answered(&mut self) {
+        self.unheeded = None;
+        self.session.shares_answered();
+    }
+
+    pub(super) fn on_verdict(
+        &mut self,
+        solution: &Solution,
+        answer: &Answer<'_>,
+    ) -> Result<(), End> {
+        let (verdict, kind) = verdict::verdict_of(answer);
+        if verdict == Verdict::Accepted {
+            self.accepted = true;
+            self.session.trust = Trust::Proven;
+            self.strangers = 0;
+        }
+        let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
+        self.session.port.verdict(solution, verdict);
+        match kind {
+            Some(Kind::NotSubscribed) => Err(End::Lost(words)),
+            Some(Kind::Unauthorized) => {
+                self.strangers += 1;
+                if self.strangers >= STRANGERS && self.session.trust < Trust::Proven {
+                    return Err(End::Final(self.refused(&words)));
+                }
+                if Instant::now() >= self.login_again {
+                    self.authorize();
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the pool lets us wait for its answers.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sent.len() > BEHIND
+    }
+
+    /// Gives up on answers that are overdue, and on a pool that gives none.
+    pub(super) fn expire(&mut self, now: Instant) -> Result<(), End> {
+        let timing = self.session.config.timing;
+        let mut is_silent = false;
+        while let Some(entry) = self.sent.first_entry() {
+            if now < entry.get().at + timing.answer {
+                break;
+            }
+            let (first, Sent { solution, at }) = entry.remove_entry();
+            let why = Refusal::new("", "the pool did not answer in time");
+            self.session.port.verdict(&solution, Verdict::Unknown(why));
+            is_silent |= at > self.heard;
+            self.unheeded.get_or_insert(Unheeded { first, since: at, count: 0 }).count += 1;
+        }
+        if is_silent {
+            let seconds = timing.answer.as_secs();
+            return Err(End::Lost(format!(
+                "it has not answered, nor said anything else, for {seconds} s"
+            )));
+        }
+        if self.deaf_at().is_some_and(|at| now >= at) {
+            self.session.shares_ignored();
+            let seconds = timing.unheeded.1.as_secs();
+            return Err(End::Lost(format!(
+                "it takes shares and has answered none for {seconds} s"
+            )));
+        }
+        Ok(())
+    }
+
+    /// When the pool is left for the answers that it does not give, if it gives none before.
+    pub(super) fn deaf_at(&self) -> Option<Instant> {
+        let (enough, patience) = self.session.config.timing.unheeded;
+        let unheeded = self.unheeded.as_ref().filter(|unheeded| unheeded.count >= enough)?;
+        Some(unheeded.since + patience)
+    }
+}
