@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use adit::event::Event;
-use adit::source::stratum_v1::Timing;
+use adit::source::stratum_v1::{Config, Timing};
 use serde_json::{Value, json};
 
 use crate::common::pool::{Request, Rules, Say, ScriptedPool};
-use crate::miner::{Miner, SOON, config};
+use crate::miner::{Ended, Miner, SOON, config};
 
 /// Everything as usual, but for one method.
 fn but(
@@ -19,11 +19,42 @@ fn but(
     })
 }
 
-/// Says something to a miner at work; it must go on with that, on the same connection.
-fn survives(line: &[u8], notice: &str) {
+/// Everything as usual, but for one method on the first connection.
+fn at_first(
+    method: &'static str,
+    say: impl Fn(&Request) -> Vec<Say> + Send + Sync + 'static,
+) -> ScriptedPool {
+    but(method, move |request| match request.connection {
+        0 => say(request),
+        _ => vec![Say::AsUsual],
+    })
+}
+
+/// A good pool, and a miner at work on it.
+fn at_work() -> (ScriptedPool, Miner) {
     let pool = ScriptedPool::start(Rules::default());
     let miner = Miner::start(config(&pool));
     miner.wait_for_shares("accepted", 1);
+    (pool, miner)
+}
+
+/// Mines on a pool that must be left, for this reason, and mined on when it has been connected to
+/// anew.
+#[track_caller]
+fn leaves(config: Config, why: &str) -> Ended {
+    let miner = Miner::start(config);
+    miner.wait_for_trouble(why);
+    miner.wait_for_shares("accepted", 3);
+    let ended = miner.stop();
+    ended.outcome.clone().unwrap();
+    assert_eq!(ended.summary.shares.rejected, 0, "{why}");
+    ended
+}
+
+/// Says something to a miner at work; it must go on with that, on the same connection.
+#[track_caller]
+fn survives(line: &[u8], notice: &str) {
+    let (pool, miner) = at_work();
     pool.say_raw(line);
     miner.wait_for_notice(notice);
     let before = miner.shares("accepted").len();
@@ -44,9 +75,7 @@ fn a_line_of_garbage_is_said_and_passed_over() {
 
 #[test]
 fn nothing_but_garbage_is_left() {
-    let pool = ScriptedPool::start(Rules::default());
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 1);
+    let (pool, miner) = at_work();
     pool.say_raw(&b"lorem ipsum\n".repeat(20));
     miner
         .wait_for_trouble("too much of what it sends is of no use, at last a line \"lorem ipsum\"");
@@ -56,10 +85,7 @@ fn nothing_but_garbage_is_left() {
 
 #[test]
 fn a_line_without_an_end_is_not_kept() {
-    let pool = but("connect", |request| {
-        if request.connection > 0 {
-            return vec![];
-        }
+    let pool = at_first("connect", |_| {
         let mut piece = Vec::with_capacity(1 << 20);
         piece.resize(1 << 20, b'x');
         vec![Say::Raw(piece); 100]
@@ -82,34 +108,23 @@ pub fn resident() -> u64 {
 
 #[test]
 fn half_a_line_and_silence_is_left() {
-    let pool = but("mining.subscribe", |request| match request.connection {
-        0 => vec![Say::Raw(b"{\"id\":2,\"resu".to_vec())],
-        _ => vec![Say::AsUsual],
-    });
+    let pool = at_first("mining.subscribe", |_| vec![Say::Raw(b"{\"id\":2,\"resu".to_vec())]);
     let mut config = config(&pool);
     config.timing.subscribe = Duration::from_millis(300);
-    let miner = Miner::start(config);
-    miner.wait_for_trouble("it does not answer mining.subscribe");
-    miner.wait_for_shares("accepted", 1);
-    miner.stop();
+    leaves(config, "it does not answer mining.subscribe");
 }
 
 #[test]
 fn bytes_that_drip_are_no_sign_of_life() {
-    let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
-        "mining.submit" if request.connection == 0 => (0..40)
-            .flat_map(|_| [Say::Raw(b" ".to_vec()), Say::Wait(Duration::from_millis(50))])
-            .collect(),
-        _ => vec![Say::AsUsual],
+    let pool = at_first("mining.submit", |_| {
+        let drip = [Say::Raw(b" ".to_vec()), Say::Wait(Duration::from_millis(50))];
+        (0..40).flat_map(|_| drip.clone()).collect()
     });
     let mut config = config(&pool);
     config.timing.silence = Duration::from_millis(500);
     config.timing.answer = Duration::from_secs(100);
-    let miner = Miner::start(config);
-    miner.wait_for_trouble("it has said nothing for 0 s");
-    pool.wait_for_connections(2, SOON);
-    miner.wait_for_shares("unknown", 1);
-    miner.stop();
+    let ended = leaves(config, "it has said nothing for 0 s");
+    assert!(ended.summary.shares.unknown > 0);
 }
 
 #[test]
@@ -118,20 +133,14 @@ fn a_pool_that_is_silent_from_some_point_on_is_left() {
         ("mining.subscribe", "it does not answer mining.subscribe"),
         ("mining.authorize", "it sends no job"),
     ] {
-        let pool = but(method, |request| match request.connection {
-            0 => vec![],
-            _ => vec![Say::AsUsual],
-        });
+        let pool = at_first(method, |_| vec![]);
         let mut config = config(&pool);
         config.timing = Timing {
             subscribe: Duration::from_millis(300),
             first_job: Duration::from_millis(300),
             ..config.timing
         };
-        let miner = Miner::start(config);
-        miner.wait_for_trouble(said);
-        miner.wait_for_shares("accepted", 1);
-        miner.stop();
+        leaves(config, said);
     }
 }
 
@@ -154,33 +163,21 @@ fn shares_that_are_never_answered_are_unknown() {
     miner.stop();
 
     // It says nothing any more.
-    let pool = but("mining.submit", |request| match request.connection {
-        0 => vec![],
-        _ => vec![Say::AsUsual],
-    });
+    let pool = at_first("mining.submit", |_| vec![]);
     let mut config = self::config(&pool);
     config.timing.answer = Duration::from_millis(300);
-    let miner = Miner::start(config);
-    miner.wait_for_trouble("it has not answered, nor said anything else");
-    miner.wait_for_shares("accepted", 3);
-    miner.stop();
+    leaves(config, "it has not answered, nor said anything else");
 }
 
 #[test]
 fn a_pool_that_takes_nothing_is_left() {
-    let pool = but("mining.submit", |request| match request.connection {
-        0 => vec![Say::Wait(Duration::from_secs(30))],
-        _ => vec![Say::AsUsual],
-    });
+    let pool = at_first("mining.submit", |_| vec![Say::Wait(Duration::from_secs(30))]);
     let mut config = config(&pool);
     config.timing.write = Duration::from_millis(500);
     // A name that fills the buffers of both sides soon.
     config.user = "x".repeat(60_000);
-    let miner = Miner::start(config);
-    miner.wait_for_trouble("it does not take what we send");
-    pool.wait_for_connections(2, SOON);
-    miner.wait_for_shares("unknown", 1);
-    miner.stop();
+    let ended = leaves(config, "it does not take what we send");
+    assert!(ended.summary.shares.unknown > 0);
 }
 
 #[test]
@@ -191,14 +188,19 @@ fn extranonces_without_room_are_refused() {
         (json!(-4), "its extranonce2's size is not a whole number"),
         (Value::Null, "its extranonce2's size is not a whole number"),
     ] {
-        let pool = but("mining.subscribe", move |request| match request.connection {
-            0 => vec![Say::result(request, json!([[], "f000000f", size]))],
-            _ => vec![Say::AsUsual],
+        let given = size.clone();
+        let pool = at_first("mining.subscribe", move |request| {
+            vec![Say::result(request, json!([[], "f000000f", given]))]
         });
-        let miner = Miner::start(config(&pool));
+        leaves(config(&pool), said);
+
+        // The same in the middle of things.
+        let (pool, miner) = at_work();
+        pool.say(&json!({"method": "mining.set_extranonce", "params": ["f000000f", size]}));
         miner.wait_for_trouble(said);
-        miner.wait_for_shares("accepted", 1);
-        miner.stop();
+        let before = pool.accepted();
+        pool.wait_for_accepted(before + 3, SOON);
+        assert_eq!((pool.connections(), miner.stop().summary.shares.rejected), (2, 0));
     }
 }
 
@@ -215,18 +217,12 @@ fn a_subscription_that_is_none_is_tried_again() {
         ),
         (json!({"result": [[], 5, 4]}), "its extranonce1 is not hex"),
     ] {
-        let pool = but("mining.subscribe", move |request| match request.connection {
-            0 => {
-                let mut answer = answer.clone();
-                answer["id"] = request.id.clone();
-                vec![Say::json(answer)]
-            }
-            _ => vec![Say::AsUsual],
+        let pool = at_first("mining.subscribe", move |request| {
+            let mut answer = answer.clone();
+            answer["id"] = request.id.clone();
+            vec![Say::json(answer)]
         });
-        let miner = Miner::start(config(&pool));
-        miner.wait_for_trouble(said);
-        miner.wait_for_shares("accepted", 1);
-        miner.stop();
+        leaves(config(&pool), said);
     }
 }
 
@@ -283,25 +279,28 @@ fn jobs_that_are_none_are_said_and_passed_over() {
 
 #[test]
 fn an_id_that_is_used_twice_is_not_mistaken() {
-    // The first job's shares must not be sent once its id stands for another job.
+    // A job's shares must not be sent once its id stands for another job: here one of another nTime.
     let pool = ScriptedPool::start(Rules { clean: false, ..Rules::default() });
     let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 3);
-    for _ in 0..30 {
-        let mut line = pool.notify();
-        line["params"][7] = json!(format!("{:08x}", fastrand::u32(1_700_000_000..1_800_000_000)));
+    let first = pool.notify();
+    let ntime = u32::from_str_radix(first["params"][7].as_str().unwrap(), 16).unwrap();
+    for number in 1..=20 {
+        let before = pool.accepted();
+        pool.wait_for_accepted(before + 3, SOON);
+        let mut line = first.clone();
+        line["params"][7] = json!(format!("{:08x}", ntime + number));
         line["params"][8] = json!(false);
         pool.say(&line);
-        std::thread::sleep(Duration::from_millis(10));
     }
-    miner.stop();
+    assert_eq!(miner.stop().summary.shares.rejected, 0);
+    let sent: Vec<_> = pool.shares().into_iter().map(|share| share.params[3].to_string()).collect();
+    assert!(sent.is_sorted(), "{sent:?}");
+    assert!(sent.last().unwrap() > sent.first().unwrap(), "{sent:?}");
 }
 
 #[test]
 fn answers_to_nothing_are_passed_over() {
-    let pool = ScriptedPool::start(Rules::default());
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 1);
+    let (pool, miner) = at_work();
     for line in [
         json!({"id": 123_456, "result": true, "error": null}),
         json!({"id": null, "result": true, "error": null}),
@@ -336,12 +335,7 @@ fn a_connection_may_end_at_every_step() {
             let pool = but(step, move |request| {
                 if request.connection < times { vec![Say::HangUp] } else { vec![Say::AsUsual] }
             });
-            let miner = Miner::start(config(&pool));
-            miner.wait_for_trouble(said);
-            miner.wait_for_shares("accepted", 3);
-            let ended = miner.stop();
-            assert_eq!(ended.summary.shares.rejected, 0);
-            ended.outcome.unwrap();
+            leaves(config(&pool), said);
         }
     }
 }
@@ -450,9 +444,7 @@ fn a_flood_of_jobs_is_borne() {
 
 #[test]
 fn a_pool_that_talks_too_much_is_cut_short() {
-    let pool = ScriptedPool::start(Rules::default());
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 1);
+    let (pool, miner) = at_work();
     for number in 0..1_000 {
         let text = format!("buy now, {number}");
         pool.say(&json!({"method": "client.show_message", "params": [text]}));
@@ -468,9 +460,7 @@ fn a_pool_that_talks_too_much_is_cut_short() {
 
 #[test]
 fn a_flood_of_questions_is_not_answered_without_end() {
-    let pool = ScriptedPool::start(Rules::default());
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 1);
+    let (pool, miner) = at_work();
     for number in 0..10_000 {
         pool.say(&json!({"id": number, "method": "mining.ping", "params": []}));
     }
@@ -481,9 +471,7 @@ fn a_flood_of_questions_is_not_answered_without_end() {
 
 #[test]
 fn lines_with_anything_wrong_in_them_do_no_harm() {
-    let pool = ScriptedPool::start(Rules::default());
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 1);
+    let (pool, miner) = at_work();
     let good: Vec<String> = [
         pool.notify(),
         json!({"id": null, "method": "mining.set_difficulty", "params": [0.000_25]}),
