@@ -1,13 +1,17 @@
-//! `adit mine` on a real Stratum V1 server, datum-gateway, that stands before a real node.
+//! `adit mine` on a real Stratum V1 server, datum-gateway, that stands before a real node; through a
+//! real TLS terminator, and through a real SOCKS5 proxy.
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use common::adit::Adit;
 use common::datum::DatumGateway;
+use common::microsocks::Microsocks;
 use common::node::{Chain, Node};
+use common::pool::{Rules, ScriptedPool};
 use common::relay::{Relay, Said};
 use common::stunnel::Stunnel;
 use common::{poll, promised};
@@ -94,4 +98,71 @@ fn eight_miners_on_one_server_get_eight_extranonces() {
     for miner in miners {
         miner.wait(SOON).expect_code(130);
     }
+}
+
+/// As `alice` where a password is given.
+fn through(proxy: &Microsocks, password: Option<&str>, url: &str) -> Adit {
+    let adit = Adit::new(["mine", "--json", "--threads", "1", "--user", "adit.1", url, "--proxy"]);
+    match password {
+        None => adit.arg(proxy.url()),
+        Some(password) => adit.arg(proxy.url_as("alice")).env("ADIT_PROXY_PASSWORD", password),
+    }
+}
+
+#[test]
+fn pools_are_reached_through_a_real_proxy() {
+    let mut node = Node::start(Chain::Regtest, &[]);
+    node.generate(1);
+    let datum = DatumGateway::start(&node);
+    for password in [None, Some("hunter2")] {
+        let proxy = Microsocks::start(password.map(|password| ("alice", password)));
+        // A share of the real server's takes minutes, one of the scripted pool's takes none.
+        let pool = ScriptedPool::start(Rules::default());
+        let exit = through(&proxy, password, &pool.url()).args(["--shares", "3"]).run(SOON);
+        let exit = exit.expect_code(0);
+        let summary = promised::check(&exit.stdout).pop().unwrap();
+        assert_eq!(summary["shares"]["accepted"].as_u64(), Some(pool.accepted() as u64));
+        assert!(pool.accepted() >= 3 && summary["shares"]["rejected"] == 0, "{summary}");
+        assert_eq!((pool.connections(), proxy.connections()), (1, 1));
+        assert!(!exit.stderr.contains("hunter2") && !exit.stdout.contains("hunter2"), "{exit:?}");
+
+        let throttled = ["--throttle", "1", "--backend", "cpu:sha2"];
+        let mut miner = through(&proxy, password, &datum.url()).args(throttled).start();
+        let job = miner.wait_for_event(|event| event["event"] == "job", SOON);
+        assert_eq!(job["difficulty"], json!(1.0));
+        miner.signal("INT");
+        miner.wait(SOON).expect_code(130);
+        assert_eq!(proxy.connections(), 2);
+    }
+}
+
+#[test]
+fn what_a_real_proxy_refuses_is_one_line() {
+    let proxy = Microsocks::start(Some(("alice", "right")));
+    let pool = ScriptedPool::start(Rules::default());
+    for (password, why) in [
+        (Some("hunter2"), "it refuses the user or password"),
+        (None, "it wants another login than it was given"),
+    ] {
+        let exit = through(&proxy, password, &pool.url()).run(SOON).expect_code(4);
+        let error = format!(
+            "error: pool {}: proxy {}: {why}\n\
+             hint: check the user and password in --proxy and ADIT_PROXY_PASSWORD\n",
+            pool.url(),
+            proxy.url(),
+        );
+        assert!(exit.stderr.ends_with(&error), "{exit:?}");
+        assert!(!exit.stderr.contains("hunter2") && !exit.stdout.contains("hunter2"), "{exit:?}");
+    }
+    assert_eq!((pool.connections(), proxy.connections()), (0, 0));
+
+    // A pool that is not there is tried again, and the proxy is not blamed for it.
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let url = format!("stratum+tcp://{nobody}");
+    let mut miner = through(&proxy, Some("right"), &url).start();
+    let trouble = miner.wait_for_event(|event| event["state"] == "retrying", SOON);
+    let why = format!("proxy {}: the server refused its connection", proxy.url());
+    assert_eq!(trouble["reason"], json!(why));
+    miner.signal("INT");
+    miner.wait(SOON).expect_code(130);
 }

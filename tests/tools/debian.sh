@@ -9,9 +9,11 @@
 #   package, suite_of_package, suite
 #                 the package, and from which suite; its libraries are from `suite`
 #   programs      the programs wanted of it: paths in the package, the first being the main one
+#   version       the option that makes a program tell its version and end
+#   version_status
+#                 the exit status with which it does that, where it is not 0
 #   otherwise     what to do where it cannot be brought
-# It prints the main program's path on stdout and all else on
-# stderr.
+# It prints the main program's path on stdout and all else on stderr.
 
 fail() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit 1; }
 say() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; }
@@ -152,7 +154,9 @@ exec "$here/lib/ld-linux-x86-64.so.2" --inhibit-cache --library-path "$here/lib"
 WRAPPER
   chmod +x "$new/$program"
   # shellcheck disable=SC2086 # no option at all, for a program that knows none
-  "$new/$program" $version </dev/null >"$work/version" 2>&1 ||
+  ran=0
+  "$new/$program" $version </dev/null >"$work/version" 2>&1 || ran=$?
+  [ "$ran" -eq "${version_status:-0}" ] ||
     fail "the downloaded $program does not run on this machine: $otherwise"
 done
 
