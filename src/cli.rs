@@ -379,7 +379,8 @@ pub struct BenchArgs {
     /// Compare with a run that was saved with --json: the verdict accounts for the noise
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
-    /// Exit with 1 if a result is shown to be slower than RATIO times what it was
+    /// Exit with 1 if a result is shown to be slower than RATIO times what it was, or could not be
+    /// compared
     #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, requires = "compare")]
     pub fail_below: Option<f64>,
     /// What the machine draws while it hashes, as 65W, instead of what its own counters say; the same

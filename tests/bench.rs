@@ -150,12 +150,43 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
     for wrong in [
         vec!["bench", "--fail-below", "0.9"],
         vec!["bench", "--compare", "x", "--fail-below", "-1"],
+        vec!["bench", "--compare", "x", "--fail-below", "1.05"],
         vec!["bench", "--plot", "x.jpg"],
         vec!["bench", "--watts", "0"],
     ] {
         let exit = Adit::new(wrong.clone()).run(SOON);
         assert!(exit.expect_code(2).stderr.starts_with("error: "), "{wrong:?}");
     }
+}
+
+/// What was not compared is not green.
+#[test]
+fn what_is_missing_now_or_too_short_to_say_fails() {
+    let home = Home::new();
+    let one = ["--for", "20ms", "--backend", "cpu:sha2", "--threads", "1"];
+    let (_, good) = saved(&home, "good.json", &one, "");
+    let against = |file: &Path, arguments: &[&str]| {
+        let run = Adit::new(["bench", "--fail-below", "0.1", "--compare"]).arg(file);
+        run.args(arguments.iter().copied()).run(SOON)
+    };
+    let stderr = against(&good, &one).expect_code(1).stderr;
+    assert!(stderr.contains("cpu:sha2 on 1 thread, one version: too short to say"), "{stderr}");
+    assert!(stderr.contains("; and 1 more\nhint: "), "{stderr}");
+
+    // A kernel that this machine has not, as one without AVX-512 sees it.
+    let long = ["--for", "200ms", "--threads", "1", "--backend"];
+    let (mut json, _) = saved(&home, "long.json", &[&long[..], &["cpu:sha2"]].concat(), "");
+    let mut gone = json["results"][0].clone();
+    gone["kernel"] = "avx1024".into();
+    json["results"].as_array_mut().unwrap().push(gone);
+    let file = home.path().join("gone.json");
+    std::fs::write(&file, json.to_string()).unwrap();
+    let exit = against(&file, &[&long[..], &["cpu"]].concat()).expect_code(1);
+    let told = "cpu:avx1024 on 1 thread, one version was measured then, and is missing now";
+    assert!(exit.stderr.contains(told), "{}", exit.stderr);
+    assert!(exit.stdout.contains("only before: cpu:avx1024"), "{}", exit.stdout);
+    // Whoever asks for others does not miss it.
+    against(&file, &[&long[..], &["cpu:sha2"]].concat()).expect_code(0);
 }
 
 #[test]
@@ -304,7 +335,7 @@ mod slowed {
             .env("ADIT_FAULT", format!("{kernel}:slows"))
             .run(SOON)
             .expect_code(1);
-        assert!(exit.stderr.starts_with("error: compared with "), "{}", exit.stderr);
+        assert!(exit.stderr.contains("error: compared with "), "{}", exit.stderr);
         assert!(exit.stderr.contains(&format!("cpu:{kernel} on 1 thread")), "{}", exit.stderr);
         let comparison = object(&exit)["comparison"].clone();
         for row in comparison["rows"].as_array().unwrap() {

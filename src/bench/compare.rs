@@ -211,6 +211,11 @@ impl Comparison {
         self.rows.iter().any(shown)
     }
 
+    /// The rows of which too little was measured to say anything.
+    pub fn too_short(&self) -> impl Iterator<Item = &Compared> {
+        self.rows.iter().filter(|row| row.verdict == Verdict::TooShort)
+    }
+
     /// The rows that are shown to be slower, and by more than down to `ratio` of what they were.
     pub fn below(&self, ratio: f64) -> impl Iterator<Item = &Compared> {
         self.rows.iter().filter(move |row| {

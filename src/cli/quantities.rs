@@ -78,8 +78,8 @@ pub fn price(text: &str) -> Result<Price, ValueError> {
 /// # Errors
 /// When it is none, or not above zero.
 pub fn ratio(text: &str) -> Result<f64, ValueError> {
-    number(text).filter(|ratio| *ratio > 0.0).ok_or_else(|| {
-        ValueError::new("it is no ratio above zero").hint("0.95 stands for 5 % slower")
+    number(text).filter(|ratio| *ratio > 0.0 && *ratio <= 1.0).ok_or_else(|| {
+        ValueError::new("it is no ratio above 0 and up to 1").hint("0.9 stands for 10 % slower")
     })
 }
 

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use adit::bench::BenchError;
+use adit::bench::compare::Row;
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
 use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
@@ -153,17 +154,48 @@ pub fn kernels(hashing: &HashingArgs) -> Result<Vec<Opened>, Failure> {
     Ok(kernels)
 }
 
-/// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
-/// on as many as were asked for; and graphics cards.
-pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
-    let counts = match hashing.threads {
+/// On how many threads kernels are measured.
+fn thread_counts(hashing: &HashingArgs) -> Vec<usize> {
+    match hashing.threads {
         Some(threads) => vec![threads.get()],
         None if cpu::usable_threads() == 1 => vec![1],
         None => vec![1, cpu::usable_threads()],
-    };
+    }
+}
+
+/// Whether `row` of an earlier run is of a backend and of a number of threads that are to be measured
+/// now, were they there. All backends together are not: each of them is by itself.
+pub fn is_to_measure(hashing: &HashingArgs, row: &Row) -> bool {
+    let specs = hashing.backend.specs();
+    if let Some(kernel) = row.name.strip_prefix("cpu:") {
+        let named = |spec: &BackendSpec| match spec {
+            BackendSpec::Auto | BackendSpec::Cpu(None) => true,
+            BackendSpec::Cpu(Some(name)) => name.to_string() == kernel,
+            BackendSpec::Gpu(_) => false,
+        };
+        return specs.iter().any(named) && thread_counts(hashing).contains(&row.threads);
+    }
+    let Some(index) = row.name.strip_prefix("gpu:") else { return false };
+    specs.iter().any(|spec| match spec {
+        BackendSpec::Auto | BackendSpec::Gpu(None) => true,
+        BackendSpec::Gpu(Some(named)) => named.to_string() == index,
+        BackendSpec::Cpu(_) => false,
+    })
+}
+
+/// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
+/// on as many as were asked for; and graphics cards.
+pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    let counts = thread_counts(hashing);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
-    for (_, kernel) in kernels(hashing)? {
-        let Ok(kernel) = kernel else { continue };
+    for (name, kernel) in kernels(hashing)? {
+        let kernel = match kernel {
+            Ok(kernel) => kernel,
+            Err(missing) => {
+                tracing::info!("backend cpu:{name} is left out: {missing}");
+                continue;
+            }
+        };
         for threads in &counts {
             let scanner = cpu::CpuScanner::new(kernel.clone(), *threads);
             scanners.push(Arc::new(scanner.context("scanner threads")?));

@@ -62,7 +62,8 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     if let Some(failure) = bench::disagreement(&measured) {
         return Err(failure.into());
     }
-    match args.fail_below.and_then(|ratio| bench.below(ratio)) {
+    let asked = |row: &Row| backends::is_to_measure(&args.hashing, row);
+    match args.fail_below.and_then(|ratio| bench.below(ratio).or_else(|| bench.untold(asked))) {
         Some(failure) => Err(failure.into()),
         None => Ok(exit),
     }

@@ -219,10 +219,7 @@ impl Bench {
         let below: Vec<&Compared> = comparison.compared.below(ratio).collect();
         let first = below.first()?;
         let found = first.ratio?;
-        let more = match below.len() - 1 {
-            0 => String::new(),
-            more => format!("; and {more} more"),
-        };
+        let more = and_more(below.len());
         let why = format!(
             "{} is at {:.3} of what it was ({:.3} to {:.3}), below {ratio}{more}",
             described(&first.row),
@@ -230,7 +227,27 @@ impl Bench {
             found.low,
             found.high,
         );
-        Some(Failure::new(Exit::Failed, format!("compared with {}", comparison.with), why))
+        Some(comparison.failure(why))
+    }
+
+    /// What cannot be said to be as fast as it was, as a failure: a row of the saved run that is
+    /// `asked` for and is missing now, or a row of which too little was measured.
+    #[must_use]
+    pub fn untold(&self, asked: impl Fn(&Row) -> bool) -> Option<Failure> {
+        let comparison = self.comparison.as_ref()?;
+        let missing: Vec<&Row> =
+            comparison.compared.only_before.iter().filter(|row| asked(row)).collect();
+        if let Some(first) = missing.first() {
+            let more = and_more(missing.len());
+            let why = format!("{} was measured then, and is missing now{more}", described(first));
+            return Some(comparison.failure(why));
+        }
+        let short: Vec<&Compared> = comparison.compared.too_short().collect();
+        let first = short.first()?;
+        let more = and_more(short.len());
+        let why = format!("{}: too short to say{more}", described(&first.row));
+        let hint = format!("both runs need {} slices at least: see --for", stats::BLOCKS);
+        Some(comparison.failure(why).hint(hint))
     }
 
     /// The results as comma-separated values, a line each below a line of names.
@@ -479,6 +496,14 @@ fn quoted(value: &str) -> String {
     }
 }
 
+/// What is said of `count` rows behind the first.
+fn and_more(count: usize) -> String {
+    match count.saturating_sub(1) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    }
+}
+
 const fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
@@ -627,6 +652,10 @@ impl Bench {
 }
 
 impl ComparisonRow {
+    fn failure(&self, why: String) -> Failure {
+        Failure::new(Exit::Failed, format!("compared with {}", one_line(&self.with)), why)
+    }
+
     fn table(&self, text: &mut String) {
         let _ =
             writeln!(text, "\ncompared with {} (adit {})", one_line(&self.with), self.with_version);
