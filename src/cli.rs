@@ -377,7 +377,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", value_parser = quantities::plot_file)]
     pub plot: Option<PlotFile>,
     /// Compare with a run that was saved with --json: the verdict accounts for the noise
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "csv")]
     pub compare: Option<PathBuf>,
     /// Exit with 1 if a result is shown to be slower than RATIO times what it was, or could not be
     /// compared

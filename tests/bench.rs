@@ -125,8 +125,9 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
         file
     };
     let (json, good) = saved(&home, "good.json", &["--for", "20ms", "--backend", "cpu:sha2"], "");
-    let mut tampered = json;
+    let [mut tampered, mut lied] = [json.clone(), json];
     tampered["results"][0]["slices"][0]["seconds"] = (-1.0).into();
+    lied["results"][1]["verified"] = false.into();
     let started = br#"{"event":"started"}"#;
     for (file, told) in [
         (home.path().join("none.json"), "No such file"),
@@ -135,6 +136,10 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
         (write("mine.json", std::str::from_utf8(started).unwrap()), "is not what"),
         (write("deep.json", &"[".repeat(1 << 20)), "is not what"),
         (write("tampered.json", &tampered.to_string()), "a slice of no time"),
+        (
+            write("lied.json", &lied.to_string()),
+            "result 2 is not verified: cpu:sha2 computed wrongly",
+        ),
         (write("binary.json", "\u{0}\u{1b}[31m"), "is not what"),
     ] {
         let exit = Adit::new(["bench", "--for", "1h", "--compare"]).arg(&file).run(SOON);
@@ -151,6 +156,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
         vec!["bench", "--fail-below", "0.9"],
         vec!["bench", "--compare", "x", "--fail-below", "-1"],
         vec!["bench", "--compare", "x", "--fail-below", "1.05"],
+        vec!["bench", "--compare", "x", "--csv"],
         vec!["bench", "--plot", "x.jpg"],
         vec!["bench", "--watts", "0"],
     ] {
@@ -285,14 +291,24 @@ fn a_chart_shows_every_row_as_long_as_it_is_fast() {
 fn a_comparison_shows_before_and_after() {
     let home = Home::new();
     let arguments = ["--for", "100ms", "--backend", "cpu:sha2", "--threads", "1"];
-    let (_, before) = saved(&home, "before.json", &arguments, "");
+    let (mut run, before) = saved(&home, "before.json", &arguments, "");
     let (svg, png) = (home.path().join("chart.svg"), home.path().join("chart.png"));
     for file in [&svg, &png] {
         let run = Adit::new(["bench"]).args(arguments).arg("--compare").arg(&before);
         let table = run.arg("--plot").arg(file).run(SOON).expect_code(0).stdout;
         assert!(table.contains("\ncompared with ") && table.contains(" verdict\n"), "{table}");
-        assert!(!table.contains("another machine"), "{table}");
+        assert!(!table.contains("another machine") && !table.contains("that was a "), "{table}");
     }
+    let other_build = ["debug", "release"][usize::from(cfg!(debug_assertions))];
+    run["machine"]["build"] = other_build.into();
+    let other = home.path().join("other.json");
+    std::fs::write(&other, run.to_string()).unwrap();
+    let exit = Adit::new(["bench", "--compare"]).arg(&other).args(arguments).run(SOON);
+    let table = exit.expect_code(0).stdout;
+    assert!(
+        table.contains(&format!("\nthat was a {other_build} build, and this is a ")),
+        "{table}"
+    );
     let text = std::fs::read_to_string(&svg).unwrap();
     assert!(text.contains("before.json") && text.contains("before") && text.contains("after"));
     for picture in [rendered(&svg), pixels(&png)] {

@@ -10,6 +10,7 @@
 
 use super::stats::{Difference, Location, difference, median};
 use super::{Measurement, Slice};
+use crate::scan::BackendInfo;
 
 /// The standard deviation, in natural logarithms (0.02 is 2 %), that runs of one program have among
 /// each other beside what is seen within each: relative to the reference, and without it. From runs
@@ -28,6 +29,9 @@ const REFERENCE: &str = "cpu:sha2";
 pub struct Row {
     /// The backend, as `--backend` names it.
     pub name: String,
+    /// The device, where it is or has a card: a card's number is but the order in which drivers name
+    /// them.
+    pub card: Option<String>,
     /// Its threads.
     pub threads: usize,
     /// Whether with rolled versions.
@@ -38,20 +42,29 @@ pub struct Row {
 
 impl From<&Measurement> for Row {
     fn from(measurement: &Measurement) -> Self {
-        Self {
-            name: measurement.info.name(),
-            threads: measurement.info.threads,
-            version_rolling: measurement.version_rolling,
-            slices: measurement.slices.clone(),
-        }
+        let slices = measurement.slices.clone();
+        Self { slices, ..Self::planned(&measurement.info, measurement.version_rolling) }
     }
 }
 
 impl Row {
+    /// Of a backend that has not been measured yet.
+    #[must_use]
+    pub fn planned(info: &BackendInfo, version_rolling: bool) -> Self {
+        Self {
+            name: info.name(),
+            card: (info.backend != "cpu").then(|| info.device.clone()),
+            threads: info.threads,
+            version_rolling,
+            slices: Vec::new(),
+        }
+    }
+
     /// Whether `other` measured the same.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         self.name == other.name
+            && self.card == other.card
             && self.threads == other.threads
             && self.version_rolling == other.version_rolling
     }
@@ -245,6 +258,7 @@ mod tests {
             .iter()
             .map(|name| Row {
                 name: (*name).to_owned(),
+                card: None,
                 threads: 2,
                 version_rolling: false,
                 slices: Vec::new(),
@@ -323,6 +337,7 @@ mod tests {
     fn the_ratio_to_the_reference_is_taken_turn_by_turn() {
         let row = |name: &str, rates: &[u64]| Row {
             name: name.into(),
+            card: None,
             threads: 1,
             version_rolling: false,
             slices: rates.iter().map(|r| Slice { hashes: *r, seconds: 1.0, cores: None }).collect(),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Slice;
 use super::compare::Row;
+use crate::exit::one_line;
 
 /// The largest file that is read. A run of an hour on many cores has some MB.
 const SIZE_MAX: u64 = 64 << 20;
@@ -22,6 +23,8 @@ pub struct Saved {
     pub cpu: String,
     /// How many of its threads were usable.
     pub cores: u64,
+    /// How it was built, `debug` or `release`; `None` where it does not say.
+    pub build: Option<String>,
     /// What was measured.
     pub rows: Vec<Row>,
 }
@@ -41,6 +44,14 @@ pub enum SavedError {
     /// It is no JSON, or other JSON.
     #[error("it is not what `adit bench --json` writes: {0}")]
     Foreign(String),
+    /// A backend computed wrongly in it, so its rates are of something else.
+    #[error("result {row} is not verified: {backend} computed wrongly")]
+    Unverified {
+        /// The result's number, from 1.
+        row: usize,
+        /// The backend.
+        backend: String,
+    },
     /// A number in it cannot have been measured.
     #[error("result {row} holds what cannot have been measured: {what}")]
     Nonsense {
@@ -62,12 +73,16 @@ struct SavedRun {
 struct Machine {
     cpu: String,
     cores: u64,
+    #[serde(default)]
+    build: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct SavedResult {
     backend: String,
     kernel: String,
+    device: String,
+    verified: bool,
     #[serde(default)]
     index: Option<usize>,
     threads: usize,
@@ -106,8 +121,8 @@ impl Saved {
             .map_err(|error| SavedError::Foreign(error.to_string()))?;
         let rows = file.results.into_iter().enumerate();
         let rows = rows.map(|(index, result)| result.row(index + 1)).collect::<Result<_, _>>()?;
-        let Machine { cpu, cores } = file.machine;
-        Ok(Self { version: file.version, cpu, cores, rows })
+        let Machine { cpu, cores, build } = file.machine;
+        Ok(Self { version: file.version, cpu, cores, build, rows })
     }
 }
 
@@ -134,8 +149,12 @@ impl SavedResult {
             Some(index) => format!("{}:{index}", self.backend),
             None => format!("{}:{}", self.backend, self.kernel),
         };
+        if !self.verified {
+            return Err(SavedError::Unverified { row, backend: one_line(&name) });
+        }
         Ok(Row {
             name,
+            card: (self.backend != "cpu").then_some(self.device),
             threads: self.threads,
             version_rolling: self.version_rolling,
             slices: self.slices.into_iter().map(slice).collect::<Result<_, _>>()?,
@@ -162,6 +181,25 @@ mod tests {
         let row = &saved.rows[0];
         assert_eq!((row.name.as_str(), row.threads, row.version_rolling), ("cpu:avx2", 1, true));
         assert_eq!(row.slices, [Slice { hashes: 10, seconds: 0.5, cores: Some(0.75) }]);
+    }
+
+    #[test]
+    fn a_run_that_was_not_verified_is_refused() {
+        let lied = GOOD.replace("\"verified\":true", "\"verified\":false");
+        let lied = lied.replace("SLICE", r#"{"hashes":10,"seconds":0.5}"#);
+        let error = Saved::parse(lied.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "result 1 is not verified: cpu:avx2 computed wrongly");
+    }
+
+    #[test]
+    fn a_card_is_its_number_and_its_name() {
+        let run = |card: &str| {
+            let text = GOOD.replace("SLICE", r#"{"hashes":10,"seconds":0.5}"#);
+            let text = text.replace("\"cpu\",\"kernel\"", "\"gpu\",\"index\":0,\"kernel\"");
+            let text = text.replace("\"device\":\"x\"", &format!("\"device\":\"{card}\""));
+            Saved::parse(text.as_bytes()).unwrap().rows.remove(0)
+        };
+        assert!(run("one").matches(&run("one")) && !run("one").matches(&run("another")));
     }
 
     #[test]

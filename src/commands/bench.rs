@@ -100,12 +100,7 @@ fn read(file: &Path) -> Result<Saved, Failure> {
 fn in_common(plan: &Plan, file: &Path, saved: &Saved) -> Result<(), Failure> {
     let planned = plan.rows();
     let common = planned.iter().any(|(info, version_rolling)| {
-        let row = Row {
-            name: info.name(),
-            threads: info.threads,
-            version_rolling: *version_rolling,
-            slices: Vec::new(),
-        };
+        let row = Row::planned(info, *version_rolling);
         saved.rows.iter().any(|other| other.matches(&row))
     });
     if common {

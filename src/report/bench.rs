@@ -104,6 +104,7 @@ struct ComparisonRow {
     with: String,
     with_version: String,
     same_machine: bool,
+    with_build: Option<String>,
     confidence: f64,
     differs: bool,
     rows: Vec<ComparedRow>,
@@ -118,6 +119,7 @@ struct ComparisonRow {
 #[derive(Clone, Debug, Serialize)]
 struct Name {
     backend: String,
+    card: Option<String>,
     threads: usize,
     version_rolling: bool,
 }
@@ -137,8 +139,13 @@ struct ComparedRow {
 
 impl From<&Row> for Name {
     fn from(row: &Row) -> Self {
-        let Row { name, threads, version_rolling, .. } = row;
-        Self { backend: name.clone(), threads: *threads, version_rolling: *version_rolling }
+        let Row { name, card, threads, version_rolling, .. } = row;
+        Self {
+            backend: name.clone(),
+            card: card.clone(),
+            threads: *threads,
+            version_rolling: *version_rolling,
+        }
     }
 }
 
@@ -201,6 +208,7 @@ impl Bench {
             with: file.to_owned(),
             with_version: one_line(&saved.version),
             with_cpu: one_line(&saved.cpu),
+            with_build: saved.build.as_deref().map(one_line),
             same_machine: (&saved.cpu, saved.cores) == (&self.machine.cpu, cores),
             confidence: CONFIDENCE,
             differs: compared.differs(),
@@ -348,6 +356,9 @@ impl Bench {
         if !comparison.same_machine {
             remarks.push(format!("BEFORE WAS ANOTHER MACHINE: {}", comparison.with_cpu));
         }
+        if let Some(build) = comparison.other_build() {
+            remarks.push(format!("BEFORE WAS A {} BUILD", build.to_uppercase()));
+        }
         let row = |row: &Compared| plot::Row {
             group: row.row.name.clone(),
             label: label(&row.row),
@@ -390,7 +401,7 @@ impl MachineRow {
             gpus: Vec::new(),
             rustc: env!("ADIT_RUSTC"),
             target_features: env!("ADIT_TARGET_FEATURES"),
-            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            build: BUILD,
         }
     }
 
@@ -511,8 +522,15 @@ const fn plural(count: usize) -> &'static str {
 /// `cpu:avx2 on 2 threads, versions rolled`.
 fn described(row: &Row) -> String {
     let versions = if row.version_rolling { "versions rolled" } else { "one version" };
-    format!("{} on {} thread{}, {versions}", one_line(&row.name), row.threads, plural(row.threads))
+    let name = match &row.card {
+        Some(card) => one_line(&format!("{} ({card})", row.name)),
+        None => one_line(&row.name),
+    };
+    format!("{name} on {} thread{}, {versions}", row.threads, plural(row.threads))
 }
+
+/// How this program was built.
+const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
 /// At most so many outliers are named; the JSON has them all.
 const OUTLIERS_MAX: usize = 8;
@@ -652,6 +670,11 @@ impl Bench {
 }
 
 impl ComparisonRow {
+    /// How the other run's program was built, where this one was not.
+    fn other_build(&self) -> Option<&str> {
+        self.with_build.as_deref().filter(|build| *build != BUILD)
+    }
+
     fn failure(&self, why: String) -> Failure {
         Failure::new(Exit::Failed, format!("compared with {}", one_line(&self.with)), why)
     }
@@ -661,6 +684,9 @@ impl ComparisonRow {
             writeln!(text, "\ncompared with {} (adit {})", one_line(&self.with), self.with_version);
         if !self.same_machine {
             let _ = writeln!(text, "that was another machine: {}", self.with_cpu);
+        }
+        if let Some(build) = self.other_build() {
+            let _ = writeln!(text, "that was a {build} build, and this is a {BUILD} build");
         }
         let _ = writeln!(
             text,
