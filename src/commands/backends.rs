@@ -1,15 +1,18 @@
 //! From `--backend` to kernels, with the failures and the log line that go with it.
 
 use std::num::NonZero;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use adit::bench::BenchError;
 use adit::bench::compare::Row;
+use adit::bench::{BenchError, Measurement, Plan, measure};
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
+use adit::report::{self, Progress};
 use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner, Throttle};
+use adit::signals::Signals;
 use anyhow::Context as _;
 
 /// As many threads as were asked for.
@@ -66,7 +69,7 @@ fn cpu_scanner(
     let (kernel, midstates) = match wanted {
         None | Some(BackendSpec::Gpu(_)) => return Ok(None),
         Some(BackendSpec::Auto | BackendSpec::Cpu(None)) => {
-            let (fastest, line) = measured(version_rolling)?;
+            let (fastest, line) = fastest(version_rolling)?;
             tracing::info!("{line}");
             (fastest.kernel, fastest.midstates)
         }
@@ -216,6 +219,25 @@ pub fn unfit(error: BenchError) -> Failure {
     Failure::from_chain(exit, &error)
 }
 
+/// What `plan` comes to, shown as it goes on; or with which code to end where a signal broke it off.
+pub fn measured(
+    plan: Plan,
+    signals: &Signals,
+    progress: &Progress,
+) -> Result<Result<Vec<Measurement>, Exit>, Failure> {
+    let measured = measure(plan, &mut |at| {
+        progress.show(&report::bench::measuring(at));
+        if signals.received().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    progress.finish();
+    let measured = measured.map_err(unfit)?;
+    Ok(measured.ok_or_else(|| signals.received().unwrap_or(Exit::Failed)))
+}
+
 /// One backend, as far as the first entry of `--backend` says which, and otherwise the fastest
 /// kernel; where `easy` says that the work is done before a measurement would be, the one that usually
 /// is. No versions are rolled.
@@ -228,7 +250,7 @@ pub fn one(hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>
         [BackendSpec::Cpu(Some(name)), ..] => trusted(*name)?,
         _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none)?,
         _ => {
-            let (fastest, line) = measured(false)?;
+            let (fastest, line) = fastest(false)?;
             tracing::debug!("{line}");
             fastest.kernel
         }
@@ -256,7 +278,7 @@ fn trusted(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
 }
 
 /// The kernel that is fastest here, and a line for the log that names it beside the others' rates.
-fn measured(version_rolling: bool) -> Result<(Timed, String), Failure> {
+fn fastest(version_rolling: bool) -> Result<(Timed, String), Failure> {
     let Measured { timed, failed } = cpu::calibrate(&cpu::open_all(), version_rolling);
     for (name, lie) in &failed {
         tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");

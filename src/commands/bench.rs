@@ -1,12 +1,11 @@
 //! `adit bench`: how fast each backend is, and whether it tells the truth meanwhile.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use adit::bench::compare::Row;
 use adit::bench::machine::Machine;
-use adit::bench::{CycleCounter, Plan, Saved, Team, measure};
+use adit::bench::{CycleCounter, Plan, Saved, Team};
 use adit::cli::{BenchArgs, HashingArgs, OutputArgs};
 use adit::exit::{Exit, Failure};
 use adit::report::{Progress, bench, results};
@@ -30,17 +29,9 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     }
 
     let signals = Signals::listen().context("signal handlers")?;
-    let measured = measure(plan, &mut |at| {
-        progress.show(&bench::measuring(at));
-        if signals.received().is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    progress.finish();
-    let Some(measured) = measured.map_err(backends::unfit)? else {
-        return Ok(signals.received().unwrap_or(Exit::Failed));
+    let measured = match backends::measured(plan, &signals, progress)? {
+        Ok(measured) => measured,
+        Err(signal) => return Ok(signal),
     };
 
     let mut bench =

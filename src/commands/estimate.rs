@@ -1,8 +1,6 @@
 //! `adit estimate`: how long a block or a share takes, and what it costs.
 
-use std::ops::ControlFlow;
-
-use adit::bench::{NoCycles, Plan, Team, measure};
+use adit::bench::{NoCycles, Plan, Team};
 use adit::chain::params::Params;
 use adit::chain::target::HashRate;
 use adit::cli::{EstimateArgs, OutputArgs, SourceSpec};
@@ -65,17 +63,9 @@ fn rated(args: &EstimateArgs, progress: &Progress) -> anyhow::Result<Result<Rate
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };
-    let measured = measure(plan, &mut |at| {
-        progress.show(&bench::measuring(at));
-        if signals.received().is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    progress.finish();
-    let Some(measured) = measured.map_err(backends::unfit)? else {
-        return Ok(Err(signals.received().unwrap_or(Exit::Failed)));
+    let measured = match backends::measured(plan, &signals, progress)? {
+        Ok(measured) => measured,
+        Err(signal) => return Ok(Err(signal)),
     };
     if let Some(failure) = bench::disagreement(&measured) {
         return Err(failure.into());
