@@ -99,7 +99,8 @@ const ESTIMATE_ABOUT: &str = "\
 How long a block or a share takes at some hash rate, and what it costs in energy.
 
 The hash rate is the one given, or what this machine is measured to do. The difficulty is the one \
-given, or that of the next block of the node NODE. Finding a block is a matter of chance, and the \
+given, or that of the next block of the node NODE were it found now; on testnet4 and testnet3 it is \
+said which of the two difficulties of the twenty-minute rule that is. Finding a block is a matter of chance, and the \
 time to the next one is exponentially distributed: half of all waits are shorter than 69 % of the \
 mean, and one of twenty is longer than three times the mean. What was tried before does not count.";
 

@@ -103,6 +103,40 @@ fn a_real_node_is_asked_for_its_difficulty() {
     assert!(stderr.contains("HTTP 401") && !stderr.contains("a:b"), "{stderr}");
 }
 
+/// A test chain has two difficulties, twenty minutes apart.
+#[test]
+fn under_the_twenty_minute_rule_it_says_which_difficulty_it_speaks_of() {
+    let node = Node::start(Chain::Testnet4, &[]);
+    let datadir = node.datadir().display().to_string();
+    // The genesis block is years old.
+    let told = estimate(&[&node.url(), "--datadir", &datadir, "--hash-rate", "1M"]);
+    assert_eq!((&told["network"], &told["height"]), (&json!("testnet4"), &json!(1)));
+    assert!(told["twenty_minute_rule"] == "lowest" && near(&told["block"]["difficulty"], 1.0));
+
+    let home = Home::new();
+    let cookie = home.path().join("cookie");
+    std::fs::write(&cookie, "u:p").unwrap();
+    let run = |answer: Value, json: &[&str]| {
+        let server = ScriptedNode::start(move |_| Reply::Result(answer.clone()));
+        let url = format!("http://{}", server.address());
+        let run = Adit::new(["estimate", &url, "--hash-rate", "1M", "--rpc-cookie"]).arg(&cookie);
+        run.args(json.iter().copied()).run(SOON)
+    };
+    let answer =
+        json!({"chain": "test", "blocks": 7, "difficulty": 1.0, "next": {"difficulty": 1e6}});
+    assert_eq!(object(&run(answer.clone(), &["--json"]))["twenty_minute_rule"], "period");
+    let table = run(answer, &[]).expect_code(0).stdout;
+    assert!(table.contains("the period's own, until the tip is twenty minutes old"), "{table}");
+
+    let old = json!({"chain": "testnet4", "blocks": 7, "difficulty": 1.0});
+    let stderr = run(old, &[]).expect_code(1).stderr;
+    assert!(
+        stderr.contains("does not tell the next block's difficulty, and on testnet4"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("\nhint: --difficulty"), "{stderr}");
+}
+
 #[test]
 fn a_node_of_another_chain_or_none_at_all_is_said() {
     let home = Home::new();

@@ -12,7 +12,7 @@ use bitcoin::Network;
 const TWENTY_MINUTES: u32 = 20 * 60;
 
 /// A difficulty period, in blocks.
-const PERIOD: u32 = 2016;
+pub const PERIOD: u32 = 2016;
 
 /// How much earlier than its predecessor a period's first block may be, in seconds (BIP 94).
 const MAX_TIMEWARP: u32 = 600;

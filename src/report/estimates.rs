@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::results::Shown;
 use crate::estimate::{Outlook, Price, Terms, Wait, three_digits};
-use crate::source::getblocktemplate::MiningInfo;
+use crate::source::getblocktemplate::{MiningInfo, Side};
 
 /// Where a figure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +30,7 @@ pub struct Estimate {
     watts_reason: Option<String>,
     network: Option<&'static str>,
     height: Option<u64>,
+    twenty_minute_rule: Option<Side>,
     price_per_kwh: Option<f64>,
     coin_price: Option<f64>,
     block: Option<Block>,
@@ -139,6 +140,7 @@ impl Estimate {
             watts_reason: watts_from.err(),
             network: node.map(|node| node.params.name),
             height: node.map(|node| node.height),
+            twenty_minute_rule: node.and_then(|node| node.side),
             price_per_kwh: terms.price_per_kwh.map(Price::to_f64),
             coin_price: terms.coin_price.map(Price::to_f64),
             block,
@@ -173,7 +175,12 @@ impl Shown for Estimate {
             row(&mut text, "chain", &format!("{network}, block {height} is next"));
         }
         if let Some(block) = &self.block {
-            let _ = write!(text, "\na block of difficulty {}\n", block.find.outlook.difficulty);
+            let _ = writeln!(
+                text,
+                "\na block of difficulty {}{}",
+                block.find.outlook.difficulty,
+                self.twenty_minute_rule.map_or("", which),
+            );
             block.find.rows(&mut text);
             if let Some(reward) = block.reward {
                 row(&mut text, "pays", &format!("{reward} coins, fees left aside"));
@@ -204,6 +211,15 @@ impl Shown for Estimate {
             share.rows(&mut text);
         }
         text
+    }
+}
+
+/// Which of two difficulties it is, and for how long.
+const fn which(side: Side) -> &'static str {
+    match side {
+        Side::PeriodStart => ", which a period's first block has whenever it comes",
+        Side::Period => ", the period's own, until the tip is twenty minutes old, then the lowest",
+        Side::Lowest => ", the lowest, until a block comes, then the period's own",
     }
 }
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::rpc::Envelope;
 use super::{ANSWER_BYTES, Credentials, Endpoint, Rpc, RpcError, template};
+use crate::chain::min_difficulty::PERIOD;
 use crate::chain::params::Params;
 use crate::chain::target::Difficulty;
 use crate::printable::printable;
@@ -16,6 +17,36 @@ use crate::source::{Refused, SourceError};
 /// How long the node may take: whoever asks waits for it.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// On a chain with the twenty-minute rule ([`crate::chain::min_difficulty`]): which of two
+/// difficulties a node speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// A period's first block: the difficulty is computed and holds at all times.
+    PeriodStart,
+    /// The period's own, until the tip is twenty minutes old.
+    Period,
+    /// The lowest, since the tip is older than that.
+    Lowest,
+}
+
+impl Side {
+    /// Of a block at `height`, by its difficulty.
+    fn of(height: u64, difficulty: f64) -> Self {
+        if height.is_multiple_of(u64::from(PERIOD)) {
+            Self::PeriodStart
+        } else if difficulty > LOWEST {
+            Self::Period
+        } else {
+            // A period whose own is the lowest has but one side.
+            Self::Lowest
+        }
+    }
+}
+
+/// The difficulty of the highest target that a test chain allows.
+const LOWEST: f64 = 1.0;
+
 /// What a node says of its chain's next block.
 #[derive(Clone, Debug)]
 pub struct MiningInfo {
@@ -23,8 +54,11 @@ pub struct MiningInfo {
     pub params: &'static Params,
     /// The next block's height.
     pub height: u64,
-    /// The next block's difficulty; of nodes that don't tell it, the last block's.
+    /// The next block's difficulty, were it found now; of nodes that don't tell it, the last block's,
+    /// but for chains with the twenty-minute rule.
     pub difficulty: Difficulty,
+    /// Which difficulty that is, on a chain with the twenty-minute rule.
+    pub side: Option<Side>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +75,20 @@ struct Next {
     difficulty: f64,
 }
 
+/// Why there is no such answer.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    /// None came, or none that can be read.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// A node before Bitcoin Core 29 on a chain with the twenty-minute rule.
+    #[error(
+        "its getmininginfo does not tell the next block's difficulty, and on {0} the last block's \
+         says nothing of it"
+    )]
+    NoNext(&'static str),
+}
+
 impl MiningInfo {
     /// Asks the node.
     ///
@@ -52,28 +100,27 @@ impl MiningInfo {
         let body = Bytes::from_static(
             br#"{"jsonrpc":"1.0","id":"adit","method":"getmininginfo","params":[]}"#,
         );
-        let answer =
-            rpc.call(body, ANSWER_BYTES, DEADLINE).await.and_then(|body| Self::read(&body));
-        answer.map_err(|error| {
+        let answer = rpc.call(body, ANSWER_BYTES, DEADLINE).await.map_err(AskError::from);
+        answer.and_then(|body| Self::read(&body)).map_err(|error| {
             let (refused, hint) = match &error {
-                RpcError::Connection(_) => (Refused::Failure, "is the node running, and is this its port?"),
-                RpcError::Unauthorized(_) => (
+                AskError::Rpc(RpcError::Connection(_)) => (Refused::Failure, "is the node running, and is this its port?"),
+                AskError::Rpc(RpcError::Unauthorized(_)) => (
                     Refused::BySource,
                     "check --rpc-user and ADIT_RPC_PASSWORD, or name the right --rpc-cookie or --datadir",
                 ),
-                RpcError::NoCookie(_) | RpcError::BadCookie { .. } => (
+                AskError::Rpc(RpcError::NoCookie(_) | RpcError::BadCookie { .. }) => (
                     Refused::Configuration,
                     "name the node's data directory with --datadir, its cookie with --rpc-cookie, or \
                      log in with --rpc-user and ADIT_RPC_PASSWORD",
                 ),
-                RpcError::Forbidden => (Refused::BySource, "allow it with the node's -rpcallowip"),
+                AskError::Rpc(RpcError::Forbidden) => (Refused::BySource, "allow it with the node's -rpcallowip"),
                 _ => (Refused::Failure, "--difficulty takes one without a node"),
             };
             SourceError::new(refused, what, error.to_string()).hint(hint)
         })
     }
 
-    fn read(body: &Bytes) -> Result<Self, RpcError> {
+    fn read(body: &Bytes) -> Result<Self, AskError> {
         let nonsense = |why: &str| RpcError::Nonsense(why.to_owned());
         let envelope: Envelope<Answer<'_>> =
             template::parse(body).map_err(|error| RpcError::Nonsense(error.to_string()))?;
@@ -81,10 +128,18 @@ impl MiningInfo {
         let params = Params::from_chain_name(&answer.chain).ok_or_else(|| {
             RpcError::Nonsense(format!("it is on the chain {:?}", printable(&answer.chain, 40)))
         })?;
-        let difficulty = answer.next.map_or(answer.difficulty, |next| next.difficulty);
+        let ruled = params.has_twenty_minute_rule();
+        let difficulty = match answer.next {
+            Some(next) => next.difficulty,
+            // The tip may have come late at the lowest difficulty: that says nothing of the next.
+            None if ruled => return Err(AskError::NoNext(params.name)),
+            None => answer.difficulty,
+        };
+        let height = answer.blocks.saturating_add(1);
+        let side = ruled.then(|| Side::of(height, difficulty));
         let difficulty = Difficulty::from_f64(difficulty)
             .ok_or_else(|| nonsense("its difficulty is not above zero"))?;
-        Ok(Self { params, height: answer.blocks.saturating_add(1), difficulty })
+        Ok(Self { params, height, difficulty, side })
     }
 }
 
@@ -92,7 +147,7 @@ impl MiningInfo {
 mod tests {
     use super::*;
 
-    fn read(result: &str) -> Result<MiningInfo, RpcError> {
+    fn read(result: &str) -> Result<MiningInfo, AskError> {
         MiningInfo::read(&Bytes::from(format!(r#"{{"result":{result},"error":null}}"#)))
     }
 
@@ -105,6 +160,28 @@ mod tests {
             r#"{"chain":"testnet4","blocks":7,"difficulty":2.5,"next":{"height":8,"difficulty":1}}"#,
         );
         assert_eq!(new.unwrap().difficulty, Difficulty::from_f64(1.0).unwrap());
+        assert_eq!(old.side, None);
+    }
+
+    #[test]
+    fn under_the_twenty_minute_rule_it_says_which_difficulty_it_is() {
+        let side = |chain: &str, blocks: u32, next: f64| {
+            let text = format!(
+                r#"{{"chain":"{chain}","blocks":{blocks},"difficulty":7,"next":{{"difficulty":{next}}}}}"#
+            );
+            read(&text).unwrap().side
+        };
+        for chain in ["testnet4", "test"] {
+            assert_eq!(side(chain, 7, 1e6), Some(Side::Period));
+            assert_eq!(side(chain, 7, 1.0), Some(Side::Lowest));
+            assert_eq!(side(chain, 2_015, 1e6), Some(Side::PeriodStart));
+            let old = format!(r#"{{"chain":"{chain}","blocks":7,"difficulty":1}}"#);
+            let error = read(&old).unwrap_err().to_string();
+            assert!(error.contains("does not tell the next block's difficulty"), "{error}");
+        }
+        for chain in ["main", "signet", "regtest"] {
+            assert_eq!(side(chain, 7, 1.0), None);
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use serde::de::IgnoredAny;
 use tokio::time::sleep_until;
 
 pub use self::local::{local_endpoint, local_login};
-pub use self::mining_info::MiningInfo;
+pub use self::mining_info::{MiningInfo, Side};
 pub use self::rpc::{Credentials, Endpoint, Rpc, RpcError};
 pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 
