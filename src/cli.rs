@@ -83,7 +83,7 @@ Examples:
   adit bench --plot bench.svg
   adit bench --json > before.json
   adit bench --compare before.json --plot change.svg
-  adit bench --compare before.json --fail-below 0.95";
+  adit bench --compare before.json --fail-below 0.9";
 
 const GRIND_ABOUT: &str = "\
 Solves one block header, given as 160 hex characters, for the target in its own nBits. Only the \
@@ -381,7 +381,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "csv")]
     pub compare: Option<PathBuf>,
     /// Exit with 1 if a result is shown to be slower than RATIO times what it was, or could not be
-    /// compared
+    /// compared; a RATIO nearer to 1 than the noise is warned of
     #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, requires = "compare")]
     pub fail_below: Option<f64>,
     /// What the machine draws while it hashes, as 65W, instead of what its own counters say; the same

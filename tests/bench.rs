@@ -165,6 +165,62 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
     }
 }
 
+/// A reference that moved by itself is no measure for the others.
+#[test]
+fn a_reference_that_moved_is_said_and_decides_nothing() {
+    let home = Home::new();
+    let arguments = ["--for", "300ms", "--backend", "cpu:sha2", "--threads", "1"];
+    let (mut run, _) = saved(&home, "before.json", &arguments, "");
+    // As though it had been twenty times as fast; the row with rolled versions stays as it is.
+    assert_eq!(run["results"][0]["version_rolling"], false);
+    for slice in run["results"][0]["slices"].as_array_mut().unwrap() {
+        slice["hashes"] = (slice["hashes"].as_u64().unwrap() * 20).into();
+    }
+    let mut against = |cpu: Option<&str>| {
+        if let Some(cpu) = cpu {
+            run["machine"]["cpu"] = cpu.into();
+        }
+        let (file, svg) = (home.path().join("moved.json"), home.path().join("moved.svg"));
+        std::fs::write(&file, run.to_string()).unwrap();
+        let run = Adit::new(["bench", "--fail-below", "0.01", "--compare"]).arg(&file);
+        let exit = run.args(arguments).arg("--plot").arg(&svg).run(SOON);
+        let chart = std::fs::read_to_string(&svg).unwrap();
+        let told = "** cpu:sha2 itself is at 0.0";
+        assert!(exit.stdout.contains(told) && chart.contains(told), "{}", exit.stdout);
+        exit
+    };
+    let same = against(None).expect_code(0);
+    assert!(same.stdout.contains("are compared by MH/s"), "{}", same.stdout);
+    assert!(same.stdout.contains("shown below"), "{}", same.stdout);
+    let other = against(Some("another")).expect_code(1);
+    assert!(other.stdout.contains(" not comparable\n"), "{}", other.stdout);
+    let told = "cpu:sha2 on 1 thread, versions rolled: not comparable\nhint: sha2 itself moved";
+    assert!(other.stderr.contains(told), "{}", other.stderr);
+}
+
+/// A ratio nearer to 1 than the noise is decided by luck.
+#[test]
+fn a_ratio_that_the_noise_hides_is_warned_of() {
+    let home = Home::new();
+    let arguments = ["--for", "300ms", "--backend", "cpu:sha2", "--threads", "1"];
+    let (_, before) = saved(&home, "before.json", &arguments, "");
+    let run = |ratio: &str| {
+        let run = Adit::new(["bench", "--json", "--fail-below", ratio, "--compare"]).arg(&before);
+        run.args(arguments).run(SOON)
+    };
+    let close = run("0.999");
+    let told =
+        "--fail-below 0.999 is nearer to 1 than the noise of these runs: cpu:sha2 on 1 thread";
+    assert!(close.stderr.contains(told), "{}", close.stderr);
+    let far = run("0.001").expect_code(0);
+    assert!(!far.stderr.contains("nearer to 1"), "{}", far.stderr);
+    for row in object(&far)["comparison"]["rows"].as_array().unwrap() {
+        let (slower, faster) = (&row["shown_slower_below"], &row["shown_faster_above"]);
+        assert!(number(slower) < 1.0 && number(faster) > 1.0, "{row}");
+        assert_eq!(row["reference_moved"], false);
+    }
+}
+
 /// What was not compared is not green.
 #[test]
 fn what_is_missing_now_or_too_short_to_say_fails() {

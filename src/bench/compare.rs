@@ -7,6 +7,9 @@
 //! divided by the reference's slice of the same turn. What is left is drift, which the error
 //! includes since it is taken from blocks of slices; and what sets one run apart from another
 //! without showing within either, for which [`BETWEEN`] is allowed.
+//!
+//! A reference that itself moved from one run to the other is no measure: rows that were divided by
+//! it would all seem to have moved the other way ([`Basis::ReferenceMoved`]).
 
 use super::stats::{Difference, Location, difference, median};
 use super::{Measurement, Slice};
@@ -78,6 +81,12 @@ impl Row {
         self.name == REFERENCE && !self.version_rolling
     }
 
+    /// Whether it is what `row` is divided by: the reference on as many threads.
+    fn divides(&self, row: &Self) -> bool {
+        let is_divided = row.is_cpu() && !row.is_reference();
+        self.is_reference() && self.threads == row.threads && is_divided
+    }
+
     /// Half of the slices were faster, in hashes per second.
     fn median(&self) -> f64 {
         let rates: Vec<f64> = self.slices.iter().map(|slice| slice.rate().to_f64()).collect();
@@ -126,6 +135,28 @@ pub enum Verdict {
     NoDifference,
     /// A run has too few slices to say anything.
     TooShort,
+    /// The reference moved, and rates of two machines say nothing of a program.
+    NotComparable,
+}
+
+/// What a row is compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The quotient with the reference's slices of the same turns of the same run.
+    Relative,
+    /// Hashes per second: it is the reference, or there is none to divide it by.
+    Absolute,
+    /// Hashes per second if anything: there is a reference, and it is shown to have moved itself.
+    ReferenceMoved,
+}
+
+/// Whether two runs are of one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machines {
+    /// Hashes per second of the one can be held against those of the other.
+    Same,
+    /// They can not.
+    Different,
 }
 
 /// A row of both runs.
@@ -138,12 +169,50 @@ pub struct Compared {
     /// The medians, before and after, in hashes per second, as they were.
     pub medians: [f64; 2],
     /// How many times as fast it is, without what the noise accounts for, and the interval in which
-    /// that lies; `None` where a run is too short.
+    /// that lies; `None` where a run is too short, or nothing can be compared.
     pub ratio: Option<Difference>,
-    /// Whether relative to the reference of the same run.
-    pub relative: bool,
+    /// By what that is.
+    pub basis: Basis,
     /// What that means.
     pub verdict: Verdict,
+}
+
+impl Compared {
+    /// `after` against `before`: relative to their `references` where there are any.
+    fn of(before: &Row, after: &Row, references: Option<(&Row, &Row)>, confidence: f64) -> Self {
+        let (old_reference, new_reference) = references.unzip();
+        let (basis, between) = match references {
+            Some(_) => (Basis::Relative, BETWEEN[0]),
+            None => (Basis::Absolute, BETWEEN[1]),
+        };
+        let old = Location::of(&before.relative_to(old_reference));
+        let new = Location::of(&after.relative_to(new_reference));
+        let ratio = old.zip(new).map(|(old, new)| {
+            let Difference { middle, low, high } = difference(old, new, between, confidence);
+            Difference { middle: middle.exp(), low: low.exp(), high: high.exp() }
+        });
+        let verdict = match ratio {
+            None => Verdict::TooShort,
+            Some(ratio) if ratio.low > 1.0 => Verdict::Faster,
+            Some(ratio) if ratio.high < 1.0 => Verdict::Slower,
+            Some(_) => Verdict::NoDifference,
+        };
+        let medians = [before.median(), after.median()];
+        Self { row: after.clone(), before: before.clone(), medians, ratio, basis, verdict }
+    }
+
+    /// Whether it is shown to be faster or slower.
+    #[must_use]
+    pub const fn differs(&self) -> bool {
+        matches!(self.verdict, Verdict::Faster | Verdict::Slower)
+    }
+
+    /// The ratios beyond which these two runs' noise lets a difference be shown: slower below the
+    /// first, faster above the second. `None` where there is no ratio.
+    #[must_use]
+    pub fn shown_beyond(&self) -> Option<[f64; 2]> {
+        self.ratio.map(|ratio| [ratio.low / ratio.middle, ratio.high / ratio.middle])
+    }
 }
 
 /// Both runs.
@@ -160,7 +229,7 @@ pub struct Comparison {
 impl Comparison {
     /// Compares two runs.
     #[must_use]
-    pub fn of(before: &[Row], after: &[Row]) -> Self {
+    pub fn of(before: &[Row], after: &[Row], machines: Machines) -> Self {
         let only = |rows: &[Row], others: &[Row]| {
             let alone = |row: &&Row| !others.iter().any(|other| other.matches(row));
             rows.iter().filter(alone).cloned().collect::<Vec<_>>()
@@ -171,68 +240,66 @@ impl Comparison {
             .collect();
         // Every row is a chance to be wrong (Bonferroni).
         let confidence = 1.0 - (1.0 - CONFIDENCE) / pairs.len().max(1) as f64;
-        let rows = pairs
-            .iter()
-            .map(|(old, new)| {
-                let normalised = new.is_cpu() && !new.is_reference();
-                let references = (reference(before, old), reference(after, new));
-                let (old_reference, new_reference) = match references {
-                    (Some(a), Some(b)) if normalised => (Some(a), Some(b)),
-                    _ => (None, None),
-                };
-                let relative = old_reference.is_some();
-                let between = BETWEEN[usize::from(!relative)];
-                let locations = (
-                    Location::of(&old.relative_to(old_reference)),
-                    Location::of(&new.relative_to(new_reference)),
-                );
-                let ratio = match locations {
-                    (Some(old), Some(new)) => {
-                        let found = difference(old, new, between, confidence);
-                        Some(Difference {
-                            middle: found.middle.exp(),
-                            low: found.low.exp(),
-                            high: found.high.exp(),
-                        })
-                    }
-                    _ => None,
-                };
-                let verdict = match ratio {
-                    None => Verdict::TooShort,
-                    Some(ratio) if ratio.low > 1.0 => Verdict::Faster,
-                    Some(ratio) if ratio.high < 1.0 => Verdict::Slower,
-                    Some(_) => Verdict::NoDifference,
-                };
-                let medians = [old.median(), new.median()];
-                Compared {
-                    row: (*new).clone(),
-                    before: (*old).clone(),
-                    medians,
-                    ratio,
-                    relative,
-                    verdict,
+        let compared = |&(old, new): &(&Row, &Row)| {
+            let divides = |(_, row): &&(&Row, &Row)| row.divides(new);
+            let Some(&(old_reference, new_reference)) = pairs.iter().find(divides) else {
+                return Compared::of(old, new, None, confidence);
+            };
+            if !Compared::of(old_reference, new_reference, None, confidence).differs() {
+                return Compared::of(old, new, Some((old_reference, new_reference)), confidence);
+            }
+            let absolute = Compared {
+                basis: Basis::ReferenceMoved,
+                ..Compared::of(old, new, None, confidence)
+            };
+            match machines {
+                Machines::Same => absolute,
+                Machines::Different => {
+                    Compared { ratio: None, verdict: Verdict::NotComparable, ..absolute }
                 }
-            })
-            .collect();
+            }
+        };
+        let rows = pairs.iter().map(compared).collect();
         Self { rows, only_before: only(before, after), only_after: only(after, before) }
     }
 
     /// Whether any row is shown to be faster or slower.
     #[must_use]
     pub fn differs(&self) -> bool {
-        let shown = |row: &Compared| matches!(row.verdict, Verdict::Faster | Verdict::Slower);
-        self.rows.iter().any(shown)
+        self.rows.iter().any(Compared::differs)
     }
 
-    /// The rows of which too little was measured to say anything.
-    pub fn too_short(&self) -> impl Iterator<Item = &Compared> {
-        self.rows.iter().filter(|row| row.verdict == Verdict::TooShort)
+    /// The rows of the reference that are shown to have moved, and by which others would have been
+    /// divided.
+    pub fn moved_references(&self) -> impl Iterator<Item = &Compared> {
+        self.rows.iter().filter(|reference| {
+            let affects = |row: &Compared| {
+                row.basis == Basis::ReferenceMoved && reference.row.divides(&row.row)
+            };
+            self.rows.iter().any(affects)
+        })
+    }
+
+    /// The rows of which nothing can be said.
+    pub fn untold(&self) -> impl Iterator<Item = &Compared> {
+        let untold =
+            |row: &&Compared| matches!(row.verdict, Verdict::TooShort | Verdict::NotComparable);
+        self.rows.iter().filter(untold)
     }
 
     /// The rows that are shown to be slower, and by more than down to `ratio` of what they were.
     pub fn below(&self, ratio: f64) -> impl Iterator<Item = &Compared> {
         self.rows.iter().filter(move |row| {
             row.verdict == Verdict::Slower && row.ratio.is_some_and(|found| found.middle < ratio)
+        })
+    }
+
+    /// The rows of which luck decides whether a slowdown to about `ratio` is shown: the noise is
+    /// larger. A reference is left out: it is there to be divided by.
+    pub fn undecided(&self, ratio: f64) -> impl Iterator<Item = &Compared> {
+        self.rows.iter().filter(move |row| {
+            let is_divisor = self.rows.iter().any(|other| row.row.divides(&other.row));
+            !is_divisor && row.shown_beyond().is_some_and(|[below, _]| below < ratio)
         })
     }
 }
@@ -248,9 +315,8 @@ mod tests {
     }
 
     /// A whole run on a shared machine: a level and a drift that all rows share, noise of each, and
-    /// other programs that take cores away for a while. `factor` is by how much the third row is
-    /// faster.
-    fn run(random: &mut Random, factor: f64) -> Vec<Row> {
+    /// other programs that take cores away for a while. `factors` are by how much each row is faster.
+    fn run(random: &mut Random, factors: [f64; 3]) -> Vec<Row> {
         let level = (0.1 * normal(random)).exp();
         let (busy_from, busy_for) = (random.below(20), random.below(12));
         let names = ["cpu:sha2", "cpu:avx2", "cpu:avx512"];
@@ -267,11 +333,11 @@ mod tests {
         let mut drift = 0.0;
         for turn in 0..20 {
             drift = 0.9 * drift + 0.03 * normal(random);
-            for (row, speed) in rows.iter_mut().zip([1.0, 1.5, 3.0 * factor]) {
+            for ((row, speed), factor) in rows.iter_mut().zip([1.0, 1.5, 3.0]).zip(factors) {
                 let busy = (busy_from..busy_from + busy_for).contains(&turn);
                 let cores = if busy { 0.5 + random.below(400) as f64 / 1e3 } else { 0.99 };
                 let noise = (drift + 0.02 * normal(random)).exp();
-                let rate = 1e7 * level * speed * noise * cores;
+                let rate = 1e7 * level * speed * factor * noise * cores;
                 row.slices.push(Slice {
                     hashes: (rate * 0.25) as u64,
                     seconds: 0.25,
@@ -282,11 +348,15 @@ mod tests {
         rows
     }
 
+    const EVEN: [f64; 3] = [1.0; 3];
+
     #[test]
     fn two_runs_of_one_program_do_not_differ() {
         let mut random = Random(42);
-        let same =
-            |random: &mut Random| !Comparison::of(&run(random, 1.0), &run(random, 1.0)).differs();
+        let same = |random: &mut Random| {
+            let (before, after) = (run(random, EVEN), run(random, EVEN));
+            !Comparison::of(&before, &after, Machines::Same).differs()
+        };
         let agreed = (0..400).filter(|_| same(&mut random)).count();
         assert!(agreed >= 360, "{agreed} of 400: fewer than 18 of 20");
     }
@@ -296,7 +366,8 @@ mod tests {
         let mut random = Random(43);
         let (mut found, mut below, mut others) = (0, 0, 0);
         for _ in 0..100 {
-            let comparison = Comparison::of(&run(&mut random, 1.0), &run(&mut random, 0.8));
+            let (before, after) = (run(&mut random, EVEN), run(&mut random, [1.0, 1.0, 0.8]));
+            let comparison = Comparison::of(&before, &after, Machines::Same);
             let [sha2, avx2, avx512] = &comparison.rows[..] else { panic!("three rows") };
             found += usize::from(avx512.verdict == Verdict::Slower);
             others += usize::from(avx2.verdict != Verdict::NoDifference);
@@ -304,18 +375,64 @@ mod tests {
             below += comparison.below(0.9).count();
             let ratio = avx512.ratio.unwrap();
             assert!(ratio.low < ratio.middle && ratio.middle < ratio.high);
-            assert!(avx512.relative && !sha2.relative);
+            // Once in a hundred or two the reference is taken to have moved.
+            assert_eq!(sha2.basis, Basis::Absolute);
+            assert_eq!(avx512.basis == Basis::Relative, !sha2.differs());
         }
         assert!(found >= 95 && others <= 10, "{found} found, {others} made up");
         assert!(below >= 90 && below <= found + others, "{below}");
     }
 
     #[test]
+    fn a_reference_that_moved_is_no_measure() {
+        let mut random = Random(44);
+        let (mut noticed, mut made_up) = (0, 0);
+        for _ in 0..100 {
+            let (before, after) = (run(&mut random, EVEN), run(&mut random, [2.0, 1.0, 1.0]));
+            let same = Comparison::of(&before, &after, Machines::Same);
+            let moved: Vec<_> = same.moved_references().collect();
+            if moved.is_empty() {
+                continue;
+            }
+            noticed += 1;
+            assert!(moved.len() == 1 && moved[0].row.name == REFERENCE);
+            for row in &same.rows[1..] {
+                assert_eq!(row.basis, Basis::ReferenceMoved);
+                made_up += usize::from(row.differs());
+            }
+            let other = Comparison::of(&before, &after, Machines::Different);
+            let untold: Vec<_> = other.untold().map(|row| row.row.name.as_str()).collect();
+            assert_eq!(untold, ["cpu:avx2", "cpu:avx512"]);
+            assert!(other.below(1.0).next().is_none() && other.moved_references().count() == 1);
+        }
+        assert!(noticed >= 90 && made_up <= 10, "{noticed} noticed, {made_up} made up");
+    }
+
+    #[test]
+    fn what_could_have_been_shown_is_what_is_shown() {
+        let mut random = Random(45);
+        for _ in 0..100 {
+            let factor = 0.7 + random.below(600) as f64 / 1e3;
+            let (before, after) = (run(&mut random, EVEN), run(&mut random, [1.0, 1.0, factor]));
+            let comparison = Comparison::of(&before, &after, Machines::Same);
+            for row in &comparison.rows {
+                let (ratio, [slower, faster]) = (row.ratio.unwrap(), row.shown_beyond().unwrap());
+                assert!(slower < 1.0 && 1.0 < faster);
+                assert_eq!(row.verdict == Verdict::Slower, ratio.middle < slower);
+                assert_eq!(row.verdict == Verdict::Faster, ratio.middle > faster);
+            }
+            // The reference shows 30 % at best, and is not spoken of; others could show 20 %.
+            assert_eq!(comparison.undecided(0.999).count(), 2);
+            assert_eq!(comparison.undecided(0.1).count(), 0);
+        }
+    }
+
+    #[test]
     fn rows_of_one_run_alone_are_named() {
         let mut random = Random(1);
-        let (before, mut after) = (run(&mut random, 1.0), run(&mut random, 1.0));
+        let (before, mut after) = (run(&mut random, EVEN), run(&mut random, EVEN));
         after[1].threads = 1;
-        let comparison = Comparison::of(&before, &after);
+        let comparison = Comparison::of(&before, &after, Machines::Same);
         assert_eq!(comparison.rows.len(), 2);
         assert_eq!(comparison.only_before, [before[1].clone()]);
         assert_eq!(comparison.only_after, [after[1].clone()]);
@@ -324,11 +441,11 @@ mod tests {
     #[test]
     fn a_short_run_says_nothing() {
         let mut random = Random(1);
-        let (before, mut after) = (run(&mut random, 1.0), run(&mut random, 0.1));
+        let (before, mut after) = (run(&mut random, EVEN), run(&mut random, [0.1; 3]));
         for row in &mut after {
             row.slices.truncate(4);
         }
-        let comparison = Comparison::of(&before, &after);
+        let comparison = Comparison::of(&before, &after, Machines::Same);
         assert!(comparison.rows.iter().all(|row| row.verdict == Verdict::TooShort));
         assert!(!comparison.differs() && comparison.below(0.9).next().is_none());
     }

@@ -54,6 +54,9 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         return Err(failure.into());
     }
     let asked = |row: &Row| backends::is_to_measure(&args.hashing, row);
+    if let Some(warning) = args.fail_below.and_then(|ratio| bench.undecided(ratio)) {
+        tracing::warn!("{warning}");
+    }
     match args.fail_below.and_then(|ratio| bench.below(ratio).or_else(|| bench.untold(asked))) {
         Some(failure) => Err(failure.into()),
         None => Ok(exit),

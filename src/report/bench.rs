@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::results::Shown;
-use crate::bench::compare::{CONFIDENCE, Compared, Comparison, Row, Verdict, to_reference};
+use crate::bench::compare::{
+    Basis, CONFIDENCE, Compared, Comparison, Machines, Row, Verdict, to_reference,
+};
 use crate::bench::machine::{Machine, Processor};
 use crate::bench::{self, Measurement, Saved, Summary, limits, stats};
 use crate::chain::target::HashRate;
@@ -134,7 +136,29 @@ struct ComparedRow {
     ratio_low: Option<f64>,
     ratio_high: Option<f64>,
     relative_to_reference: bool,
+    reference_moved: bool,
+    shown_slower_below: Option<f64>,
+    shown_faster_above: Option<f64>,
     verdict: &'static str,
+}
+
+impl From<&Compared> for ComparedRow {
+    fn from(compared: &Compared) -> Self {
+        let shown_beyond = compared.shown_beyond();
+        Self {
+            name: Name::from(&compared.row),
+            before_hashes_per_second: compared.medians[0],
+            after_hashes_per_second: compared.medians[1],
+            ratio: compared.ratio.map(|ratio| ratio.middle),
+            ratio_low: compared.ratio.map(|ratio| ratio.low),
+            ratio_high: compared.ratio.map(|ratio| ratio.high),
+            relative_to_reference: compared.basis == Basis::Relative,
+            reference_moved: compared.basis == Basis::ReferenceMoved,
+            shown_slower_below: shown_beyond.map(|[slower, _]| slower),
+            shown_faster_above: shown_beyond.map(|[_, faster]| faster),
+            verdict: word(compared.verdict),
+        }
+    }
 }
 
 impl From<&Row> for Name {
@@ -156,6 +180,16 @@ const fn word(verdict: Verdict) -> &'static str {
         Verdict::Slower => "slower",
         Verdict::NoDifference => "no difference shown",
         Verdict::TooShort => "too short to say",
+        Verdict::NotComparable => "not comparable",
+    }
+}
+
+/// What stands behind a ratio, or a verdict.
+const fn mark(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Absolute => "",
+        Basis::Relative => "*",
+        Basis::ReferenceMoved => "**",
     }
 }
 
@@ -192,27 +226,19 @@ impl Bench {
     /// The same, held against a run that `file` has saved.
     #[must_use]
     pub fn compared(mut self, file: &str, saved: &Saved) -> Self {
-        let compared = Comparison::of(&saved.rows, &self.rows);
-        let row = |row: &Compared| ComparedRow {
-            name: Name::from(&row.row),
-            before_hashes_per_second: row.medians[0],
-            after_hashes_per_second: row.medians[1],
-            ratio: row.ratio.map(|ratio| ratio.middle),
-            ratio_low: row.ratio.map(|ratio| ratio.low),
-            ratio_high: row.ratio.map(|ratio| ratio.high),
-            relative_to_reference: row.relative,
-            verdict: word(row.verdict),
-        };
         let cores = self.machine.cores as u64;
+        let same_machine = (&saved.cpu, saved.cores) == (&self.machine.cpu, cores);
+        let machines = if same_machine { Machines::Same } else { Machines::Different };
+        let compared = Comparison::of(&saved.rows, &self.rows, machines);
         self.comparison = Some(ComparisonRow {
             with: file.to_owned(),
             with_version: one_line(&saved.version),
             with_cpu: one_line(&saved.cpu),
             with_build: saved.build.as_deref().map(one_line),
-            same_machine: (&saved.cpu, saved.cores) == (&self.machine.cpu, cores),
+            same_machine,
             confidence: CONFIDENCE,
             differs: compared.differs(),
-            rows: compared.rows.iter().map(row).collect(),
+            rows: compared.rows.iter().map(ComparedRow::from).collect(),
             only_before: compared.only_before.iter().map(Name::from).collect(),
             only_after: compared.only_after.iter().map(Name::from).collect(),
             compared,
@@ -250,12 +276,33 @@ impl Bench {
             let why = format!("{} was measured then, and is missing now{more}", described(first));
             return Some(comparison.failure(why));
         }
-        let short: Vec<&Compared> = comparison.compared.too_short().collect();
-        let first = short.first()?;
-        let more = and_more(short.len());
-        let why = format!("{}: too short to say{more}", described(&first.row));
-        let hint = format!("both runs need {} slices at least: see --for", stats::BLOCKS);
+        let untold: Vec<&Compared> = comparison.compared.untold().collect();
+        let first = untold.first()?;
+        let why =
+            format!("{}: {}{}", described(&first.row), word(first.verdict), and_more(untold.len()));
+        let hint = match first.verdict {
+            Verdict::NotComparable => {
+                "sha2 itself moved and is no measure: compare with a run of this machine".to_owned()
+            }
+            _ => format!("both runs need {} slices at least: see --for", stats::BLOCKS),
+        };
         Some(comparison.failure(why).hint(hint))
+    }
+
+    /// What to warn of where a slowdown to `ratio` is less than what the noise of these runs lets be
+    /// shown: whether one is shown is luck.
+    #[must_use]
+    pub fn undecided(&self, ratio: f64) -> Option<String> {
+        let rows: Vec<&Compared> = self.comparison.as_ref()?.compared.undecided(ratio).collect();
+        let shown = |row: &Compared| row.shown_beyond().map_or(f64::NAN, |[slower, _]| slower);
+        let worst = rows.iter().min_by(|a, b| shown(a).total_cmp(&shown(b)))?;
+        Some(format!(
+            "--fail-below {ratio} is nearer to 1 than the noise of these runs: {} is shown to be slower \
+             below {:.3} only{}",
+            described(&worst.row),
+            shown(worst),
+            and_more(rows.len()),
+        ))
     }
 
     /// The results as comma-separated values, a line each below a line of names.
@@ -359,15 +406,21 @@ impl Bench {
         if let Some(build) = comparison.other_build() {
             remarks.push(format!("BEFORE WAS A {} BUILD", build.to_uppercase()));
         }
+        remarks.extend(comparison.reference_moved());
         let row = |row: &Compared| plot::Row {
             group: row.row.name.clone(),
             label: label(&row.row),
             bars: vec![bar(&row.before, 3), bar(&row.row, 0)],
-            remark: match row.ratio {
-                Some(ratio) if row.verdict != Verdict::NoDifference => {
-                    format!("{:.2} times: {}", ratio.middle, word(row.verdict))
-                }
-                _ => word(row.verdict).to_owned(),
+            remark: {
+                let verdict = match row.ratio {
+                    Some(ratio) if row.differs() => {
+                        format!("{:.2} times: {}", ratio.middle, word(row.verdict))
+                    }
+                    _ => word(row.verdict).to_owned(),
+                };
+                // By what it is compared is of interest where that is not what one expects.
+                let moved = row.basis == Basis::ReferenceMoved;
+                if moved { format!("{verdict} {}", mark(row.basis)) } else { verdict }
             },
         };
         let legend = vec![(3, "before".to_owned()), (0, "after".to_owned())];
@@ -675,6 +728,29 @@ impl ComparisonRow {
         self.with_build.as_deref().filter(|build| *build != BUILD)
     }
 
+    /// A line for each reference that moved, and what that means for the rows with two stars.
+    fn reference_moved(&self) -> Vec<String> {
+        let consequence = if self.same_machine {
+            "are compared by MH/s"
+        } else {
+            "can't be compared, since the machines differ too"
+        };
+        let line = |reference: &Compared| {
+            let ratio = reference.ratio?;
+            Some(format!(
+                "** {} itself is at {:.3} of what it was ({:.3} to {:.3}), so the others on {} \
+                 thread{} {consequence}",
+                one_line(&reference.row.name),
+                ratio.middle,
+                ratio.low,
+                ratio.high,
+                reference.row.threads,
+                plural(reference.row.threads),
+            ))
+        };
+        self.compared.moved_references().filter_map(line).collect()
+    }
+
     fn failure(&self, why: String) -> Failure {
         Failure::new(Exit::Failed, format!("compared with {}", one_line(&self.with)), why)
     }
@@ -690,31 +766,40 @@ impl ComparisonRow {
         }
         let _ = writeln!(
             text,
-            "{:<12} {:>7} {:<8} {:>12} {:>12} {:>7} {:>15}  verdict",
-            "backend", "threads", "versions", "before", "after", "ratio", "interval",
+            "{:<12} {:>7} {:<8} {:>12} {:>12} {:>7} {:>15} {:>11}  verdict",
+            "backend", "threads", "versions", "before", "after", "ratio", "interval", "shown below",
         );
         let rate = |value: f64| HashRate::from_f64(value).to_string();
         for row in &self.compared.rows {
             let (ratio, interval) = match row.ratio {
                 Some(found) => (
-                    format!("{:.3}{}", found.middle, if row.relative { "*" } else { " " }),
+                    format!("{:.3}", found.middle),
                     format!("{:.3} to {:.3}", found.low, found.high),
                 ),
-                None => ("- ".to_owned(), "-".to_owned()),
+                None => ("-".to_owned(), "-".to_owned()),
             };
+            let ratio = format!("{ratio}{:<2}", mark(row.basis));
+            let shown = row.shown_beyond().map(|[slower, _]| format!("{slower:.3}"));
             let _ = writeln!(
                 text,
-                "{:<12} {:>7} {:<8} {:>12} {:>12} {ratio:>7} {interval:>15}  {}",
+                "{:<12} {:>7} {:<8} {:>12} {:>12} {ratio:>7} {interval:>15} {:>11}  {}",
                 one_line(&row.row.name),
                 row.row.threads,
                 if row.row.version_rolling { "rolled" } else { "one" },
                 rate(row.medians[0]),
                 rate(row.medians[1]),
+                shown.as_deref().unwrap_or("-"),
                 word(row.verdict),
             );
         }
-        if self.compared.rows.iter().any(|row| row.relative) {
+        if self.compared.rows.iter().any(|row| row.basis == Basis::Relative) {
             *text += "* relative to sha2 in the same turns of the same run\n";
+        }
+        for line in self.reference_moved() {
+            text.extend([&line, "\n"]);
+        }
+        if self.compared.rows.iter().any(|row| row.ratio.is_some()) {
+            *text += "shown below: with this noise, only a smaller ratio is shown to be slower\n";
         }
         for (rows, which) in
             [(&self.compared.only_before, "before"), (&self.compared.only_after, "after")]
