@@ -1,5 +1,7 @@
 //! Files, environment and command line against each other, right and wrong.
 
+use std::fs;
+
 use super::*;
 use crate::cli::{LogFormat, MineArgs, RpcLogin, VersionRolling};
 use crate::secret::Secret;
