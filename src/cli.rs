@@ -1,8 +1,12 @@
 //! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
 
 mod address;
+mod backend;
 mod complaint;
+mod login;
 mod quantities;
+mod source;
+mod texts;
 mod values;
 
 use std::ffi::OsString;
@@ -16,114 +20,25 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use address::{PoolUrl, RpcUrl};
+pub use backend::{BackendList, BackendSpec};
 pub use complaint::{complaint, is_display};
-pub use values::{
-    BackendList, BackendSpec, LogFormat, PoolLogin, RpcLogin, SourceSpec, ValueError,
-    VersionRolling, nearest, redact,
+pub use login::{PoolLogin, RpcLogin};
+pub use source::SourceSpec;
+pub use values::{LogFormat, ValueError, VersionRolling, nearest, redact};
+
+use texts::{
+    AFTER_HELP, BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT,
+    ESTIMATE_EXAMPLES, GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
 };
 
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::target::{Difficulty, HashRate};
 use crate::energy::Watts;
 use crate::estimate::Price;
-use crate::exit::{Exit, Failure};
 use crate::plot::PlotFile;
 use crate::scan::Throttle;
 use crate::secret::Secret;
-use crate::source::net::{CaFile, Proxy, Transport};
-
-const AFTER_HELP: &str = "\
-Exit codes:
-  0  done                       4    the work source refused us for good
-  1  failed while running       130  stopped by SIGINT, after a clean end
-  2  wrong usage or settings    143  stopped by SIGTERM, after a clean end
-  3  a backend failed its self-test
-
-Every option may stand in the configuration file, under its long name:
-  source = \"regtest\"
-  rpc-password = \"...\"
-  [mine]
-  blocks = 10
-The command line beats the environment, and the environment beats the file.";
-
-const MINE_EXAMPLES: &str = "\
-Examples:
-  adit mine --blocks 10                    ten blocks on the built-in chain; needs nothing
-  adit mine regtest --address bcrt1q...    the local regtest node, its cookie found by itself
-  adit mine regtest --every 10s            a block each ten seconds
-  adit mine regtest --on-transaction       a block as soon as there is a transaction for it
-  adit mine signet --datadir /srv/signet --address tb1q...
-  ADIT_RPC_PASSWORD=... adit mine http://alice@10.0.0.5:18443 --address bcrt1q...
-  adit mine stratum+tcp://127.0.0.1:3333 --user bcrt1q...worker1 --shares 5
-  adit mine --json --for 10s | jq -c 'select(.event == \"block\")'
-
-The exit codes are listed by `adit --help`.";
-
-const MINE_ABOUT: &str = "\
-Mines blocks, or a pool's shares, and hands them to SOURCE until told to stop: by --blocks, by \
---shares, by --for, or by Ctrl-C.
-
-Blocks and shares are reported on stdout, logs and progress on stderr. What is mined is meant for tests and \
-test chains: on the main chain a CPU finds, in any time worth naming, nothing.";
-
-const BENCH_ABOUT: &str = "\
-Measures how fast each backend hashes: with one midstate and with rolled versions, kernels on one \
-thread and on all (or on as many as --threads says), and where there are cards, all together.
-
-The results are measured in short slices that take turns, so that whatever else the machine does \
-hits all of them alike: compare the results of one run. Each comes with the candidates of the ranges \
-that were timed, every one hashed again, and a sample of the ranges searched again, by plain code; \
-a result is `verified` when none is wrong and none is missing.
-
-Cycles are shown where the processor's own counter can be read, energy where its counters (RAPL) or \
-the card's (NVML) can, or with --watts; where not, it says why.";
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  adit bench --plot bench.svg
-  adit bench --json > before.json
-  adit bench --compare before.json --plot change.svg
-  adit bench --compare before.json --fail-below 0.9";
-
-const GRIND_ABOUT: &str = "\
-Solves one block header, given as 160 hex characters, for the target in its own nBits. Only the \
-nonce changes. The solved header goes to stdout in hex; where there is none, stderr says why in the \
-words of `bitcoin-util grind`, and the exit code is 1.";
-
-const CHECK_ABOUT: &str = "\
-Holds every backend of this machine against plain code, on all threads at once (or on as many as \
---threads says): known blocks, and headers that are random in each run. A backend that this machine \
-lacks is no failure; one that computes wrongly is, and the exit code is 3.";
-
-const ESTIMATE_ABOUT: &str = "\
-How long a block or a share takes at some hash rate, and what it costs in energy.
-
-The hash rate is the one given, or what this machine is measured to do. The difficulty is the one \
-given, or that of the next block of the node NODE were it found now; on testnet4 and testnet3 it is \
-said which of the two difficulties of the twenty-minute rule that is. Finding a block is a matter of chance, and the \
-time to the next one is exponentially distributed: half of all waits are shorter than 69 % of the \
-mean, and one of twenty is longer than three times the mean. What was tried before does not count.";
-
-const ESTIMATE_EXAMPLES: &str = "\
-Examples:
-  adit estimate --difficulty 152.3T --hash-rate 150MH/s --watts 65 --price-per-kwh 0.25 \\
-      --reward 3.125 --coin-price 90000
-  adit estimate signet                     the local signet node's difficulty, this machine's rate
-  adit estimate --share-difficulty 1 --hash-rate 9GH/s --json";
-
-const COMPLETIONS_ABOUT: &str = "\
-Writes a completion script for SHELL to stdout, made from the same grammar as this help.
-
-  bash        adit completions bash > ~/.local/share/bash-completion/completions/adit
-  zsh         adit completions zsh > \"${fpath[1]}/_adit\"
-  fish        adit completions fish > ~/.config/fish/completions/adit.fish
-  powershell  adit completions powershell >> $PROFILE";
-
-const MAN_ABOUT: &str = "\
-Writes a manual page to stdout: that of adit, or of one of its commands. To read it at once:
-
-  adit man | man -l -
-  adit man mine | man -l -";
+use crate::source::net::Proxy;
 
 /// A SHA-256d miner for regtest, signet and testnet.
 ///
@@ -481,221 +396,5 @@ pub struct ManArgs {
     pub page: Option<String>,
 }
 
-impl NodeArgs {
-    /// How to log in to the node that `source` names. What its URL says beats the options.
-    ///
-    /// # Errors
-    /// When there is a user name without a password, or a password without a user name.
-    pub fn login(&self, source: &SourceSpec) -> Result<RpcLogin, Failure> {
-        let url = match source {
-            SourceSpec::Rpc(url) => Some(url),
-            SourceSpec::Builtin | SourceSpec::LocalNode(_) | SourceSpec::Pool(_) => None,
-        };
-        let url_user = url.and_then(|url| url.user.as_ref());
-        if let (Some(file), None) = (&self.rpc_cookie, url_user) {
-            return Ok(RpcLogin::Cookie(file.clone()));
-        }
-        let user = url_user.or(self.rpc_user.as_ref());
-        let password = url.and_then(|url| url.password.as_ref()).or(self.rpc_password.as_ref());
-        match (user, password) {
-            (None, None) => Ok(RpcLogin::Discover { datadir: self.datadir.clone() }),
-            (Some(user), Some(password)) => {
-                Ok(RpcLogin::Password { user: user.clone(), password: password.clone() })
-            }
-            (Some(_), None) => Err(Failure::new(
-                Exit::Usage,
-                "login to the node",
-                "there is a user name and no password",
-            )
-            .hint("set ADIT_RPC_PASSWORD, or rpc-password in the configuration file")),
-            (None, Some(_)) => Err(Failure::new(
-                Exit::Usage,
-                "login to the node",
-                "there is a password and no user name",
-            )
-            .hint(
-                "give --rpc-user, or unset ADIT_RPC_PASSWORD and rpc-password to use the cookie",
-            )),
-        }
-    }
-}
-
-impl PoolArgs {
-    /// How pools are reached.
-    ///
-    /// # Errors
-    /// When the file of certificates is of no use, or when the proxy's login is half there.
-    pub fn transport(&self) -> Result<Transport, Failure> {
-        let mut transport = Transport::new();
-        if let Some(file) = &self.tls_ca {
-            let roots = CaFile::read(file).map_err(|error| {
-                Failure::new(Exit::Usage, "--tls-ca", error.to_string())
-                    .hint("it takes a file of certificates in PEM form")
-            })?;
-            transport = transport.trust(roots);
-        }
-        let Some(mut proxy) = self.proxy.clone() else { return Ok(transport) };
-        proxy.password = proxy.password.or_else(|| self.proxy_password.clone());
-        let fault =
-            |why, hint| Err(Failure::new(Exit::Usage, "login to the proxy", why).hint(hint));
-        match (&proxy.user, &proxy.password) {
-            (Some(_), None) => {
-                fault("there is a user name and no password", "set ADIT_PROXY_PASSWORD")
-            }
-            (None, Some(_)) => fault(
-                "there is a password and no user name",
-                "write the user name before the host: socks5://USER@HOST:PORT",
-            ),
-            (_, Some(password)) if !(1..=255).contains(&password.reveal().len()) => {
-                fault("the password must have 1 to 255 bytes", "set ADIT_PROXY_PASSWORD")
-            }
-            _ => Ok(transport.proxy(proxy)),
-        }
-    }
-
-    /// How to log in to the pool at `url`. What the URL says beats the options.
-    ///
-    /// # Errors
-    /// When there is no user name.
-    pub fn login(&self, url: &PoolUrl) -> Result<PoolLogin, Failure> {
-        let user = url.user.as_ref().or(self.user.as_ref()).filter(|user| !user.is_empty());
-        let user = user.ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("login to {url}"), "there is no user name").hint(
-                "give --user; many pools take a pay-out address, or an address, a dot and a name",
-            )
-        })?;
-        let password = url.password.as_ref().or(self.password.as_ref());
-        Ok(PoolLogin {
-            user: user.clone(),
-            // What pools that ignore it are usually given; some take an empty one amiss.
-            password: password.cloned().unwrap_or_else(|| Secret::from("x".to_owned())),
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn told(line: &str) -> String {
-        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-        assert!(!is_display(&error), "{line}");
-        complaint(&error).render()
-    }
-
-    #[test]
-    fn the_grammar_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn options_arrive() {
-        let cli = Cli::try_parse_from(
-            "adit -v mine regtest --blocks 3 --for 1m --backend cpu:sha2 --threads 2 --throttle 50 \
-             --version-rolling off --json --coinbase-text hi --rpc-user u --rpc-password p"
-                .split_whitespace(),
-        )
-        .unwrap();
-        let Command::Mine(mine) = cli.command else { panic!("{:?}", cli.command) };
-        assert_eq!(mine.source, ["regtest".parse().unwrap()]);
-        assert_eq!(mine.blocks.map(NonZeroU64::get), Some(3));
-        assert_eq!(mine.run_for, Some(Duration::from_secs(60)));
-        assert_eq!(mine.hashing.threads.map(NonZeroUsize::get), Some(2));
-        assert_eq!(mine.version_rolling, VersionRolling::Off);
-        assert_eq!((cli.output.json, cli.output.verbose), (true, 1));
-        assert_eq!(
-            mine.node.login(&mine.source[0]),
-            Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
-        );
-    }
-
-    #[test]
-    fn logins() {
-        let login = |line: &str| {
-            let command = Cli::try_parse_from(line.split(' ')).unwrap().command;
-            let Command::Mine(mine) = command else { panic!("{command:?}") };
-            mine.node.login(&mine.source[0])
-        };
-        assert_eq!(login("adit mine regtest"), Ok(RpcLogin::Discover { datadir: None }));
-        assert_eq!(login("adit mine http://h:1 --rpc-cookie c"), Ok(RpcLogin::Cookie("c".into())));
-        assert_eq!(
-            login("adit mine http://u@h:1 --rpc-password p"),
-            Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
-        );
-        assert!(login("adit mine http://u@h:1").unwrap_err().render().contains("no password"));
-        assert!(login("adit mine regtest --rpc-password p").is_err());
-    }
-
-    #[test]
-    fn wrong_usage_is_told_in_the_promised_form() {
-        for (line, said) in [
-            (
-                "adit mien",
-                "error: command \"mien\": there is no such command\nhint: did you mean mine?\n",
-            ),
-            (
-                "adit mine --block 1",
-                "error: option --block: there is no such option\nhint: did you mean --blocks?\n",
-            ),
-            (
-                "adit mine --rpc-pasword=hunter2",
-                "error: option --rpc-pasword: there is no such option\nhint: did you mean --rpc-password?\n",
-            ),
-            (
-                "adit mine --blocks 0",
-                "error: --blocks \"0\": it must be a whole number, at least 1\n",
-            ),
-            (
-                "adit mine --for 90",
-                "error: --for \"90\": its unit is missing\nhint: write 90s for seconds; m, h, d and ms are known too\n",
-            ),
-            (
-                "adit mine --version-rolling of",
-                "error: --version-rolling \"of\": it must be auto or off\nhint: did you mean off?\n",
-            ),
-            (
-                "adit devices regtest",
-                "error: argument \"regtest\": it is one too many\nhint: --help lists what there is\n",
-            ),
-            (
-                "adit mine http://bob:hunter2@h",
-                "error: source \"http://***@h\": the port is missing\nhint: nodes listen on 8332 (main), 18332 \
-                 (testnet3), 48332 (testnet4), 38332 (signet) and 18443 (regtest) unless told otherwise\n",
-            ),
-            (
-                "adit mine --blocks",
-                "error: --blocks: its value is missing\nhint: --help lists what there is\n",
-            ),
-            (
-                "adit mine --rpc-cookie c --rpc-user u",
-                "error: --rpc-cookie: it does not go together with --rpc-user\n",
-            ),
-            ("adit mine --blocks 1 --blocks 2", "error: --blocks: it is given more than once\n"),
-            ("adit mine --json=1", "error: --json: it takes no value\n"),
-        ] {
-            assert_eq!(told(line), said, "{line}");
-        }
-    }
-
-    #[test]
-    fn no_help_text_shows_a_secret_or_promises_riches() {
-        let mut command = Cli::command();
-        let mut help = command.render_long_help().to_string();
-        for subcommand in command.get_subcommands_mut() {
-            help += &subcommand.render_long_help().to_string();
-        }
-        for word in ["profit", "earn", "income"] {
-            assert!(!help.contains(word), "{word}");
-        }
-    }
-
-    #[test]
-    fn the_version_is_one_line() {
-        assert_eq!(
-            Cli::command().render_version(),
-            concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,148 @@
+//! What hashes, as `--backend` takes it.
+
+use std::str::FromStr;
+
+use super::values::{ValueError, slip};
+use crate::scan::cpu::KernelName;
+
+/// A kernel by its name.
+fn kernel(text: &str) -> Result<KernelName, ValueError> {
+    KernelName::find(text).ok_or_else(|| {
+        let why = format!("there is no kernel {text:?}");
+        let names: Vec<_> = KernelName::all().map(KernelName::as_str).collect();
+        match slip(text, names.iter().copied()) {
+            Some(near) => ValueError::new(why).hint(format!("did you mean cpu:{near}?")),
+            None => ValueError::new(why).hint(format!("kernels: {}", names.join(", "))),
+        }
+    })
+}
+
+/// One entry of `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendSpec {
+    /// All there is, with what measures fastest.
+    Auto,
+    /// All CPU cores: with this kernel, or with the fastest.
+    Cpu(Option<KernelName>),
+    /// Every real graphics card, or the device of this number.
+    Gpu(Option<usize>),
+}
+
+impl FromStr for BackendSpec {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("auto", "") if text == "auto" => Ok(Self::Auto),
+            ("cpu", "") if text == "cpu" => Ok(Self::Cpu(None)),
+            ("cpu", name) => kernel(name).map(|kernel| Self::Cpu(Some(kernel))),
+            ("gpu", "") if text == "gpu" => Ok(Self::Gpu(None)),
+            ("gpu", number) => number.parse().map(|index| Self::Gpu(Some(index))).map_err(|_| {
+                ValueError::new(format!("{number:?} is no number of a device"))
+                    .hint("write gpu:0; `adit devices` lists the numbers")
+            }),
+            _ => {
+                let kernels: Vec<_> =
+                    KernelName::all().map(|kernel| format!("cpu:{kernel}")).collect();
+                let known =
+                    ["auto", "cpu", "gpu"].into_iter().chain(kernels.iter().map(String::as_str));
+                let why = format!("there is no backend {text:?}");
+                Err(match nearest_backend(text, known.clone()) {
+                    Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),
+                    None => ValueError::new(why)
+                        .hint(format!("backends: {}", known.collect::<Vec<_>>().join(", "))),
+                })
+            }
+        }
+    }
+}
+
+/// A bare kernel name is the likeliest slip: `avx2` is meant to be `cpu:avx2`.
+fn nearest_backend<'a>(
+    text: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    known.clone().find(|name| name.strip_prefix("cpu:") == Some(text)).or_else(|| slip(text, known))
+}
+
+/// A list of backends, in which no processor or card stands twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendList(Vec<BackendSpec>);
+
+impl BackendList {
+    /// The entries, at least one.
+    #[must_use]
+    pub fn specs(&self) -> &[BackendSpec] {
+        &self.0
+    }
+}
+
+impl FromStr for BackendList {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let specs: Vec<BackendSpec> =
+            text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>()?;
+        let count = |wanted: &dyn Fn(&BackendSpec) -> bool| {
+            specs.iter().filter(|spec| wanted(spec)).count()
+        };
+        if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Cpu(_))) > 1 {
+            return Err(ValueError::new("the CPU stands in it more than once")
+                .hint("auto and cpu take all cores already; name one kernel at most"));
+        }
+        if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Gpu(None))) > 1 {
+            return Err(ValueError::new("the graphics cards stand in it more than once")
+                .hint("auto and gpu take every card already"));
+        }
+        if specs.iter().any(|spec| count(&|other| other == spec) > 1) {
+            return Err(ValueError::new("a device stands in it more than once"));
+        }
+        Ok(Self(specs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let error = text.parse::<BackendList>().unwrap_err();
+        format!("{} | {}", error.why, error.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn backends() {
+        let list = |text: &str| text.parse::<BackendList>().map(|list| list.0);
+        assert_eq!(list("auto"), Ok(vec![BackendSpec::Auto]));
+        assert_eq!(list("cpu"), Ok(vec![BackendSpec::Cpu(None)]));
+        assert_eq!(
+            list(" cpu:sha-ni "),
+            Ok(vec![BackendSpec::Cpu(Some(kernel("sha-ni").unwrap()))])
+        );
+        let (cpu, gpu) = (BackendSpec::Cpu(None), BackendSpec::Gpu);
+        assert_eq!(list("gpu, cpu"), Ok(vec![gpu(None), cpu]));
+        assert_eq!(list("cpu,gpu:0,gpu:1"), Ok(vec![cpu, gpu(Some(0)), gpu(Some(1))]));
+        assert_eq!(list("auto,gpu:3"), Ok(vec![BackendSpec::Auto, gpu(Some(3))]));
+        for (text, why) in [
+            ("gpu:", "\"\" is no number of a device | write gpu:0"),
+            ("gpu:-1", "is no number of a device"),
+            ("gpu:one", "is no number of a device"),
+            ("gpu,gpu", "the graphics cards stand in it more than once"),
+            ("auto,gpu", "the graphics cards stand in it more than once"),
+            ("gpu:1,cpu,gpu:1", "a device stands in it more than once"),
+            ("cpu,cpu:avx2", "more than once"),
+            ("auto,cpu", "the CPU stands in it more than once"),
+            ("quux", "there is no backend \"quux\" | backends: auto, cpu, gpu, cpu:sha2"),
+            ("avx2", "did you mean cpu:avx2?"),
+            ("cpu:", "there is no kernel \"\""),
+            ("auto:", "there is no backend \"auto:\""),
+            ("cpu:avx51", "did you mean cpu:avx512?"),
+            ("cpuu", "did you mean cpu?"),
+            ("cpu,", "there is no backend \"\""),
+            ("", "there is no backend \"\""),
+        ] {
+            let refusal = refusal(text);
+            assert!(refusal.contains(why), "{text}: {refusal}");
+        }
+    }
+}
