@@ -412,7 +412,9 @@ mod slowed {
         let comparison = object(&exit)["comparison"].clone();
         for row in comparison["rows"].as_array().unwrap() {
             let slower = row["backend"] == format!("cpu:{kernel}");
-            assert_eq!(row["verdict"] == "slower", slower, "{row}");
+            // On a machine that is busy enough the noise can hide even that from one of the rows.
+            let hidden = number(&row["ratio"]) >= number(&row["shown_slower_below"]);
+            assert_eq!(row["verdict"] == "slower", slower && !hidden, "{row}");
             if slower {
                 assert!((0.2..0.55).contains(&number(&row["ratio"])), "{row}");
             }
