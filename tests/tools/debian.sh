@@ -47,7 +47,7 @@ done
 [ -n "$keyring" ] || fail 'the archive keyring is missing: apt-get install debian-archive-keyring'
 
 # One at a time; whoever waited finds the work done.
-exec 9>"$tools/.$folder.lock"
+exec 9>"$tools/.lock"
 flock 9
 if [ -x "$main" ]; then
   printf '%s\n' "$main"
@@ -58,7 +58,9 @@ rm -rf "$tools/.$folder".??????
 work=$(mktemp -d "$tools/.$folder.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 apt=$work/apt
-mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/log" "$apt/none" "$work/root" "$work/new/bin" "$work/new/lib"
+# The package lists serve all programs: a second one asks only whether they are still those of now.
+lists=$tools/.lists
+mkdir -p "$lists/partial" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/log" "$apt/none" "$work/root" "$work/new/bin" "$work/new/lib"
 touch "$apt/status"
 
 # apt as this machine is set up (its proxies, say), but with folders of our own and without the
@@ -74,7 +76,8 @@ Dir::Etc::PreferencesParts "$apt/none";
 Dir::Etc::SourceList "/dev/null";
 Dir::Etc::SourceParts "$apt/sources";
 Dir::State "$apt";
-Dir::State::Lists "$apt/lists";
+Dir::State::Lists "$lists";
+APT::Get::List-Cleanup "false";
 Dir::State::Status "$apt/status";
 Dir::Cache "$apt/cache";
 Dir::Cache::Archives "$apt/cache/archives";
@@ -163,5 +166,5 @@ done
 # Whole or not at all.
 rm -rf "$home"
 mv -T "$new" "$home"
-say "$(grep -m 1 "[0-9][.][0-9]" "$work/version" || true)"
+for deb in "$apt/cache/archives/${package}"_*.deb; do say "brought $(basename "$deb" .deb)"; done
 printf '%s\n' "$main"
