@@ -49,7 +49,7 @@ impl Talk<'_> {
                 target.difficulty(),
             ));
         }
-        let (key, again) = self.session.table.add(&notify.id, work, extranonce, clean);
+        let (key, again) = self.session.table.add(&notify.id, work, extranonce, *target, clean);
         // What was found for the same work is not worthless, whatever was said; the table sees to it
         // that everything else is.
         let clean = clean && !again;

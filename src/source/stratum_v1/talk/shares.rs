@@ -45,7 +45,7 @@ impl Talk<'_> {
     /// Sends a share, if the pool can still take it.
     pub(super) fn submit(&mut self, solution: Solution) {
         let job = &solution.job;
-        let id = match self.session.table.id(job.key) {
+        let id = match self.session.table.id(job.key, &solution.hash) {
             Ok(id) => id.to_owned(),
             Err(why) => return self.session.too_late(&solution, why),
         };
