@@ -170,13 +170,13 @@ mod tests {
             // Until nobody listens.
             let _ = go.recv();
         });
-        let limit = 4 * TICK;
+        let limit = 10 * TICK;
         let looked = Cell::new(0);
         let stopped = || {
             looked.set(looked.get() + 1);
             match looked.get() {
                 // As if the process were stopped here for longer than it waits.
-                1 => std::thread::sleep(2 * limit),
+                1 => std::thread::sleep(limit + TICK),
                 2 => now.send(()).unwrap(),
                 _ => {}
             }
