@@ -1,6 +1,6 @@
 //! A Stratum session's latencies and appetite, over loopback against a pool in this process: from a
-//! job's last byte to its first nonce, from a candidate to its submission on the wire, and what a
-//! flood of jobs does to memory.
+//! job's last byte to its first nonce, from a candidate to its submission on its way and read by the
+//! pool, and what a flood of jobs does to memory.
 //!
 //! `cargo bench --bench stratum` prints percentiles. All threads hash meanwhile, as they do in use.
 
@@ -23,6 +23,8 @@ use adit::source::Source as _;
 use adit::source::net::{Endpoint, Transport};
 use adit::source::stratum_v1::{Config, StratumV1, Timing};
 use criterion::{Criterion, criterion_group, criterion_main};
+use tracing::field::Field;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 /// Under `cargo test` everything runs once and shortly.
 fn in_earnest() -> bool {
@@ -36,6 +38,23 @@ fn told(what: &str, values: &mut [f64]) {
     let [p50, p99, max] = [50, 99, 100].map(at);
     let times = values.len();
     println!("{what}: p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms ({times} times)");
+}
+
+/// Keeps what adit logs of each share: the milliseconds from a verified candidate to its submission,
+/// at the point where only the call that writes it is left to do.
+struct Submissions(mpsc::Sender<f64>);
+
+impl<S: tracing::Subscriber> Layer<S> for Submissions {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "after_ms"
+                && let Ok(after) = format!("{value:?}").parse()
+            {
+                // The bench may have ended.
+                let _ = self.0.send(after);
+            }
+        });
+    }
 }
 
 thread_local! {
@@ -86,6 +105,7 @@ struct Bench {
     pool: TcpStream,
     /// nTime and nonce of each share, and when its line was read.
     submitted: mpsc::Receiver<((u32, u32), Instant)>,
+    on_their_way: mpsc::Receiver<f64>,
     jobs: Arc<AtomicUsize>,
 }
 
@@ -139,10 +159,12 @@ impl Bench {
         });
         let (engine, port) =
             Engine::start(vec![scanner], source.name(), Goal::default(), announcer).unwrap();
+        let (tell, on_their_way) = mpsc::channel();
         let source = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(source.run(port)).unwrap();
+            let log = tracing_subscriber::registry().with(Submissions(tell));
+            tracing::subscriber::with_default(log, || runtime.block_on(source.run(port)).unwrap());
         });
 
         let (pool, _) = listener.accept().unwrap();
@@ -186,7 +208,7 @@ impl Bench {
                 }
             }
         });
-        let bench = Self { watched, engine, source, pool, submitted, jobs };
+        let bench = Self { watched, engine, source, pool, submitted, on_their_way, jobs };
         bench.wait();
         // Until the ranges have grown to their length.
         std::thread::sleep(Duration::from_millis(30));
@@ -262,6 +284,8 @@ fn submission(_: &mut Criterion) {
             at.saturating_duration_since(found).as_secs_f64() * 1e3
         })
         .collect();
+    let mut on_their_way: Vec<f64> = bench.on_their_way.iter().take(times).collect();
+    told("from a verified candidate to the submit on its way", &mut on_their_way);
     told("from a candidate to the pool's having read the submit", &mut taken);
     bench.end();
 }

@@ -69,7 +69,8 @@ impl Talk<'_> {
         };
         let number = self.number();
         let line = submit.request(number);
-        tracing::debug!(number, hash = %solution.hash, after = ?solution.found.elapsed(), "submitting");
+        let after_ms = solution.found.elapsed().as_secs_f64() * 1e3;
+        tracing::debug!(number, hash = %solution.hash, after_ms, "submitting");
         self.say(&line);
         self.sent.insert(number, Sent { solution, at: Instant::now() });
     }
