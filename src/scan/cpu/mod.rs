@@ -172,7 +172,12 @@ impl CpuScanner {
         while let Some(unit) = feed.next(self.midstates, nonces) {
             let scan = unit.scan();
             let begun = Instant::now();
-            let hashes = self.kernel.scan(&scan, &mut |hit| feed.hit(&unit, hit));
+            let hashes = self.kernel.scan(&scan, &mut |hit| {
+                let flow = feed.hit(&unit, hit);
+                // Every core hashes, so whoever is to send this would wait for a time slice to end.
+                std::thread::yield_now();
+                flow
+            });
             let took = begun.elapsed();
             feed.count(thread, hashes);
             if hashes == scan.nonces.count() * scan.midstates.len() as u64 {
