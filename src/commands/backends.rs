@@ -20,9 +20,9 @@ pub fn threads(hashing: &HashingArgs) -> usize {
     hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
 }
 
-/// The backends that were asked for, throttled so. One that fails its self-test is
-/// named and left out, as long as another is there. Cards are tested once they are up: the processor
-/// does not wait for them.
+/// The backends that were asked for, throttled so. One that fails its self-test is named and left out,
+/// as long as another is there. Cards are tested once they are up: the processor does not wait for
+/// them.
 pub fn scanners(
     hashing: &HashingArgs,
     version_rolling: bool,

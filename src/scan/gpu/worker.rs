@@ -208,7 +208,10 @@ impl Mining<'_> {
 
     fn finish(&mut self, ticket: Ticket) -> Result<(Outcome, Duration), Trouble> {
         let (outcome, took) = self.device.wait(ticket, BATCH_DEADLINE)?;
-        self.start.suspects.acquit();
+        if self.hashed.is_zero() {
+            // The first batch, or the first after a control; the others have no lock to take.
+            self.start.suspects.acquit();
+        }
         self.hashed += took;
         Ok((outcome, took))
     }
