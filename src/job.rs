@@ -208,6 +208,13 @@ impl Job {
             && self.merkle_root == other.merkle_root
     }
 
+    /// The easiest hash that the source can use. A block is one also where the source asks for
+    /// better shares: on testnet4's lowest difficulty, for example.
+    #[must_use]
+    pub fn easiest_target(&self) -> Target {
+        self.share_target.max(self.network_target)
+    }
+
     /// The header of this job at one point of its search space.
     #[must_use]
     pub fn header(&self, version: u32, merkle_root: Hash256, ntime: u32, nonce: u32) -> Header {
@@ -249,6 +256,8 @@ pub struct WorkUnit {
     pub midstates: std::ops::Range<usize>,
     /// Which nonces.
     pub nonces: NonceRange,
+    /// The easiest hash that is worth reporting.
+    pub target: Target,
     /// Whose job it is, by the source's place among several: what is found goes there.
     pub source: usize,
     /// Counts the engine's job changes; says whether the unit is still wanted.
@@ -263,7 +272,7 @@ impl WorkUnit {
             midstates: &self.prepared.midstates[self.midstates.clone()],
             second_block: self.prepared.second_block,
             nonces: self.nonces,
-            hit_mask: self.prepared.job.share_target.hit_mask(),
+            hit_mask: self.target.hit_mask(),
         }
     }
 }
@@ -290,7 +299,8 @@ impl Candidate<'_> {
     }
 }
 
-/// A candidate that was hashed again in plain code and meets its job's share target.
+/// A candidate that was hashed again in plain code and meets its job's share target, the network's,
+/// or both.
 #[derive(Clone, Debug)]
 pub struct Solution {
     /// Counts the run's solutions.
@@ -308,6 +318,13 @@ pub struct Solution {
 }
 
 impl Solution {
+    /// Whether it counts as a share: so it does for a pool, if it meets the share target. What does
+    /// not is a block that is too easy for a share.
+    #[must_use]
+    pub fn is_share(&self) -> bool {
+        !self.job.ends_when_solved && self.job.share_target.is_met_by(&self.hash)
+    }
+
     /// Whether it is a block, not just a share.
     #[must_use]
     pub fn is_block(&self) -> bool {

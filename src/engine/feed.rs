@@ -102,9 +102,11 @@ impl Feed for BackendFeed {
         let hash = merkle::sha256d(&bitcoin::consensus::serialize(&header));
         let [.., a, b, c, d] = hash;
         let hash = BlockHash::from_byte_array(hash);
-        if !job.share_target.is_met_by(&hash) {
+        let is_share = job.share_target.is_met_by(&hash);
+        let is_block = job.network_target.is_met_by(&hash);
+        if !is_share && !is_block {
             // Looking at the top 32 bits alone lets near misses through. Anything else is a lie.
-            if !job.share_target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
+            if !unit.target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
                 self.hardware_error(format!(
                     "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
                     hit.nonce,
@@ -119,7 +121,16 @@ impl Feed for BackendFeed {
         if state.stopped || unit.generation < seat.surplus_before {
             return ControlFlow::Break(());
         }
-        let is_stale = unit.generation < seat.valid_from;
+        // A block on the tip is a block, whatever the source has replaced the job by.
+        let is_stale = unit.generation < seat.valid_from
+            && !(is_block && seat.tip == Some(job.previous_block_hash));
+        if is_block && !is_stale && !job.ends_when_solved {
+            let is_first = state.seats[unit.source].block_found(job);
+            if !is_first && !is_share {
+                // Where blocks are easier than shares, one on each tip is enough.
+                return ControlFlow::Break(());
+            }
+        }
         let id = state.next_solution;
         state.next_solution += 1;
         let solution = Solution {
@@ -132,7 +143,7 @@ impl Feed for BackendFeed {
         };
         if is_stale {
             let why = Refusal::new("", "found for a job that had been replaced; not sent");
-            shared.judge(&mut state, &solution, Verdict::Stale(why));
+            shared.judge(&mut state, unit.source, &solution, Verdict::Stale(why));
             return ControlFlow::Break(());
         }
         let is_chosen = state.chosen == unit.source;
@@ -152,7 +163,7 @@ impl Feed for BackendFeed {
             state.unanswered.insert(id, Unanswered { seat: unit.source, solution });
         } else {
             let why = Refusal::new("", "the source does not keep up; not sent");
-            shared.judge(&mut state, &solution, Verdict::Stale(why));
+            shared.judge(&mut state, unit.source, &solution, Verdict::Stale(why));
         }
         drop(state);
         self.unless_replaced(unit)

@@ -1,6 +1,7 @@
 //! The engine owns the search space: it cuts jobs into work units, keeps every backend fed, hashes
 //! each candidate again, and counts.
 
+mod confirmation;
 mod feed;
 mod meter;
 mod port;
@@ -149,11 +150,9 @@ impl Shared {
         }
     }
 
-    /// Counts a verdict and announces it.
-    fn judge(&self, state: &mut State, solution: &Solution, verdict: Verdict) {
-        let block = solution.is_block();
-        let share = !solution.job.ends_when_solved;
-        if share {
+    /// Counts the verdict on a solution of this seat's, and announces it.
+    fn judge(&self, state: &mut State, seat: usize, solution: &Solution, verdict: Verdict) {
+        if solution.is_share() {
             state.shares.count(&verdict);
             self.announcer.announce(Event::Share {
                 verdict: verdict.clone(),
@@ -162,15 +161,32 @@ impl Shared {
                 latency: solution.found.elapsed(),
             });
         }
-        if block {
-            state.blocks.count(&verdict);
-            self.announcer.announce(Event::Block {
-                verdict,
-                height: solution.job.height,
-                header: solution.header,
-                hash: solution.hash,
-            });
+        if solution.is_block() {
+            if solution.job.ends_when_solved {
+                self.block(state, solution, verdict, false);
+            } else {
+                self.pool_block(state, seat, solution, verdict);
+            }
         }
+        self.stop_at_goal(state);
+    }
+
+    /// Counts a block's verdict, in place of `unknown` if that was announced before, and announces
+    /// it.
+    fn block(&self, state: &mut State, solution: &Solution, verdict: Verdict, was_unknown: bool) {
+        state.blocks.unknown -= u64::from(was_unknown);
+        state.blocks.count(&verdict);
+        self.announcer.announce(Event::Block {
+            verdict,
+            height: solution.job.height,
+            header: solution.header,
+            hash: solution.hash,
+            was_unknown,
+        });
+    }
+
+    /// Stops when as much was accepted as was asked for.
+    fn stop_at_goal(&self, state: &mut State) {
         let reached = |goal: Option<u64>, tally: Tally| goal.is_some_and(|n| tally.accepted >= n);
         if reached(self.goal.blocks, state.blocks) || reached(self.goal.shares, state.shares) {
             self.stop(state);
@@ -303,10 +319,11 @@ impl Engine {
         let shared = self.shared;
         let mut state = shared.state();
         let unanswered = std::mem::take(&mut state.unanswered);
-        for Unanswered { solution, .. } in unanswered.values() {
+        for Unanswered { seat, solution } in unanswered.values() {
             let why = Refusal::new("", "the source had not answered when adit stopped");
-            shared.judge(&mut state, solution, Verdict::Unknown(why));
+            shared.judge(&mut state, *seat, solution, Verdict::Unknown(why));
         }
+        shared.announce_unconfirmed(&state);
         Summary {
             elapsed: shared.begun.elapsed(),
             hashes: shared.meters.iter().map(Meter::total).sum(),

@@ -66,11 +66,14 @@ impl Port {
     /// Makes `job` the source's current one: the one that is mined, if the source is. While a
     /// solution on top of the same block is on its way, it is not begun: there is never a second
     /// solution for one height. A source whose last word was that it is in trouble still is.
+    ///
+    /// What the job builds on also shows what became of the blocks that were given to a pool.
     pub fn publish(&self, job: Job) {
         let job = Arc::new(job);
         let shared = &self.shared;
         let mut state = shared.state();
         let is_chosen = state.chosen == self.seat;
+        shared.confirm(&mut state, self.seat, &job);
         let seat = &mut state.seats[self.seat];
         let awaited = job.ends_when_solved && seat.solved == Some(job.previous_block_hash);
         if awaited || seat.solutions.is_none() {
@@ -117,7 +120,7 @@ impl Port {
         if seat.solved == Some(solution.job.previous_block_hash) {
             seat.solved = None;
         }
-        self.shared.judge(&mut state, solution, verdict);
+        self.shared.judge(&mut state, self.seat, solution, verdict);
     }
 
     /// The next solution; `None` when it is time to go.

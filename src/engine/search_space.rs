@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chain::merkle::Hash256;
+use crate::chain::target::Target;
 use crate::job::{Job, MerkleRoot, Prepared, WorkUnit};
 use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, SecondBlock};
 
@@ -75,6 +76,8 @@ const EASY: f64 = 1024.0;
 #[derive(Debug)]
 pub struct SearchSpace {
     job: Arc<Job>,
+    /// The easiest hash that is worth reporting.
+    target: Target,
     source: usize,
     generation: u64,
     versions: u64,
@@ -97,7 +100,8 @@ impl SearchSpace {
             MerkleRoot::Fixed(_) => 1,
             MerkleRoot::Rolled(coinbase) => coinbase.extranonces(),
         };
-        let easy = job.share_target.difficulty().expected_hashes() < EASY;
+        let target = job.easiest_target();
+        let easy = target.difficulty().expected_hashes() < EASY;
         Self {
             widest: if easy { 1 } else { MAX_MIDSTATES },
             versions: job.version_mask.versions(),
@@ -106,6 +110,7 @@ impl SearchSpace {
             merkle_root: None,
             slabs: Vec::new(),
             since: job.received,
+            target,
             job,
             source: 0,
             generation,
@@ -141,6 +146,12 @@ impl SearchSpace {
     #[must_use]
     pub fn of_source(self, source: usize) -> Self {
         Self { source, ..self }
+    }
+
+    /// From here on only shares are sought: a block on the same tip has been found already, and where
+    /// blocks are easier than shares, more of them would be of no use.
+    pub fn seek_shares_only(&mut self) {
+        self.target = self.job.share_target;
     }
 
     /// What is dealt out from here on carries `generation`.
@@ -204,6 +215,7 @@ impl SearchSpace {
             prepared: slab.prepared.clone(),
             midstates: slab.midstates.clone(),
             nonces: dealt,
+            target: self.target,
             source: self.source,
             generation: self.generation,
         };
@@ -289,7 +301,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chain::target::Target;
     use crate::job::{Coinbase, JobKey, TimeRange, VersionMask};
     use bitcoin::hashes::Hash as _;
 

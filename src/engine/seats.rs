@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use bitcoin::BlockHash;
 use tokio::sync::{mpsc, watch};
 
+use super::confirmation::Confirmations;
 use super::{Port, SOLUTIONS_WAITING, SearchSpace, Shared, State, Unanswered};
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::Difficulty;
@@ -47,8 +48,14 @@ pub(super) struct Seat {
     pub(super) space: Option<SearchSpace>,
     /// What is left of jobs that are not mined now, the oldest first.
     shelf: VecDeque<SearchSpace>,
-    /// Candidates of units before this generation are stale.
+    /// Candidates of units before this generation are stale, unless they are blocks on the tip.
     pub(super) valid_from: u64,
+    /// The block that its current job builds on.
+    pub(super) tip: Option<BlockHash>,
+    /// The tip on which a block was found for a source that asks for shares.
+    pub(super) block_found_on: Option<BlockHash>,
+    /// Blocks that a pool has been given, until its next job shows what became of them.
+    pub(super) confirmations: Confirmations,
     /// The block on top of which a solution was found that has no verdict yet: no second one is
     /// sought.
     pub(super) solved: Option<BlockHash>,
@@ -68,6 +75,9 @@ impl Seat {
             space: None,
             shelf: VecDeque::with_capacity(SHELF),
             valid_from: 0,
+            tip: None,
+            block_found_on: None,
+            confirmations: Confirmations::default(),
             solved: None,
             surplus_before: 0,
             solutions: None,
@@ -104,7 +114,27 @@ impl Seat {
             }
             None => SearchSpace::new(job.clone(), generation),
         };
+        self.tip = Some(job.previous_block_hash);
         self.space = Some(space.of_source(source));
+        self.seek_shares_only();
+    }
+
+    /// Stops seeking blocks that are no shares, where one was found on the tip already.
+    fn seek_shares_only(&mut self) {
+        if let Some(space) = &mut self.space
+            && self.block_found_on == Some(space.job().previous_block_hash)
+        {
+            space.seek_shares_only();
+        }
+    }
+
+    /// A block was found for a source that asks for shares. Whether it is the first on its tip.
+    pub(super) fn block_found(&mut self, job: &Job) -> bool {
+        let tip = Some(job.previous_block_hash);
+        let is_first = self.block_found_on != tip;
+        self.block_found_on = tip;
+        self.seek_shares_only();
+        is_first
     }
 }
 
@@ -122,6 +152,7 @@ impl Shared {
         let is_chosen = state.chosen == index;
         let seat = &mut state.seats[index];
         seat.shelve();
+        seat.tip = None;
         seat.valid_from = if is_chosen {
             self.next_generation()
         } else {
@@ -178,7 +209,7 @@ impl Seats {
         for id in ids {
             if let Some(Unanswered { solution, .. }) = state.unanswered.remove(&id) {
                 let why = Refusal::new("", "the source had not answered when it was left");
-                self.shared.judge(&mut state, &solution, Verdict::Unknown(why));
+                self.shared.judge(&mut state, seat, &solution, Verdict::Unknown(why));
             }
         }
     }

@@ -160,7 +160,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 latency_seconds: seconds(*latency),
             },
         ),
-        Event::Block { verdict, height, header, hash } => (
+        Event::Block { verdict, height, header, hash, was_unknown: _ } => (
             "block",
             Line::Block {
                 result: verdict.result(),

@@ -61,7 +61,7 @@ impl Pace {
 /// cases a solution is among them, and nobody waits for the rest. Otherwise so many that the list of
 /// hits is seldom more than half full.
 pub(super) fn most_hashes(job: &Job) -> u64 {
-    let expected = job.share_target.difficulty().expected_hashes();
+    let expected = job.easiest_target().difficulty().expected_hashes();
     let most = if job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
     (most as u64).max(SMALLEST)
 }
