@@ -145,6 +145,7 @@ impl Bench {
             password: Secret::from("x".to_owned()),
             version_rolling: true,
             suggest_difficulty: None,
+            habits: None,
             timing: Timing::default(),
         }));
         let (announcer, events) = Announcer::new();

@@ -7,6 +7,7 @@
 //! picture.
 
 pub mod bench;
+pub mod cache_file;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -219,6 +219,7 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
         password,
         version_rolling: args.version_rolling == VersionRolling::Auto,
         suggest_difficulty: args.pool.suggest_difficulty.clone(),
+        habits: adit::config::cache_folder(),
         timing: Timing::default(),
     };
     Ok(Box::new(move || Box::new(StratumV1::new(config.clone()))))

@@ -100,8 +100,8 @@ impl SearchSpace {
             MerkleRoot::Fixed(_) => 1,
             MerkleRoot::Rolled(coinbase) => coinbase.extranonces(),
         };
-        let target = job.easiest_target();
-        let easy = target.difficulty().expected_hashes() < EASY;
+        // Blocks that are easier than shares are sought only until there is one.
+        let easy = job.share_target.difficulty().expected_hashes() < EASY;
         Self {
             widest: if easy { 1 } else { MAX_MIDSTATES },
             versions: job.version_mask.versions(),
@@ -110,7 +110,7 @@ impl SearchSpace {
             merkle_root: None,
             slabs: Vec::new(),
             since: job.received,
-            target,
+            target: job.easiest_target(),
             job,
             source: 0,
             generation,

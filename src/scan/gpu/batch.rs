@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::shader::{HIT_CAPACITY, MAX_NONCES};
-use crate::job::Job;
+use crate::job::WorkUnit;
 
 /// A batch where a display may hang on the card: what stands still for longer is seen to stutter.
 pub(super) const WITH_DISPLAY: Duration = Duration::from_millis(10);
@@ -54,15 +54,16 @@ impl Pace {
     }
 }
 
-/// The most hashes that a batch of `job` is to have, whatever time it takes; and whether more than
+/// The most hashes that a batch of this unit's job is to have, whatever time it takes; and whether more than
 /// one batch under way makes sense.
 ///
 /// Where the first solution ends the job, twice as many as it takes on the average: in seven of eight
 /// cases a solution is among them, and nobody waits for the rest. Otherwise so many that the list of
 /// hits is seldom more than half full.
-pub(super) fn most_hashes(job: &Job) -> u64 {
-    let expected = job.easiest_target().difficulty().expected_hashes();
-    let most = if job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
+pub(super) fn most_hashes(unit: &WorkUnit) -> u64 {
+    let expected = unit.target.difficulty().expected_hashes();
+    let most =
+        if unit.prepared.job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
     (most as u64).max(SMALLEST)
 }
 

@@ -1,7 +1,5 @@
 //! Which variant and shape a card runs fastest: measured once, and remembered in the user's cache.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use super::device::{Device, Program, Trouble};
 use super::programs::{Programs, TEST_PATIENCE, self_tested};
 use super::shader::{Adds, MAX_NONCES, Midstates, Shader, Shape, Variant};
 use super::suspects::{Suspects, Trial};
+use crate::cache_file;
 use crate::chain::merkle::sha256d;
 use crate::chain::target::HashRate;
 use crate::scan::{HitMask, Midstate, NonceRange, Scan, SecondBlock};
@@ -357,9 +356,7 @@ impl Memory {
 
     /// What was measured before. A file that is missing, broken, or another's is none.
     pub(super) fn recall(&self, gpu: &Gpu) -> Option<Tuning> {
-        let file = fs::File::open(&self.0).ok()?;
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(file, FILE_MAX), &mut text).ok()?;
+        let text = cache_file::read(&self.0, FILE_MAX)?;
         let tuning = serde_json::from_str(&text).ok().and_then(|file| tuning(file, gpu));
         if tuning.is_none() {
             tracing::debug!("{} is of no use and is written anew", self.0.display());
@@ -396,20 +393,8 @@ impl Memory {
             plain,
             rolled,
         };
-        let folder = self.0.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        // Whole or not at all, also where two of us write, or two cards of one kind.
-        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
-        let draft = folder.join(format!(".{name}.{}.{}", std::process::id(), gpu.index));
         let text = serde_json::to_string_pretty(&remembered)? + "\n";
-        let written = fs::File::create(&draft)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .and_then(|()| fs::rename(&draft, &self.0));
-        if written.is_err() {
-            // There may be nothing to remove.
-            let _ = fs::remove_file(&draft);
-        }
-        written
+        cache_file::replace(&self.0, &text)
     }
 }
 

@@ -268,7 +268,7 @@ impl Work {
     /// Cuts a unit into batches: none longer than is good for its job, and each of as many midstates
     /// as one of the two programs takes.
     fn cut(&mut self, unit: WorkUnit, midstates: usize, pace: &Pace, feed: &dyn Feed) {
-        self.most = most_hashes(&unit.prepared.job);
+        self.most = most_hashes(&unit);
         self.width = if unit.midstates.len() == midstates { midstates } else { 1 };
         // More midstates than the last time are no reason for a longer batch.
         let most = self.most.min(pace.hashes().saturating_mul(2));

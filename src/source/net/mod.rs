@@ -109,6 +109,12 @@ impl ConnectError {
         }
     }
 
+    /// Whether it may be that what the server sent did not arrive as it was sent.
+    #[must_use]
+    pub const fn may_be_garbled(&self) -> bool {
+        matches!(self, Self::Tls { .. })
+    }
+
     /// What can be done about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

@@ -154,8 +154,13 @@ pub fn number(value: &RawValue) -> Option<u64> {
     text(value)?.trim().parse().ok()
 }
 
-/// What an error field says; `None` where it stands for no error: false, 0, an empty text or list.
+/// What an error field says; `None` where it stands for no error: false, 0, an empty text, list or
+/// object, or the number 0 without words.
 fn complaint(value: &RawValue) -> Option<Complaint> {
+    complaint_in(value).filter(|complaint| complaint.code != Some(0) || !complaint.words.is_empty())
+}
+
+fn complaint_in(value: &RawValue) -> Option<Complaint> {
     #[derive(Deserialize)]
     struct Object<'a> {
         #[serde(borrow, default)]
@@ -184,8 +189,16 @@ fn complaint(value: &RawValue) -> Option<Complaint> {
             })
         }
         b'{' => {
+            if raw[1..raw.len() - 1].trim().is_empty() {
+                return None;
+            }
             let object: Object<'_> = serde_json::from_str(raw).ok()?;
-            let words = object.message.map_or_else(|| words(value), words);
+            let words = match object.message {
+                Some(message) if message.get() == "null" => String::new(),
+                Some(message) => words(message),
+                None if object.code.is_some() => String::new(),
+                None => words(value),
+            };
             Some(Complaint { code: object.code.and_then(code), words })
         }
         b'"' => {
@@ -278,6 +291,13 @@ mod tests {
             ("0", None),
             ("[]", None),
             ("\"\"", None),
+            ("{}", None),
+            ("{ }", None),
+            (r#"{"code":0}"#, None),
+            (r#"{"code":0,"message":null}"#, None),
+            (r#"[0,null]"#, None),
+            (r#"{"code":0,"message":"no"}"#, told(Some(0), "no")),
+            (r#"{"code":20}"#, told(Some(20), "")),
             (r#"[21,"Job not found",null]"#, told(Some(21), "Job not found")),
             (r#"["21","Job not found"]"#, told(Some(21), "Job not found")),
             (r#"["Stale"]"#, told(None, "Stale")),

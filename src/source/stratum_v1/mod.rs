@@ -5,6 +5,7 @@
 //! what pools do differently, and what is done about it.
 
 mod difficulty;
+mod habits;
 mod line;
 mod message;
 mod pace;
@@ -12,8 +13,10 @@ mod session;
 mod table;
 mod talk;
 mod verdict;
+mod version_bits;
 mod work;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::difficulty::{DifficultyError, target_of};
@@ -40,6 +43,9 @@ pub struct Config {
     pub version_rolling: bool,
     /// A difficulty to ask the pool for, as a decimal number.
     pub suggest_difficulty: Option<String>,
+    /// The folder in which what was learned of pools is kept for the next run; nowhere if there is
+    /// none.
+    pub habits: Option<PathBuf>,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -49,7 +55,7 @@ pub struct Config {
 pub struct Timing {
     /// The answer to `mining.configure`; after that it goes on without.
     pub configure: Duration,
-    /// The answer to `mining.subscribe`.
+    /// The answer to `mining.subscribe`; twice as long each time that none came, up to eight times.
     pub subscribe: Duration,
     /// The answer to `mining.authorize`; after that it is taken for granted.
     pub authorize: Duration,
@@ -62,7 +68,10 @@ pub struct Timing {
     /// A pool that has left so many shares without an answer, over so long and with no answer to any
     /// in between, is left: it may be throwing all of them away.
     pub unheeded: (u32, Duration),
-    /// How long such a pool is not taken for well after that, unless it answers a share.
+    /// A pool that has refused so many shares in a row, over so long, is left.
+    pub refused: (u32, Duration),
+    /// How long such a pool is not taken for well after that, unless it answers a share, or accepts
+    /// one.
     pub deaf: Duration,
     /// Bytes that the pool does not take.
     pub write: Duration,
@@ -86,6 +95,7 @@ impl Default for Timing {
             silence: Duration::from_secs(300),
             answer: Duration::from_secs(60),
             unheeded: (8, Duration::from_secs(180)),
+            refused: (16, Duration::from_secs(10)),
             deaf: Duration::from_secs(600),
             write: Duration::from_secs(30),
             gap: Duration::from_secs(15),

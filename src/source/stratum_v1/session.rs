@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 use super::Config;
+use super::habits::Habits;
 use super::pace::Pace;
 use super::table::JobTable;
 use super::talk::{End, Talk};
+use super::version_bits::Learner;
 use super::work::Extranonce;
 use crate::engine::Port;
 use crate::event::SourceState;
@@ -20,6 +22,11 @@ use crate::source::{Refused, SourceError};
 
 /// How many shares wait for a session to be resumed, or for the pool to let us in.
 const HELD: usize = 1_024;
+
+/// How often a first TLS handshake has to fail until that is final.
+const GARBLED_HANDSHAKES: u32 = 3;
+/// How often the patience for a subscription is doubled at most.
+const SLOW_SUBSCRIPTIONS: u32 = 3;
 
 /// A request that a pool need not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +97,22 @@ impl Silence {
     }
 }
 
-/// A pool that took shares and answered none.
+/// Why a pool is not well although it has jobs for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It takes shares and answers none.
+    AnswersNone,
+    /// It refuses every share.
+    RefusesAll,
+}
+
+/// A pool that was left for a fault.
 #[derive(Clone, Copy, Debug)]
-struct Deafness {
+struct Faulty {
+    fault: Fault,
     /// Until when it is not taken for well.
     until: Instant,
-    /// How often it was left for that, with no answer in between.
+    /// How often it was left for a fault, and has not shown in between that it is over.
     times: u32,
 }
 
@@ -118,8 +135,18 @@ pub(super) struct Session {
     gap_until: Option<Instant>,
     /// Whether shares that are found now may still count.
     connected: bool,
-    /// Where the pool answered no share, and was left for it.
-    deafness: Option<Deafness>,
+    /// Where the pool was left for a fault.
+    faulty: Option<Faulty>,
+    /// What was learned of the pool.
+    pub(super) habits: Habits,
+    /// In which form it takes version bits.
+    pub(super) version_bits: Learner,
+    /// How often a subscription was not answered in time.
+    slow_subscriptions: u32,
+    /// How often a first login was refused for what may pass.
+    pub(super) logins_refused: u32,
+    /// How often the first connection failed for what looks lasting.
+    lasting_failures: u32,
     /// Another port of the same host, where the pool has sent us.
     pub(super) moved_to: Option<u16>,
     /// The least wait before the next try, where the pool asked for one.
@@ -134,7 +161,13 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(config: Config, name: String, port: Port) -> Self {
+        let habits = Habits::of(&config.endpoint, config.habits.as_deref());
         Self {
+            version_bits: Learner::new(habits.version_bits()),
+            habits,
+            slow_subscriptions: 0,
+            logins_refused: 0,
+            lasting_failures: 0,
             config,
             name,
             port,
@@ -148,7 +181,7 @@ impl Session {
             held: VecDeque::new(),
             gap_until: None,
             connected: false,
-            deafness: None,
+            faulty: None,
             moved_to: None,
             least_wait: Duration::ZERO,
             trouble: Some(String::new()),
@@ -202,9 +235,13 @@ impl Session {
         outcome
     }
 
-    /// Whether a failed connection is the end: what cannot get better by itself, if it never worked.
-    fn final_error(&self, error: &ConnectError) -> Option<SourceError> {
-        (error.is_final() && self.trust == Trust::Stranger).then(|| {
+    /// Whether a failed connection is the end: what cannot get better by itself, if it never worked. A
+    /// handshake that fails once may have been garbled on its way.
+    fn final_error(&mut self, error: &ConnectError) -> Option<SourceError> {
+        let is_lasting = error.is_final() && self.trust == Trust::Stranger;
+        self.lasting_failures = if is_lasting { self.lasting_failures + 1 } else { 0 };
+        let enough = if error.may_be_garbled() { GARBLED_HANDSHAKES } else { 1 };
+        (self.lasting_failures >= enough).then(|| {
             let refusal = SourceError::new(Refused::BySource, self.what(), error.to_string());
             SourceError { hint: error.hint().map(Into::into), ..refusal }
         })
@@ -236,7 +273,7 @@ impl Session {
     /// answers no share; its jobs are mined where there is nothing better.
     pub(super) fn well(&mut self) {
         self.port.started(None);
-        if self.deafness.is_some_and(|deafness| Instant::now() < deafness.until) {
+        if self.faulty.is_some_and(|faulty| Instant::now() < faulty.until) {
             return;
         }
         self.served = true;
@@ -245,18 +282,30 @@ impl Session {
         }
     }
 
-    /// The pool has answered no share: it is not well for a while, twice as long each time.
-    pub(super) fn shares_ignored(&mut self) {
-        let times = self.deafness.map_or(0, |deafness| deafness.times);
+    /// The pool has answered no share, or refused every one: it is not well for a while, twice as long
+    /// each time.
+    pub(super) fn is_faulty(&mut self, fault: Fault) {
+        let times = self.faulty.map_or(0, |faulty| faulty.times);
         let wait = self.config.timing.deaf * 2u32.pow(times.min(3));
-        self.deafness = Some(Deafness { until: Instant::now() + wait, times: times + 1 });
+        self.faulty = Some(Faulty { fault, until: Instant::now() + wait, times: times + 1 });
     }
 
-    /// The pool answers shares.
-    pub(super) fn shares_answered(&mut self) {
-        if self.deafness.take().is_some() {
+    /// The pool has shown that this fault is over.
+    pub(super) fn is_over(&mut self, fault: Fault) {
+        if self.faulty.take_if(|faulty| faulty.fault == fault).is_some() {
             self.well();
         }
+    }
+
+    /// How long an answer to `mining.subscribe` is waited for: longer each time that none came.
+    pub(super) fn subscribe_patience(&self) -> Duration {
+        let longer = 2u32.pow(self.slow_subscriptions.min(SLOW_SUBSCRIPTIONS));
+        self.config.timing.subscribe * longer
+    }
+
+    /// No answer to `mining.subscribe` came in time.
+    pub(super) fn subscribes_slowly(&mut self) {
+        self.slow_subscriptions += 1;
     }
 
     /// The wait before the next try: twice as long each time, and never the same for two miners whose

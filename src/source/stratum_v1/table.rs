@@ -36,8 +36,11 @@ struct Entry {
     work: u64,
     /// What the pool asks of a share that goes by this id.
     target: Target,
-    /// Why nothing may go by this id any more.
+    /// Why no share may go by this id any more.
     lost: Option<&'static str>,
+    /// A clean job has ended it. A block may still go by its id: what it builds on may be the tip
+    /// still.
+    ended: bool,
 }
 
 impl JobTable {
@@ -55,24 +58,24 @@ impl JobTable {
         let mut hasher = DefaultHasher::new();
         (work, extranonce).hash(&mut hasher);
         let work = hasher.finish();
-        if clean {
-            self.entries.retain(|entry| entry.work == work);
-        }
         let mut again = false;
         for entry in &mut self.entries {
-            again |= entry.work == work;
+            let same = entry.work == work && !entry.ended;
+            again |= same;
             if entry.id == id {
-                entry.lost = (entry.work != work).then_some(OVERWRITTEN);
-            } else if clean {
+                entry.lost = (!same).then_some(OVERWRITTEN);
+            } else if clean && !entry.ended {
                 entry.lost = Some(REPLACED);
             }
+            entry.ended |= clean && !same;
         }
         if self.entries.len() == JOBS {
             self.entries.pop_front();
         }
         self.number += 1;
         let number = self.number;
-        self.entries.push_back(Entry { number, id: id.to_owned(), work, target, lost: None });
+        let id = id.to_owned();
+        self.entries.push_back(Entry { number, id, work, target, lost: None, ended: false });
         (JobKey { connection: self.connection, number }, again)
     }
 
@@ -85,11 +88,7 @@ impl JobTable {
         if key.connection != self.connection {
             return Err("found for an earlier connection; not sent");
         }
-        let by_number = |entry: &Entry| entry.number;
-        let Ok(at) = self.entries.binary_search_by_key(&key.number, by_number) else {
-            return Err(REPLACED);
-        };
-        let own = &self.entries[at];
+        let own = self.own(key).ok_or(REPLACED)?;
         let takes = |entry: &&Entry| {
             entry.work == own.work && entry.lost.is_none() && entry.target.is_met_by(hash)
         };
@@ -97,6 +96,19 @@ impl JobTable {
             Some(entry) => Ok(&entry.id),
             None => own.lost.map_or(Ok(&own.id), Err),
         }
+    }
+
+    /// The id under which a block for this job may be sent, though no share may: the pool may know the
+    /// job still, and submit the block.
+    #[must_use]
+    pub fn id_of_block(&self, key: JobKey) -> Option<&str> {
+        let own = self.own(key).filter(|_| key.connection == self.connection)?;
+        (own.lost != Some(OVERWRITTEN)).then_some(&own.id)
+    }
+
+    fn own(&self, key: JobKey) -> Option<&Entry> {
+        let at = self.entries.binary_search_by_key(&key.number, |entry| entry.number).ok()?;
+        self.entries.get(at)
     }
 
     /// Begins a new session, whose jobs have nothing to do with those before.
@@ -168,6 +180,8 @@ mod tests {
         let renamed = add(&mut table, "\"b2\"", 2, 1, true);
         assert_eq!([second, renamed].map(|key| table.id(key, &hash)), [Ok("\"b2\""); 2]);
         assert_eq!(table.id(other, &hash), Err(REPLACED));
+        assert_eq!(table.id_of_block(other), Some("\"a\""));
+        assert_eq!(table.id_of_block(first), None, "its id stands for another job");
         let clean = add(&mut table, "\"c\"", 4, 1, true);
         assert_eq!((table.id(second, &hash), table.id(clean, &hash)), (Err(REPLACED), Ok("\"c\"")));
         for ntime in 5..1_000 {
@@ -177,6 +191,7 @@ mod tests {
         assert_eq!(table.id(clean, &hash), Err(REPLACED));
         table.begin_session();
         assert!(table.id(clean, &hash).unwrap_err().contains("earlier connection"));
+        assert_eq!(table.id_of_block(clean), None);
         assert!(table.is_empty());
     }
 

@@ -6,7 +6,9 @@
 
 mod handshake;
 mod jobs;
+mod learning;
 mod notifications;
+mod resumed;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,9 @@ use crate::printable::printable;
 use crate::source::SourceError;
 
 use self::jobs::Upcoming;
-use self::shares::{Sent, Unheeded};
+use self::learning::Lowered;
+use self::resumed::ResumedJobs;
+use self::shares::{Refused, Sent, Unheeded};
 
 /// What we call ourselves.
 const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
@@ -37,8 +41,8 @@ const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
 const UNANSWERED: usize = 1_024;
 /// How many bytes may wait to be sent; from here on nothing is added.
 const OUT_MAX: usize = 256 << 10;
-/// How many unreadable lines a pool may send.
-const UNREADABLE: u32 = 16;
+/// How many unreadable lines a pool may send, and in what time.
+const UNREADABLE: (u32, Duration) = (16, Duration::from_secs(60));
 /// How long after a request that a pool need not know its loss is put down to that.
 const BLAME: Duration = Duration::from_secs(10);
 /// How many words of the pool's are shown at once, and how often one more.
@@ -81,8 +85,18 @@ pub(super) struct Talk<'a> {
     /// Bytes to be sent.
     out: BytesMut,
     asked: Vec<(u64, Ask, Instant)>,
+    /// Requests that were answered by an error, and when.
+    refused_asks: Vec<(Ask, Instant)>,
     sent: BTreeMap<u64, Sent>,
     unheeded: Option<Unheeded>,
+    /// Shares refused since the last that was accepted.
+    refused: Option<Refused>,
+    /// Whether jobs of the connection before are worth something.
+    resumed_jobs: ResumedJobs,
+    /// A difficulty that was lowered while a job is mined.
+    lowered: Lowered,
+    /// Whether the pool has changed the extranonce.
+    extranonce_was_set: bool,
     next_id: u64,
     stage: Stage,
     /// When the stage is over, if nothing ends it before.
@@ -106,7 +120,8 @@ pub(super) struct Talk<'a> {
     heard: Instant,
     /// Since when bytes wait that the pool does not take.
     stuck: Option<Instant>,
-    unreadable: u32,
+    /// Unreadable lines, and since when they are counted.
+    unreadable: (u32, Instant),
     strangers: u32,
     login_again: Instant,
     /// When a difficulty is suggested, if the request before it is not answered sooner.
@@ -125,8 +140,13 @@ impl<'a> Talk<'a> {
             lines: LineBuffer::default(),
             out: BytesMut::new(),
             asked: Vec::new(),
+            refused_asks: Vec::new(),
             sent: BTreeMap::new(),
             unheeded: None,
+            refused: None,
+            resumed_jobs: ResumedJobs::None,
+            lowered: Lowered::No,
+            extranonce_was_set: false,
             next_id: 1,
             stage: Stage::Configuring,
             stage_until: now,
@@ -141,7 +161,7 @@ impl<'a> Talk<'a> {
             received: now,
             heard: now,
             stuck: None,
-            unreadable: 0,
+            unreadable: (0, now),
             strangers: 0,
             login_again: now,
             suggest_at: None,
@@ -193,7 +213,7 @@ impl<'a> Talk<'a> {
                 read = reader.read_buf(self.lines.room()) => match read {
                     Ok(0) => return End::Lost(self.closed()),
                     Ok(_) => self.received = Instant::now(),
-                    Err(error) => return End::Lost(lost(&error)),
+                    Err(error) => return End::Lost(self.broken(&error)),
                 },
                 written = write(&mut writer, &mut self.out), if self.stuck.is_some() => match written {
                     Ok(()) => self.stuck = (!self.out.is_empty()).then(Instant::now),
@@ -216,7 +236,7 @@ impl<'a> Talk<'a> {
         let timing = &self.session.config.timing;
         let patience = match stage {
             Stage::Configuring => timing.configure,
-            Stage::Subscribing => timing.subscribe,
+            Stage::Subscribing => self.session.subscribe_patience(),
             Stage::Authorizing => timing.authorize,
             Stage::Mining => timing.first_job,
             Stage::Leaving => timing.leave,
@@ -288,8 +308,13 @@ impl<'a> Talk<'a> {
 
     /// Says that something of the pool's is of no use, and leaves it when that happens too often.
     fn cannot_read(&mut self, what: &str) -> Result<(), End> {
-        self.unreadable += 1;
-        if self.unreadable == UNREADABLE {
+        let (most, time) = UNREADABLE;
+        let (count, since) = &mut self.unreadable;
+        if since.elapsed() > time {
+            (*count, *since) = (0, Instant::now());
+        }
+        *count += 1;
+        if *count == most {
             return Err(End::Lost(format!(
                 "too much of what it sends is of no use, at last {what}"
             )));
@@ -305,7 +330,7 @@ impl<'a> Talk<'a> {
         };
         if let Some(sent) = self.sent.remove(&id) {
             self.shares_answered();
-            return self.on_verdict(&sent.solution, answer);
+            return self.on_verdict(id, &sent, answer);
         }
         let Some(at) = self.asked.iter().position(|(asked, ..)| *asked == id) else {
             tracing::debug!(id, "the pool answers what is not asked, or no more");
@@ -316,6 +341,9 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         let (_, ask, _) = self.asked.swap_remove(at);
+        if answer.error.is_some() {
+            self.refused_asks.push((ask, Instant::now()));
+        }
         match ask {
             Ask::Configure => {
                 self.on_configured(answer);
@@ -351,6 +379,9 @@ impl<'a> Talk<'a> {
         if let Some(suggest_at) = self.suggest_at {
             due = due.min(suggest_at);
         }
+        if let Some(tries_at) = self.tries_lower_at() {
+            due = due.min(tries_at);
+        }
         if let Some(stuck) = self.stuck {
             due = due.min(stuck + timing.write);
         }
@@ -377,7 +408,9 @@ impl<'a> Talk<'a> {
                     self.subscribe();
                 }
                 Stage::Subscribing => {
-                    return Err(End::Lost("it does not answer mining.subscribe".to_owned()));
+                    self.session.subscribes_slowly();
+                    let what = "it does not answer mining.subscribe".to_owned();
+                    return Err(End::Lost(self.maybe_tls(what)));
                 }
                 Stage::Authorizing => self.begin_mining(),
                 Stage::Mining if self.current.is_none() => {
@@ -390,6 +423,7 @@ impl<'a> Talk<'a> {
         if self.suggest_at.is_some_and(|at| now >= at) {
             self.suggest();
         }
+        self.try_lower(now);
         let (binds, behind) = (self.paces(), self.is_behind());
         if binds && self.session.pace.tick(now, binds, behind) {
             self.repaced();
@@ -404,8 +438,12 @@ impl<'a> Talk<'a> {
             return "it answers in TLS: write stratum+tls:// to it".to_owned();
         }
         match self.stage {
-            Stage::Configuring => "it closed the connection at mining.configure".to_owned(),
-            Stage::Subscribing => "it closed the connection at mining.subscribe".to_owned(),
+            Stage::Configuring => {
+                self.maybe_tls("it closed the connection at mining.configure".to_owned())
+            }
+            Stage::Subscribing => {
+                self.maybe_tls("it closed the connection at mining.subscribe".to_owned())
+            }
             Stage::Authorizing => "it closed the connection at mining.authorize".to_owned(),
             Stage::Mining if !rest.is_empty() => {
                 "it closed the connection in the middle of a line".to_owned()
@@ -414,8 +452,24 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Why the connection broke.
+    fn broken(&self, error: &io::Error) -> String {
+        self.maybe_tls(lost(error))
+    }
+
+    /// The same with a question, where the pool has not sent a byte: a server that expects TLS says
+    /// nothing to one that does not speak it, or hangs up.
+    fn maybe_tls(&self, what: String) -> String {
+        let is_plain = !self.session.config.endpoint.tls;
+        if is_plain && self.received == self.begun {
+            what + " without a word; if that is a TLS port, write stratum+tls://"
+        } else {
+            what
+        }
+    }
+
     /// Some pools close the connection on what they do not know. What had no answer when one was
-    /// lost, soon after it was asked, is left out the next time. But a proxy whose server is away
+    /// lost, or an error, soon after it was asked, is left out the next time. But a proxy whose server is away
     /// closes it at the first words too, whatever they are.
     fn blame(&mut self) {
         if self.received > self.begun {
@@ -429,7 +483,9 @@ impl<'a> Talk<'a> {
                 self.asked.retain(|(_, ask, _)| *ask == Ask::Subscribe { resuming: true });
             }
         }
-        for (_, ask, at) in std::mem::take(&mut self.asked) {
+        let unanswered = std::mem::take(&mut self.asked).into_iter().map(|(_, ask, at)| (ask, at));
+        let refused = std::mem::take(&mut self.refused_asks);
+        for (ask, at) in unanswered.chain(refused) {
             if at.elapsed() > BLAME {
                 continue;
             }

@@ -22,6 +22,8 @@ pub enum Kind {
     Time,
     /// Its version bits are not allowed.
     Version,
+    /// The pool may have made another header of its version bits.
+    OtherHeader,
     /// It says something else.
     Other,
     /// It says nothing.
@@ -40,6 +42,9 @@ impl Kind {
             Self::NotSubscribed => "the pool has forgotten this connection's subscription",
             Self::Time => "nTime is out of the pool's bounds",
             Self::Version => "the version has bits that the pool does not allow",
+            Self::OtherHeader => {
+                "the hash is right: the pool may have made another version of the version bits"
+            }
             Self::Other => "",
             Self::Silent => "the pool gives no reason",
         }
@@ -98,6 +103,77 @@ pub fn kind_of(complaint: &Complaint) -> Kind {
     }
 }
 
+/// What a pool says of a login that may be taken a little later.
+const PASSING: &[&str] = &[
+    "try again",
+    "try later",
+    "later",
+    "internal",
+    "starting",
+    "startup",
+    "temporar",
+    "timeout",
+    "timed out",
+    "time out",
+    "unavailable",
+    "busy",
+    "overload",
+    "maintenance",
+    "database",
+    "sync",
+    "too many",
+    "rate limit",
+    "throttl",
+    "not ready",
+    "backend",
+    "upstream",
+    "connection",
+];
+/// What it says of one that never will be.
+const FINAL: &[&str] = &[
+    "unauthori",
+    "not authori",
+    "unknown user",
+    "unknown worker",
+    "unknown-user",
+    "no such user",
+    "no such worker",
+    "user not found",
+    "worker not found",
+    "invalid user",
+    "invalid worker",
+    "invalid username",
+    "bad user",
+    "invalid address",
+    "bad address",
+    "address",
+    "password",
+    "invalid login",
+    "login failed",
+    "authentication failed",
+    "credentials",
+    "banned",
+    "blocked",
+    "not allowed",
+    "forbidden",
+    "denied",
+    "disabled",
+    "not registered",
+    "does not exist",
+];
+
+/// Whether a login that was refused in these words will be refused again. What the words leave open
+/// may pass; no words at all are the usual way to refuse a worker.
+#[must_use]
+pub fn is_final_login(complaint: &Complaint) -> bool {
+    let words = complaint.words.to_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    if words.is_empty() {
+        return true;
+    }
+    !says(PASSING) && (says(FINAL) || complaint.code == Some(24))
+}
+
 /// Whether a result says yes: `true`, or one of the forms that stand for it.
 #[must_use]
 pub fn is_yes(result: Option<&RawValue>) -> bool {
@@ -115,15 +191,21 @@ pub fn is_yes(result: Option<&RawValue>) -> bool {
     }
 }
 
-/// What the answer to a share amounts to, and why it was refused if it was.
+/// What the answer to a share amounts to, and why it was refused if it was. `maybe_other_header` says
+/// that the pool may not have hashed the header that we did.
 #[must_use]
-pub fn verdict_of(answer: &Answer<'_>) -> (Verdict, Option<Kind>) {
+pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Option<Kind>) {
     let complaint = match &answer.error {
         None if is_yes(answer.result) => return (Verdict::Accepted, None),
         None => Complaint::default(),
         Some(complaint) => complaint.clone(),
     };
-    let kind = kind_of(&complaint);
+    let kind = match kind_of(&complaint) {
+        Kind::LowDifficulty | Kind::Version | Kind::Other | Kind::Silent if maybe_other_header => {
+            Kind::OtherHeader
+        }
+        kind => kind,
+    };
     let words = match complaint.code {
         Some(code) if complaint.words.is_empty() => format!("error {code}"),
         _ => complaint.words,
@@ -143,8 +225,32 @@ mod tests {
 
     fn verdict(line: &str) -> Verdict {
         match message::read(line.as_bytes()).unwrap() {
-            Message::Answer(answer) => verdict_of(&answer).0,
+            Message::Answer(answer) => verdict_of(&answer, false).0,
             Message::Call { .. } => panic!("{line}"),
+        }
+    }
+
+    #[test]
+    fn only_plain_words_end_a_login() {
+        let is_final =
+            |code, words: &str| is_final_login(&Complaint { code, words: words.to_owned() });
+        for (code, words) in [
+            (None, ""),
+            (Some(24), "Unauthorized worker"),
+            (Some(24), "no"),
+            (None, "Invalid address"),
+            (Some(20), "User not found"),
+            (None, "your IP is banned"),
+        ] {
+            assert!(is_final(code, words), "{code:?} {words}");
+        }
+        for (code, words) in [
+            (Some(20), "Internal error: database is starting up, try again"),
+            (Some(24), "Unauthorized: login server timeout"),
+            (None, "too many connections"),
+            (Some(20), "Other/Unknown"),
+        ] {
+            assert!(!is_final(code, words), "{code:?} {words}");
         }
     }
 
@@ -155,6 +261,10 @@ mod tests {
             r#"{"id":1,"result":true}"#,
             r#"{"id":1,"result":true,"error":[]}"#,
             r#"{"id":1,"result":{"status":"OK"},"error":null}"#,
+            r#"{"id":1,"result":true,"error":{}}"#,
+            r#"{"id":1,"result":true,"error":{"code":0}}"#,
+            r#"{"id":1,"result":true,"error":{"code":0,"message":""}}"#,
+            r#"{"id":1,"result":true,"error":[0,"",null]}"#,
         ] {
             assert_eq!(verdict(line), Verdict::Accepted, "{line}");
         }

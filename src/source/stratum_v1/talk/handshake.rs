@@ -5,16 +5,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::super::difficulty::target_of;
 use super::super::message::{self, Answer, quoted};
 use super::super::session::{Optional, Resume, Resumption, Trust};
+use super::super::verdict;
 use super::super::work::{self, Extranonce};
-use super::{AGENT, Ask, End, Stage, Talk, Upcoming};
+use super::{AGENT, Ask, End, ResumedJobs, Stage, Talk, Upcoming};
 use crate::job::VersionMask;
 use crate::printable::printable;
 use crate::source::{Refused, SourceError};
 
 /// How often a login is tried again when the pool says that it does not know us.
 const LOGIN_AGAIN: Duration = Duration::from_secs(60);
+/// How often a first login is refused for what may pass until it is final.
+const LOGIN_TRIES: u32 = 6;
 /// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(3);
 
@@ -73,6 +77,15 @@ impl Talk<'_> {
             return;
         }
         self.asked.retain(|(_, ask, _)| *ask != Ask::Extranonce);
+        // Some heed it only after the login.
+        let suggested = self.session.config.suggest_difficulty.as_deref();
+        let has_it = suggested.is_none_or(|text| target_of(text) == Ok(self.target));
+        if !(self.target_said && has_it) {
+            self.suggest_difficulty();
+        }
+    }
+
+    fn suggest_difficulty(&mut self) {
         if let Some(difficulty) = self.session.config.suggest_difficulty.clone()
             && self.session.wants(Optional::Suggest)
         {
@@ -141,6 +154,7 @@ impl Talk<'_> {
         };
         if resumed {
             self.session.go_on();
+            self.resumed_jobs = ResumedJobs::Unproven;
         } else {
             self.session.begin_session();
         }
@@ -155,10 +169,13 @@ impl Talk<'_> {
                 notify,
                 extranonce: extranonce.clone(),
                 target: self.target,
+                as_sent: self.target,
                 received: self.received,
             });
         }
         self.extranonce = Some(extranonce);
+        // A pool that sends the next job only in a minute has the first at this difficulty.
+        self.suggest_difficulty();
         self.enter(Stage::Authorizing);
         self.authorize();
         Ok(())
@@ -170,10 +187,16 @@ impl Talk<'_> {
         if refused {
             let words = answer.error.as_ref().map(|error| error.words.as_str()).unwrap_or_default();
             // A pool that has let us in before is rather out of order itself.
-            return Err(if self.session.trust > Trust::Stranger {
-                End::Lost(format!("it does not let us log in any more: {words}"))
-            } else {
+            if self.session.trust > Trust::Stranger {
+                return Err(End::Lost(format!("it does not let us log in any more: {words}")));
+            }
+            self.session.logins_refused += 1;
+            let is_final = answer.error.as_ref().is_none_or(verdict::is_final_login)
+                || self.session.logins_refused >= LOGIN_TRIES;
+            return Err(if is_final {
                 End::Final(self.refused(words))
+            } else {
+                End::Lost(format!("it does not let us log in: {words}"))
             });
         }
         self.session.trust = self.session.trust.max(Trust::Welcome);

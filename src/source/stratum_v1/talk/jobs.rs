@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::super::work::{Extranonce, Notify};
+use super::learning::Lowered;
 use super::{Stage, Talk};
 use crate::chain::target::Target;
 use crate::job::{Coinbase, Job, MerkleRoot, TimeRange, VersionMask};
@@ -16,7 +17,10 @@ const NTIME_AHEAD: u32 = 600;
 pub(super) struct Upcoming {
     pub(super) notify: Notify,
     pub(super) extranonce: Extranonce,
+    /// The target at which it is mined.
     pub(super) target: Target,
+    /// The one that held when it came.
+    pub(super) as_sent: Target,
     pub(super) received: Instant,
 }
 
@@ -24,6 +28,7 @@ impl Talk<'_> {
     /// Begins a job that the pool has sent.
     pub(super) fn publish(&mut self, job: Upcoming) {
         let clean = job.notify.clean;
+        self.lowered = Lowered::No;
         self.begin_job(&job, clean);
         self.current = Some(job);
     }
@@ -40,7 +45,7 @@ impl Talk<'_> {
     }
 
     fn begin_job(&mut self, upcoming: &Upcoming, clean: bool) {
-        let Upcoming { notify, extranonce, target, received } = upcoming;
+        let Upcoming { notify, extranonce, target, received, .. } = upcoming;
         let work = &notify.work;
         if self.session.pace.binds(target) && self.session.pace.first_time() {
             self.notice(format!(
@@ -53,7 +58,8 @@ impl Talk<'_> {
         // What was found for the same work is not worthless, whatever was said; the table sees to it
         // that everything else is.
         let clean = clean && !again;
-        let rolled = self.mask.unwrap_or(0) & VersionMask::BIP320.bits();
+        // A bit that the job sets itself is never cleared: pools differ in what they make of that.
+        let rolled = self.mask.unwrap_or(0) & VersionMask::BIP320.bits() & !work.version;
         self.session.well();
         self.session.port.publish(Job {
             key,

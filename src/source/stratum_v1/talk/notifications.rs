@@ -1,6 +1,6 @@
 //! What the pool says unasked: jobs, difficulties, extranonces, masks, another port, and words.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -31,6 +31,7 @@ impl Talk<'_> {
             "mining.set_extranonce" => match Extranonce::read(params.get(0), params.get(1)) {
                 Ok(extranonce) => {
                     self.extranonce = Some(extranonce);
+                    self.extranonce_was_set = true;
                     // What was given with the session's id does not hold any more.
                     if let Resumption::May(_) = self.session.resumption {
                         self.session.resumption = Resumption::Unknown;
@@ -92,6 +93,7 @@ impl Talk<'_> {
                     notify,
                     extranonce: extranonce.clone(),
                     target: self.target,
+                    as_sent: self.target,
                     received: self.received,
                 });
             }
@@ -100,8 +102,9 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// A difficulty holds for later jobs. Only the first one also for the job at hand: that came from
-    /// a pool which says it afterwards, and was begun at a difficulty that nobody has named.
+    /// A difficulty holds for later jobs, unless this pool has shown another habit. The first one also
+    /// holds for the job at hand: that came from a pool which says it afterwards, and was begun at a
+    /// difficulty that the pool had not named.
     fn on_difficulty(&mut self, value: Option<&RawValue>) {
         let text = value.map_or("nothing", RawValue::get);
         match difficulty::target_of(text) {
@@ -109,11 +112,13 @@ impl Talk<'_> {
                 self.target = target;
                 if !std::mem::replace(&mut self.target_said, true) {
                     if let Some(fresh) = &mut self.fresh {
-                        fresh.target = target;
+                        (fresh.target, fresh.as_sent) = (target, target);
                     } else if let Some(mut current) = self.current.clone() {
-                        current.target = target;
+                        (current.target, current.as_sent) = (target, target);
                         self.publish_again(current);
                     }
+                } else {
+                    self.difficulty_changed(Instant::now());
                 }
             }
             Err(error) => self.notice(format!(

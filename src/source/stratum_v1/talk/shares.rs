@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::super::message::{Answer, Submit, quoted};
-use super::super::session::Trust;
+use super::super::session::{Fault, Optional, Trust};
 use super::super::verdict::{self, Kind};
+use super::super::version_bits::Form;
 use super::{End, Stage, Talk};
 use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
 
@@ -17,6 +18,15 @@ const STRANGERS: u32 = 3;
 pub(super) struct Sent {
     pub(super) solution: Solution,
     pub(super) at: Instant,
+    /// The form of its version bits, where others would be different.
+    pub(super) form: Option<Form>,
+}
+
+/// Shares in a row that the pool has refused.
+pub(super) struct Refused {
+    /// When the first refusal came.
+    since: Instant,
+    count: u32,
 }
 
 /// Shares in a row whose answers did not come in time.
@@ -31,7 +41,8 @@ pub(super) struct Unheeded {
 impl Talk<'_> {
     pub(super) fn take_solution(&mut self, solution: Solution) {
         // Those found before the floor last moved say nothing of the one of now.
-        let at_floor = solution.job.share_target <= self.session.pace.floor();
+        let at_floor =
+            solution.is_share() && solution.job.share_target <= self.session.pace.floor();
         let (binds, behind) = (self.paces(), self.is_behind());
         if at_floor && self.session.pace.found(Instant::now(), binds, behind) {
             self.repaced();
@@ -44,11 +55,20 @@ impl Talk<'_> {
 
     /// Sends a share, if the pool can still take it.
     pub(super) fn submit(&mut self, solution: Solution) {
+        let Some(solution) = self.resumed_job_first(solution) else { return };
         let job = &solution.job;
-        let id = match self.session.table.id(job.key, &solution.hash) {
+        let table = &self.session.table;
+        let id = table.id(job.key, &solution.hash).or_else(|why| {
+            // The block it builds on is the tip still, whatever became of the job.
+            table.id_of_block(job.key).filter(|_| solution.is_block()).ok_or(why)
+        });
+        let id = match id {
             Ok(id) => id.to_owned(),
             Err(why) => return self.session.too_late(&solution, why),
         };
+        if let Some(why) = self.held_back(&solution) {
+            return self.session.too_late(&solution, why);
+        }
         // The mask of now holds also for jobs from before it (BIP 310).
         let version = solution.header.version.to_consensus().cast_unsigned();
         if (version ^ job.version) & !self.mask.unwrap_or(0) != 0 {
@@ -58,6 +78,7 @@ impl Talk<'_> {
         let MerkleRoot::Rolled(coinbase) = &job.merkle_root else {
             return self.session.too_late(&solution, "its job has no extranonce; not sent");
         };
+        let form = self.session.version_bits.form();
         let user = quoted(&self.session.config.user);
         let submit = Submit {
             user: &user,
@@ -65,35 +86,42 @@ impl Talk<'_> {
             extranonce2: &coinbase.extranonce_bytes(solution.extranonce),
             ntime: solution.header.time,
             nonce: solution.header.nonce,
-            version_bits: self.mask.map(|mask| version & mask),
+            version_bits: self.mask.map(|mask| form.bits(version, job.version, mask)),
         };
         let number = self.number();
         let line = submit.request(number);
         let after_ms = solution.found.elapsed().as_secs_f64() * 1e3;
         tracing::debug!(number, hash = %solution.hash, after_ms, "submitting");
         self.say(&line);
-        self.sent.insert(number, Sent { solution, at: Instant::now() });
+        let forms_differ = self.mask.is_some_and(|mask| job.version & mask != 0);
+        self.sends(number, &solution);
+        let form = forms_differ.then_some(form);
+        self.sent.insert(number, Sent { solution, at: Instant::now(), form });
     }
 
     /// The pool answers shares.
     pub(super) fn shares_answered(&mut self) {
         self.unheeded = None;
-        self.session.shares_answered();
+        self.session.is_over(Fault::AnswersNone);
     }
 
     pub(super) fn on_verdict(
         &mut self,
-        solution: &Solution,
+        number: u64,
+        sent: &Sent,
         answer: &Answer<'_>,
     ) -> Result<(), End> {
-        let (verdict, kind) = verdict::verdict_of(answer);
+        let (verdict, kind) = verdict::verdict_of(answer, self.maybe_other_header(sent));
+        let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
         if verdict == Verdict::Accepted {
             self.accepted = true;
             self.session.trust = Trust::Proven;
             self.strangers = 0;
         }
-        let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
-        self.session.port.verdict(solution, verdict);
+        let refused_all = self.count_refusal(sent, &verdict);
+        self.session.port.verdict(&sent.solution, verdict.clone());
+        self.resumed_job_judged(number, kind);
+        self.learn(number, sent, &verdict, kind)?;
         match kind {
             Some(Kind::NotSubscribed) => Err(End::Lost(words)),
             Some(Kind::Unauthorized) => {
@@ -106,8 +134,37 @@ impl Talk<'_> {
                 }
                 Ok(())
             }
+            _ if refused_all => Err(self.refuses_all(&words)),
             _ => Ok(()),
         }
+    }
+
+    /// Counts what the pool refuses without taking anything in between. Whether that is too much.
+    fn count_refusal(&mut self, sent: &Sent, verdict: &Verdict) -> bool {
+        if *verdict == Verdict::Accepted {
+            self.refused = None;
+            self.session.is_over(Fault::RefusesAll);
+            return false;
+        }
+        // The pool asks for nothing but shares; a block that is none may be refused.
+        if !sent.solution.is_share() {
+            return false;
+        }
+        let now = Instant::now();
+        let refused = self.refused.get_or_insert(Refused { since: now, count: 0 });
+        refused.count += 1;
+        let (enough, patience) = self.session.config.timing.refused;
+        refused.count >= enough && now.duration_since(refused.since) >= patience
+    }
+
+    /// Leaves a pool that refuses everything: another connection may do better, or another pool.
+    fn refuses_all(&mut self, words: &str) -> End {
+        self.session.is_faulty(Fault::RefusesAll);
+        if self.extranonce_was_set {
+            // Some hand out an extranonce that they do not go by themselves.
+            self.session.leave_out(Optional::Extranonce);
+        }
+        End::Lost(format!("it refuses every share, the last with: {words}"))
     }
 
     /// Whether the pool lets us wait for its answers.
@@ -123,7 +180,7 @@ impl Talk<'_> {
             if now < entry.get().at + timing.answer {
                 break;
             }
-            let (first, Sent { solution, at }) = entry.remove_entry();
+            let (first, Sent { solution, at, .. }) = entry.remove_entry();
             let why = Refusal::new("", "the pool did not answer in time");
             self.session.port.verdict(&solution, Verdict::Unknown(why));
             is_silent |= at > self.heard;
@@ -136,7 +193,7 @@ impl Talk<'_> {
             )));
         }
         if self.deaf_at().is_some_and(|at| now >= at) {
-            self.session.shares_ignored();
+            self.session.is_faulty(Fault::AnswersNone);
             let seconds = timing.unheeded.1.as_secs();
             return Err(End::Lost(format!(
                 "it takes shares and has answered none for {seconds} s"

@@ -36,6 +36,7 @@ impl Bench {
             password: Secret::from("x".to_owned()),
             version_rolling: true,
             suggest_difficulty: None,
+            habits: None,
             timing,
         };
         let session = Session::new(config, "pool".into(), seats.open(0));

@@ -1,0 +1,68 @@
+//! Jobs of the connection before, after the pool has resumed its session.
+//!
+//! A pool that gives every connection the same extranonce seems to have resumed the session even where
+//! it has forgotten the jobs. So one share is sent first, and the others only when the pool knows its
+//! job.
+
+use super::super::session::Resumption;
+use super::super::verdict::Kind;
+use super::Talk;
+use crate::job::Solution;
+
+/// Why a share is not sent.
+const FORGOTTEN: &str = "the pool has forgotten the job it was found for; not sent";
+
+/// Whether the pool knows the jobs of the connection before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResumedJobs {
+    /// There are none, or the pool knows them.
+    None,
+    /// No share was sent for one.
+    Unproven,
+    /// One was sent, in the request of this number; others wait for the answer.
+    Asked(u64),
+    /// It does not know them.
+    Forgotten,
+}
+
+impl Talk<'_> {
+    /// Gives the share back if it may be sent now; keeps it, or says that it is too late, if it is for
+    /// a job of the connection before and the pool's answer to the first such one has to come before.
+    pub(super) fn resumed_job_first(&mut self, solution: Solution) -> Option<Solution> {
+        if solution.job.received >= self.begun {
+            return Some(solution);
+        }
+        match self.resumed_jobs {
+            ResumedJobs::None => Some(solution),
+            ResumedJobs::Unproven => {
+                self.resumed_jobs = ResumedJobs::Asked(self.next_id);
+                Some(solution)
+            }
+            ResumedJobs::Asked(_) => {
+                self.session.hold(solution);
+                None
+            }
+            ResumedJobs::Forgotten => {
+                self.session.too_late(&solution, FORGOTTEN);
+                None
+            }
+        }
+    }
+
+    /// The pool has answered a share, refused for this if it was: maybe the first of a job of the
+    /// connection before.
+    pub(super) fn resumed_job_judged(&mut self, number: u64, kind: Option<Kind>) {
+        if self.resumed_jobs != ResumedJobs::Asked(number) {
+            return;
+        }
+        if kind == Some(Kind::Stale) {
+            self.resumed_jobs = ResumedJobs::Forgotten;
+            self.session.resumption = Resumption::Never;
+        } else {
+            self.resumed_jobs = ResumedJobs::None;
+        }
+        for solution in self.session.take_held() {
+            self.submit(solution);
+        }
+    }
+}
