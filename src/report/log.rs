@@ -80,8 +80,14 @@ mod tests {
     use super::*;
 
     fn logs(quiet: u8, verbose: u8, target: &str, level: Level) -> bool {
-        let output =
-            OutputArgs { config: None, json: false, quiet, verbose, log_format: LogFormat::Text };
+        let output = OutputArgs {
+            config: None,
+            json: false,
+            quiet,
+            verbose,
+            log_format: LogFormat::Text,
+            disable_cpu_features: None,
+        };
         levels(&output).would_enable(target, &level)
     }
 
