@@ -114,8 +114,6 @@ impl Adit {
             .current_dir(home)
             .env_remove("NO_COLOR")
             .env_remove("RUST_LOG")
-            // Mesa complains on stderr of a desktop that is not there.
-            .env("NODEVICE_SELECT", "1")
             .env("TERM", "xterm")
             .env("SHELL", "/bin/sh")
             .env("HOME", home)
