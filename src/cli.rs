@@ -128,9 +128,10 @@ pub struct OutputArgs {
     /// Don't use these CPU features, by commas: avx512, avx2, sha, sse4.1, ssse3
     ///
     /// Kernels that need one of them are unavailable, as on a processor without it; whatever builds
-    /// on a disabled feature (AVX-512 on AVX2, say) is disabled with it. The kernel sha2 is always
-    /// there, and not affected: the crate that it is made of detects the SHA instructions for
-    /// itself, and nothing but another build can keep it from using them.
+    /// on a disabled feature (AVX-512 on AVX2, say) is disabled with it. The environment variable
+    /// `ADIT_DISABLE_CPU_FEATURES` does the same. The kernel sha2 is always there, and not affected:
+    /// the crate that it is made of detects the SHA instructions for itself, and nothing but another
+    /// build can keep it from using them.
     #[arg(
         long,
         value_name = "LIST",

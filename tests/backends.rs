@@ -37,8 +37,9 @@ fn devices_lists_every_kernel() {
 
     let table = Adit::new(["devices"]).run(SOON).expect_code(0).stdout;
     assert!(available().iter().all(|kernel| table.contains(&format!("cpu:{kernel}"))), "{table}");
-    #[cfg(target_arch = "x86_64")]
-    assert!(KERNELS.iter().all(|kernel| table.contains(kernel)), "{table}");
+    if cfg!(target_arch = "x86_64") {
+        assert!(KERNELS.iter().all(|kernel| table.contains(kernel)), "{table}");
+    }
 }
 
 #[test]
@@ -93,8 +94,9 @@ fn devices_says_what_is_disabled_and_what_is_missing() {
             assert!(table.contains(&format!("  cpu:{name:<8} {reason}\n")), "{table}");
         }
     }
-    #[cfg(target_arch = "x86_64")]
-    assert!(KERNELS.iter().all(|name| everything.iter().any(|kernel| kernel.name == *name)));
+    let mut names: Vec<&str> = everything.iter().map(|kernel| kernel.name.as_str()).collect();
+    names.sort_by_key(|name| KERNELS.iter().position(|known| known == name));
+    assert_eq!(names, KERNELS[..if cfg!(target_arch = "x86_64") { 4 } else { 1 }]);
     assert_eq!(usable(&LADDER[4].kernels()), ["sha2"]);
 }
 
@@ -239,12 +241,13 @@ fn several_kernels_can_be_named() {
     let table = Adit::new(["check", "--backend", &list]).run(SOON).expect_code(0).stdout;
     assert_eq!(table.lines().count(), list.split(',').count(), "{table}");
 
-    #[cfg(target_arch = "x86_64")]
     for command in ["mine", "grind", "estimate"] {
-        let exit = Adit::new([command, "--backend", "cpu:sha2,cpu:avx2"]).run(SOON).expect_code(2);
-        let error = "error: --backend \"cpu:sha2,cpu:avx2\": it names more than one CPU kernel\n";
-        assert!(exit.stderr.starts_with(error), "{}", exit.stderr);
-        assert!(exit.stderr.contains("`adit bench` compares several"), "{}", exit.stderr);
+        if list.contains(',') {
+            let exit = Adit::new([command, "--backend", &list]).run(SOON).expect_code(2);
+            let error = format!("error: --backend {list:?}: it names more than one CPU kernel\n");
+            assert!(exit.stderr.starts_with(&error), "{}", exit.stderr);
+            assert!(exit.stderr.contains("`adit bench` compares several"), "{}", exit.stderr);
+        }
     }
 }
 

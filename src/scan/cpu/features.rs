@@ -152,18 +152,12 @@ impl CpuFeatures {
 
 #[cfg(test)]
 mod tests {
+    use super::CpuFeature::{Avx2, Avx512bw, Avx512f, Sha, Sse41, Ssse3};
     use super::*;
 
     #[test]
     fn every_feature_has_a_name_that_users_may_give() {
-        let all = [
-            CpuFeature::Ssse3,
-            CpuFeature::Sse41,
-            CpuFeature::Avx2,
-            CpuFeature::Avx512f,
-            CpuFeature::Avx512bw,
-            CpuFeature::Sha,
-        ];
+        let all = [Ssse3, Sse41, Avx2, Avx512f, Avx512bw, Sha];
         for feature in all {
             assert_eq!(CpuFeature::named(feature.as_str()), Some(&[feature][..]));
         }
@@ -177,7 +171,6 @@ mod tests {
         let disabled = |features: &[CpuFeature], needed| {
             CpuFeatures::detected().without(features).require(&[needed]).err()
         };
-        use CpuFeature::{Avx2, Avx512bw, Avx512f, Sha, Sse41, Ssse3};
         for (gone, needed) in [
             (Avx2, Avx2),
             (Avx2, Avx512f),
