@@ -100,9 +100,14 @@ fn every_kernel_solves_them() {
 #[test]
 fn an_easy_header_takes_no_time() {
     let given = header(1, 0x207f_ffff);
-    let best = (0..10).map(|_| grind(&[&given]).elapsed).min().unwrap();
+    // On a slow machine to start takes longer, too.
+    let nothing = || Adit::new(["--version"]).run(SOON).elapsed;
+    let (best, nothing) = (0..10)
+        .map(|_| (grind(&[&given]).elapsed, nothing()))
+        .reduce(|(best, least), (grind, nothing)| (best.min(grind), least.min(nothing)))
+        .unwrap();
     // A few milliseconds; the tests' own polling has a share in it.
-    assert!(best < Duration::from_millis(60), "{best:?}");
+    assert!(best < 2 * nothing + Duration::from_millis(40), "{best:?}, and {nothing:?} to start");
 }
 
 #[test]
