@@ -12,6 +12,7 @@ use adit::report::{OutputError, Progress, log};
 use adit::source::SourceError;
 
 fn main() -> ExitCode {
+    commands::desktop::say_that_there_is_none();
     let Invocation { cli: Cli { command, output }, warnings } =
         match config::invocation(std::env::args_os(), &Surroundings::process()) {
             Ok(invocation) => invocation,

@@ -10,6 +10,7 @@ use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
 use adit::report::{Progress, bench, results};
 use adit::scan::Throttle;
+use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
 use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
 use anyhow::Context as _;
@@ -24,10 +25,11 @@ pub fn run(args: &EstimateArgs, output: &OutputArgs, progress: &Progress) -> any
             .into());
     }
     let node = args.node.as_ref().map(|spec| ask(args, spec)).transpose()?;
-    let Rated { rate, rate_from, watts, watts_from } = match rated(args, progress)? {
-        Ok(rated) => rated,
-        Err(signal) => return Ok(signal),
-    };
+    let Rated { rate, rate_from, watts, watts_from } =
+        match rated(args, output.cpu_features(), progress)? {
+            Ok(rated) => rated,
+            Err(signal) => return Ok(signal),
+        };
     let subsidy = node.as_ref().map(|node| subsidy(node.params.network, node.height));
     let terms = Terms {
         rate,
@@ -52,14 +54,18 @@ struct Rated {
 }
 
 /// What was given, and of the rest what can be measured; or with which code to end where a signal broke it off.
-fn rated(args: &EstimateArgs, progress: &Progress) -> anyhow::Result<Result<Rated, Exit>> {
+fn rated(
+    args: &EstimateArgs,
+    features: CpuFeatures,
+    progress: &Progress,
+) -> anyhow::Result<Result<Rated, Exit>> {
     let given = args.watts.map(|_| Origin::Given);
     if let Some(rate) = args.hash_rate {
         let watts_from = given.ok_or_else(|| "nothing was measured".to_owned());
         return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
     }
     let signals = Signals::listen().context("signal handlers")?;
-    let scanners = backends::scanners(&args.hashing, true, Throttle::NONE)?;
+    let scanners = backends::scanners(&args.hashing, features, true, Throttle::NONE)?;
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };

@@ -23,6 +23,8 @@ const EASY: f64 = 268_435_456.0;
 
 /// Grinds, and says why not in the words of `bitcoin-util grind`.
 pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+    // The backend first: that it is missing is wrong usage, and holds for every header.
+    let backend = backends::One::find(&args.hashing, output.cpu_features())?;
     let puzzle = match &args.header[..] {
         [header] => match header.to_str().ok_or(GrindError::NoHeader).and_then(Puzzle::read) {
             Ok(puzzle) => puzzle,
@@ -31,7 +33,7 @@ pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         _ => return Ok(refuse(GrindError::NotOne)),
     };
     let easy = puzzle.expected_hashes() < EASY;
-    let scanner = backends::one(&args.hashing, easy)?;
+    let scanner = backend.scanner(&args.hashing, easy)?;
     let signals = Signals::listen().context("signal handlers")?;
     let ground = grind(&puzzle, &*scanner, TICK, &mut |at| {
         progress.show(&results::grinding(&at));

@@ -39,7 +39,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
     let throttle = args.throttle.unwrap_or(Throttle::NONE);
     let version_rolling = args.version_rolling == VersionRolling::Auto;
-    let scanners = backends::scanners(&args.hashing, version_rolling, throttle)?;
+    let features = output.cpu_features();
+    let scanners = backends::scanners(&args.hashing, features, version_rolling, throttle)?;
     let sources = sources(&args)?;
     let signals = Signals::listen().context("signal handlers")?;
 
