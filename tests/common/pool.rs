@@ -56,9 +56,27 @@ pub struct Request {
 
 type Script = dyn Fn(&Request) -> Vec<Say> + Send + Sync;
 
+/// What a pool makes of a share's version bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionBits {
+    /// They take the place of the job's under the mask (BIP 310).
+    Replace,
+    /// They are ORed into the job's version, as datum_gateway and ckpool do.
+    Or,
+    /// They are XORed into it, as public-pool and btcpool do.
+    Xor,
+    /// Something else: no share that has them is ever right.
+    Neither,
+}
+
 /// How the pool works.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// The version of its jobs.
+    pub version: u32,
+    pub version_bits: VersionBits,
+    /// Whether shares are judged by the newest difficulty, not by their job's.
+    pub newest_difficulty: bool,
     /// The bits that may be rolled; `None`: it knows no mining.configure.
     pub mask: Option<u32>,
     pub extranonce2: usize,
@@ -74,6 +92,9 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
+            version: 0x2000_0000,
+            version_bits: VersionBits::Replace,
+            newest_difficulty: false,
             mask: Some(0x1fff_e000),
             extranonce2: 4,
             difficulty: -20,
@@ -268,6 +289,32 @@ impl ScriptedPool {
         job.id
     }
 
+    /// A new job on top of the block of this hash (in display order), for everyone.
+    pub fn build_on(&self, hash: &str) {
+        let mut state = self.state();
+        state.make_job(true);
+        let mut previous: Hash = hex::decode(hash).expect("hex").try_into().expect("32 bytes");
+        previous.reverse();
+        let job = state.jobs.last_mut().expect("a job");
+        job.previous = previous;
+        let line = job.notify();
+        state.tell_all(&line);
+    }
+
+    /// A new job of other transactions, on top of the same block; gives its id.
+    pub fn refresh_job(&self, clean: bool) {
+        let mut state = self.state();
+        let (previous, prefix) = {
+            let job = state.jobs.last().expect("a job");
+            (job.previous, job.prefix.clone())
+        };
+        state.make_job(clean);
+        let job = state.jobs.last_mut().expect("a job");
+        (job.previous, job.prefix) = (previous, prefix);
+        let line = job.notify();
+        state.tell_all(&line);
+    }
+
     /// The newest job once more, under another id if there is one.
     pub fn same_job(&self, id: Option<&str>) {
         let mut state = self.state();
@@ -345,7 +392,7 @@ impl State {
             prefix,
             suffix,
             branch: (1..=self.made % 3).map(leaf).collect(),
-            version: 0x2000_0000,
+            version: self.rules.version,
             nbits: self.rules.nbits,
             ntime: now as u32,
             clean,
@@ -471,7 +518,12 @@ impl State {
         let version = match connection.mask {
             None => job.version,
             Some(mask) => match number(5) {
-                Some(bits) if bits & !mask == 0 => (job.version & !mask) | bits,
+                Some(bits) if bits & !mask == 0 => match self.rules.version_bits {
+                    VersionBits::Replace => (job.version & !mask) | bits,
+                    VersionBits::Or => job.version | bits,
+                    VersionBits::Xor => job.version ^ bits,
+                    VersionBits::Neither => !job.version,
+                },
                 _ => return (None, Err((20, "Invalid version bits"))),
             },
         };
@@ -490,7 +542,12 @@ impl State {
         let hash = block::sha256d(&header);
         let mut number = hash;
         number.reverse();
-        let met = number <= job.target;
+        let met = number
+            <= if self.rules.newest_difficulty {
+                target_of_power(self.rules.difficulty)
+            } else {
+                job.target
+            };
         if self.seen.contains_key(&hash) {
             return (Some(hash), Err((22, "Duplicate share")));
         }

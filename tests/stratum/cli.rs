@@ -43,13 +43,17 @@ fn json_keeps_its_promise() {
     assert_eq!(of("started")[0]["network"], Value::Null);
     assert_eq!(of("started")[0]["source"], pool.url());
     let (shares, blocks) = (of("share"), of("block"));
-    assert!(shares.len() >= 20 && shares.len() == blocks.len());
-    for (share, block) in shares.iter().zip(&blocks) {
-        assert_eq!(share["hash"], block["hash"]);
+    assert!(shares.len() >= 20 && !blocks.is_empty());
+    for share in &shares {
         assert_eq!((&share["result"], &share["reason"]), (&json!("accepted"), &Value::Null));
         assert!(share["latency_seconds"].as_f64().is_some_and(|s| (0.0..10.0).contains(&s)));
         assert!(share["difficulty"].as_f64().is_some_and(|d| d >= 9.5e-7));
-        assert_eq!(block["height"], 201);
+    }
+    // No job has shown what became of them.
+    for block in &blocks {
+        assert_eq!((&block["height"], &block["result"]), (&json!(201), &json!("unknown")));
+        let reason = block["reason"].as_str().expect("a reason");
+        assert!(reason.contains("the pool has it; its next job will show more"), "{reason}");
     }
     let summary = &of("summary")[0];
     assert_eq!(summary["shares"]["accepted"].as_u64(), Some(pool.accepted() as u64));

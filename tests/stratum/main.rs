@@ -4,9 +4,11 @@
 mod common;
 
 mod accounting;
+mod blocks;
 mod cli;
 mod deaf;
 mod dialects;
 mod faults;
+mod habits;
 mod miner;
 mod replay;

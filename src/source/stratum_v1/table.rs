@@ -64,8 +64,8 @@ impl JobTable {
             again |= same;
             if entry.id == id {
                 entry.lost = (!same).then_some(OVERWRITTEN);
-            } else if clean && !entry.ended {
-                entry.lost = Some(REPLACED);
+            } else if clean {
+                entry.lost.get_or_insert(REPLACED);
             }
             entry.ended |= clean && !same;
         }
