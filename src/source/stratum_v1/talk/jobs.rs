@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::super::work::{Extranonce, Notify};
-use super::learning::Lowered;
 use super::{Stage, Talk};
 use crate::chain::target::Target;
 use crate::job::{Coinbase, Job, MerkleRoot, TimeRange, VersionMask};
@@ -28,7 +27,8 @@ impl Talk<'_> {
     /// Begins a job that the pool has sent.
     pub(super) fn publish(&mut self, job: Upcoming) {
         let clean = job.notify.clean;
-        self.lowered = Lowered::No;
+        // The difficulty may have been set after the job, and both have come at once.
+        self.lowered = self.lowered_for(&job, Instant::now());
         self.begin_job(&job, clean);
         self.current = Some(job);
     }

@@ -8,7 +8,7 @@ use super::super::session::Optional;
 use super::super::verdict::Kind;
 use super::super::version_bits::{Form, Lesson};
 use super::shares::Sent;
-use super::{End, Talk};
+use super::{End, Talk, Upcoming};
 use crate::chain::target::Target;
 use crate::job::{Solution, Verdict};
 
@@ -35,9 +35,18 @@ impl Talk<'_> {
             self.mine_at_newest_difficulty();
             return;
         }
-        let is_lower = self.current.as_ref().is_some_and(|current| current.target < self.target);
+        if self.lowered == Lowered::Seeking {
+            self.mine_current_as_sent();
+        }
+        self.lowered = self.current.as_ref().map_or(Lowered::No, |job| self.lowered_for(job, now));
+    }
+
+    /// Whether the difficulty that was set last is lower than the one that this job came with, and
+    /// the pool has not yet shown when it holds.
+    pub(super) fn lowered_for(&self, job: &Upcoming, now: Instant) -> Lowered {
+        let is_lower = job.as_sent < self.target;
         let learns = self.session.habits.difficulty().is_none();
-        self.lowered = if is_lower && learns { Lowered::Since(now) } else { Lowered::No };
+        if is_lower && learns { Lowered::Since(now) } else { Lowered::No }
     }
 
     /// When a share at the lower difficulty is tried.
@@ -76,7 +85,9 @@ impl Talk<'_> {
     /// A share goes out in the request of this number: it may be the one that was sought.
     pub(super) fn sends(&mut self, number: u64, solution: &Solution) {
         let Some(as_sent) = self.current.as_ref().map(|current| current.as_sent) else { return };
-        if self.lowered == Lowered::Seeking && !as_sent.is_met_by(&solution.hash) {
+        // A block that is too easy even for the lower difficulty tells nothing of it.
+        let tells = self.target.is_met_by(&solution.hash) && !as_sent.is_met_by(&solution.hash);
+        if self.lowered == Lowered::Seeking && tells {
             self.lowered = Lowered::Asked(number);
             self.mine_current_at(as_sent);
         }
@@ -161,9 +172,7 @@ impl Talk<'_> {
             self.mine_at_newest_difficulty();
         } else if self.session.habits.difficulty() == Some(DifficultyHolds::AtOnce) {
             self.session.habits.learn_difficulty(DifficultyHolds::ForLaterJobs);
-            if let Some(as_sent) = self.current.as_ref().map(|current| current.as_sent) {
-                self.mine_current_at(as_sent);
-            }
+            self.mine_current_as_sent();
         }
     }
 
@@ -172,6 +181,13 @@ impl Talk<'_> {
         match &mut self.fresh {
             Some(fresh) => fresh.target = self.target,
             None => self.mine_current_at(self.target),
+        }
+    }
+
+    /// Mines the job at hand at the difficulty that held when it came.
+    fn mine_current_as_sent(&mut self) {
+        if let Some(as_sent) = self.current.as_ref().map(|current| current.as_sent) {
+            self.mine_current_at(as_sent);
         }
     }
 

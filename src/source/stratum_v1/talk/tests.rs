@@ -7,7 +7,8 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
 use serde_json::{Value, json};
 
-use super::super::{Config, Timing};
+use super::super::habits::DifficultyHolds;
+use super::super::{Config, Timing, difficulty};
 use super::*;
 use crate::engine::{Engine, Goal, Seats};
 use crate::event::{Announcement, Announcer, Event};
@@ -257,4 +258,67 @@ fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
         assert!(health.is_ready, "its job is there, should there be nothing better");
         assert_eq!(health.is_well(), is_well, "{deaf:?} {answers}");
     }
+}
+
+/// Something found for the first job, whose hash begins with so many zero bits.
+fn found(zeros: usize, is_block: bool) -> Solution {
+    let mut found = solution(JobKey { connection: 1, number: 1 });
+    let job = Arc::get_mut(&mut found.job).unwrap();
+    let easy = Target::DIFFICULTY_1;
+    let hard = difficulty::target_of("1e30").unwrap();
+    (job.share_target, job.network_target) = if is_block { (hard, easy) } else { (easy, hard) };
+    let mut hash = [0x55; 32];
+    hash[32 - zeros / 8..].fill(0);
+    hash[31 - zeros / 8] = 0x55 >> (zeros % 8);
+    found.hash = BlockHash::from_byte_array(hash);
+    found
+}
+
+#[test]
+fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
+    let mut bench = Bench::new(Timing::default());
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!([]));
+    assert!(talk.hear(&call("mining.set_difficulty", &json!([65_536]))).is_ok());
+    assert!(talk.hear(&notify("a")).is_ok());
+    let as_sent = talk.current.as_ref().unwrap().as_sent;
+    let later = || Instant::now() + Duration::from_secs(10);
+    let mined_at = |talk: &Talk<'_>| talk.current.as_ref().unwrap().target;
+
+    assert!(talk.hear(&call("mining.set_difficulty", &json!([2]))).is_ok());
+    talk.try_lower(Instant::now());
+    assert_eq!(mined_at(&talk), as_sent, "a job may follow");
+    talk.try_lower(later());
+    assert_eq!((talk.lowered, mined_at(&talk)), (Lowered::Seeking, talk.target));
+    // Another difficulty: the job at hand has its own again, until that one is tried.
+    assert!(talk.hear(&call("mining.set_difficulty", &json!([4]))).is_ok());
+    assert!(matches!(talk.lowered, Lowered::Since(_)));
+    assert_eq!(mined_at(&talk), as_sent);
+    talk.try_lower(later());
+    assert_eq!((talk.lowered, mined_at(&talk)), (Lowered::Seeking, talk.target));
+
+    // A block that is too easy for a share is sent, and tells nothing of the difficulty.
+    talk.take_solution(found(32, true));
+    assert_eq!((talk.sent.len(), talk.lowered), (1, Lowered::Seeking));
+    talk.take_solution(found(36, false));
+    assert!(matches!(talk.lowered, Lowered::Asked(_)));
+    talk.take_solution(found(37, false));
+    assert_eq!(talk.sent.len(), 2, "one is enough");
+    assert_eq!(mined_at(&talk), as_sent);
+    let id = talk.next_id - 1;
+    let refused = json!({"id": id, "result": false, "error": [23, "Low difficulty share", null]});
+    assert!(talk.hear(&refused).is_ok());
+    assert_eq!(talk.session.habits.difficulty(), Some(DifficultyHolds::ForLaterJobs));
+    assert_eq!((talk.lowered, mined_at(&talk)), (Lowered::No, as_sent));
+}
+
+#[test]
+fn a_difficulty_that_comes_right_after_its_job_is_tried_too() {
+    let mut bench = Bench::new(Timing::default());
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!([]));
+    assert!(talk.hear(&call("mining.set_difficulty", &json!([65_536]))).is_ok());
+    talk.lines.room().extend_from_slice(format!("{}\n", notify("a")).as_bytes());
+    assert!(talk.hear(&call("mining.set_difficulty", &json!([2]))).is_ok());
+    assert!(matches!(talk.lowered, Lowered::Since(_)), "{:?}", talk.lowered);
 }
