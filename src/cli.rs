@@ -27,8 +27,8 @@ pub use source::SourceSpec;
 pub use values::{LogFormat, ValueError, VersionRolling, nearest, redact};
 
 use texts::{
-    AFTER_HELP, BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT,
-    ESTIMATE_EXAMPLES, GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
+    BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT, ESTIMATE_EXAMPLES,
+    GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
 };
 
 use crate::chain::coinbase::CoinbaseText;
@@ -48,7 +48,7 @@ use crate::source::net::Proxy;
 #[command(
     name = "adit",
     version,
-    after_help = AFTER_HELP,
+    after_help = texts::after_help(),
     disable_help_subcommand = true,
     infer_long_args = false
 )]

@@ -2,52 +2,83 @@
 
 mod commands;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use adit::cli::{Cli, Command};
 use adit::config::{self, Invocation, NotRun, Surroundings};
 use adit::exit::{Exit, Failure};
-use adit::report::{OutputError, Progress, log};
+use adit::report::{OutputError, Progress, Writer, log};
+use adit::signals::Signals;
 use adit::source::SourceError;
 
 fn main() -> ExitCode {
+    // Before all that takes time: a signal is to find a program that ends cleanly.
+    let (signals, stderr) = match Signals::listen().and_then(|s| Ok((s, Writer::for_log()?))) {
+        Ok(started) => started,
+        Err(error) => {
+            let failure = no_start(&error);
+            // Not eprint!, which panics where stderr is closed.
+            let _ = std::io::stderr().write_all(failure.render().as_bytes());
+            return failure.exit.into();
+        }
+    };
+    let exit = run(&signals, &stderr).unwrap_or_else(|failure| {
+        log::write(&stderr, &failure.render());
+        failure.exit
+    });
+    log::flush();
+    exit.into()
+}
+
+/// Does what the command line says.
+fn run(signals: &Signals, stderr: &Writer) -> Result<Exit, Failure> {
     let Invocation { cli: Cli { command, output }, warnings } =
         match config::invocation(std::env::args_os(), &Surroundings::process()) {
             Ok(invocation) => invocation,
             Err(NotRun::Display(text)) => {
+                signals.end_at_once();
                 // Whoever closed our stdout does not want to read it.
                 let _ = text.print();
-                return if text.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+                return Ok(if text.use_stderr() { Exit::Usage } else { Exit::Done });
             }
-            Err(NotRun::Failure(failure)) => return fail(&failure),
+            Err(NotRun::Failure(failure)) => return Err(failure),
         };
-    let progress = if output.quiet > 0 { Progress::hidden() } else { Progress::on_stderr() };
-    log::init(&output, &progress);
+    // To the very end, so that nothing overtakes what the run comes to.
+    let _ending = match &command {
+        Command::Mine(_) => Some(signals.ends_cleanly()),
+        _ => {
+            signals.end_at_once();
+            None
+        }
+    };
+    let progress = if output.quiet > 0 { Progress::hidden() } else { Progress::on_stderr(stderr) };
+    let line = progress.clone();
+    signals.before_the_end(move || {
+        line.finish();
+        log::flush();
+    });
+    log::init(&output, &progress, stderr);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let done = match command {
-        Command::Mine(args) => commands::mine::run(*args, &output, progress),
-        Command::Bench(args) => commands::bench::run(&args, &output, &progress),
-        Command::Grind(args) => commands::grind::run(&args, &output, &progress),
+        Command::Mine(args) => commands::mine::run(*args, &output, progress, stderr, signals),
+        Command::Bench(args) => commands::bench::run(&args, &output, &progress, signals),
+        Command::Grind(args) => commands::grind::run(&args, &output, &progress, signals),
         Command::Check(args) => commands::check::run(&args, &output, &progress),
         Command::Devices(args) => commands::devices::run(args, &output),
-        Command::Estimate(args) => commands::estimate::run(&args, &output, &progress),
+        Command::Estimate(args) => commands::estimate::run(&args, &output, &progress, signals),
         Command::Completions(args) => commands::completions::run(args, &output),
         Command::Man(args) => commands::man::run(&args, &output),
     };
-    match done {
-        Ok(exit) => exit.into(),
-        Err(error) => fail(&explain(&error)),
-    }
+    done.map_err(|error| explain(&error))
 }
 
-/// Says what failed, in the promised form, and hands on the exit code.
-fn fail(failure: &Failure) -> ExitCode {
-    // Not eprint!, which panics where stderr is closed.
-    let _ = std::io::stderr().write_all(failure.render().as_bytes());
-    failure.exit.into()
+/// The system does not give us what any command takes.
+fn no_start(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, "start", error.to_string())
+        .hint("a limit on processes (ulimit -u) or open files (ulimit -n) may be too low")
 }
 
 /// The errors that know their exit code keep it; any other is a failure while running.
@@ -59,7 +90,11 @@ fn explain(error: &anyhow::Error) -> Failure {
         return error.clone().into();
     }
     let hint = match error.downcast_ref::<OutputError>() {
+        Some(OutputError::Failed(why)) if why.kind() == ErrorKind::FileTooLarge => {
+            Some("the limit on a file's size (ulimit -f) is reached".to_owned())
+        }
         Some(OutputError::Failed(_)) => Some("is the disk full?".to_owned()),
+        Some(OutputError::Stalled(_)) => Some("does what reads it still run, and read?".to_owned()),
         _ => None,
     };
     Failure { hint, ..Failure::from_chain(Exit::Failed, error.as_ref()) }

@@ -30,10 +30,12 @@ pub fn scanners(
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take their time to say what there is; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
-        let gpus = scope.spawn(|| gpus(hashing));
+        let aside = std::thread::Builder::new().name("gpus".into());
+        let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("a thread")?;
         let cpu = cpu_scanner(hashing, version_rolling, throttle);
-        (cpu, gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+        let gpus = gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        anyhow::Ok((cpu, gpus))
+    })?;
     let options = options(version_rolling, throttle);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
@@ -225,6 +227,7 @@ pub fn measured(
     signals: &Signals,
     progress: &Progress,
 ) -> Result<Result<Vec<Measurement>, Exit>, Failure> {
+    let _ending = signals.ends_cleanly();
     let measured = measure(plan, &mut |at| {
         progress.show(&report::bench::measuring(at));
         if signals.received().is_some() {
