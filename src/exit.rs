@@ -112,10 +112,11 @@ impl Failure {
     /// From any error: its first line says what failed, what caused it says why.
     #[must_use]
     pub fn from_chain(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes: Vec<_> = std::iter::successors(error.source(), |e| e.source())
-            .map(ToString::to_string)
-            .collect();
-        Self::new(exit, error.to_string(), causes.join(": "))
+        let mut causes: Vec<_> =
+            std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+        // Some say what their cause says.
+        causes.dedup();
+        Self::new(exit, causes.remove(0), causes.join(": "))
     }
 
     /// `error: <what>: <why>`, and a second line `hint: <what to do>` where there is one. Each is
@@ -129,6 +130,23 @@ impl Failure {
             text.extend(["hint: ", &one_line(hint), "\n"]);
         }
         text
+    }
+}
+
+/// What to do about an error that comes of a limit which the system sets a process.
+#[must_use]
+pub fn limit_hint(error: &std::io::Error) -> Option<&'static str> {
+    #[cfg(unix)]
+    if [Some(libc::EMFILE), Some(libc::ENFILE)].contains(&error.raw_os_error()) {
+        return Some("the limit on open files (ulimit -n) is reached");
+    }
+    match error.kind() {
+        // Of a thread: there are no more to be had.
+        std::io::ErrorKind::WouldBlock => Some("the limit on processes (ulimit -u) is reached"),
+        std::io::ErrorKind::FileTooLarge => {
+            Some("the limit on a file's size (ulimit -f) is reached")
+        }
+        _ => None,
     }
 }
 

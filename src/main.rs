@@ -2,22 +2,27 @@
 
 mod commands;
 
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use adit::cli::{Cli, Command};
 use adit::config::{self, Invocation, NotRun, Surroundings};
-use adit::exit::{Exit, Failure};
+use adit::exit::{Exit, Failure, limit_hint};
 use adit::report::{OutputError, Progress, Writer, log};
 use adit::signals::Signals;
 use adit::source::SourceError;
+
+/// How long mining may take to end after a signal: longer than the longest step of opening a graphics
+/// card, which is waited for.
+const LAST_STEPS: Duration = Duration::from_secs(75);
 
 fn main() -> ExitCode {
     // Before all that takes time: a signal is to find a program that ends cleanly.
     let (signals, stderr) = match Signals::listen().and_then(|s| Ok((s, Writer::for_log()?))) {
         Ok(started) => started,
         Err(error) => {
-            let failure = no_start(&error);
+            let failure = explain(&anyhow::Error::new(error).context("start"));
             // Not eprint!, which panics where stderr is closed.
             let _ = std::io::stderr().write_all(failure.render().as_bytes());
             return failure.exit.into();
@@ -46,7 +51,7 @@ fn run(signals: &Signals, stderr: &Writer) -> Result<Exit, Failure> {
         };
     // To the very end, so that nothing overtakes what the run comes to.
     let _ending = match &command {
-        Command::Mine(_) => Some(signals.ends_cleanly()),
+        Command::Mine(_) => Some(signals.ends_cleanly(LAST_STEPS)),
         _ => {
             signals.end_at_once();
             None
@@ -75,12 +80,6 @@ fn run(signals: &Signals, stderr: &Writer) -> Result<Exit, Failure> {
     done.map_err(|error| explain(&error))
 }
 
-/// The system does not give us what any command takes.
-fn no_start(error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Failed, "start", error.to_string())
-        .hint("a limit on processes (ulimit -u) or open files (ulimit -n) may be too low")
-}
-
 /// The errors that know their exit code keep it; any other is a failure while running.
 fn explain(error: &anyhow::Error) -> Failure {
     if let Some(failure) = error.downcast_ref::<Failure>() {
@@ -89,13 +88,12 @@ fn explain(error: &anyhow::Error) -> Failure {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return error.clone().into();
     }
-    let hint = match error.downcast_ref::<OutputError>() {
-        Some(OutputError::Failed(why)) if why.kind() == ErrorKind::FileTooLarge => {
-            Some("the limit on a file's size (ulimit -f) is reached".to_owned())
-        }
-        Some(OutputError::Failed(_)) => Some("is the disk full?".to_owned()),
-        Some(OutputError::Stalled(_)) => Some("does what reads it still run, and read?".to_owned()),
-        _ => None,
-    };
+    let limit = error.chain().find_map(|cause| limit_hint(cause.downcast_ref()?));
+    let hint = limit.or_else(|| match error.downcast_ref::<OutputError>()? {
+        OutputError::Failed(_) => Some("is the disk full?"),
+        OutputError::Stalled(_) => Some("does what reads it still run, and read?"),
+        OutputError::Closed => None,
+    });
+    let hint = hint.map(str::to_owned);
     Failure { hint, ..Failure::from_chain(Exit::Failed, error.as_ref()) }
 }

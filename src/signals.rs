@@ -15,9 +15,6 @@ use tokio::sync::watch;
 
 use crate::exit::Exit;
 
-/// How long a clean end may take. Longer than the longest step that it may have to wait for, which
-/// is the opening of a graphics card.
-const CLEAN_END: Duration = Duration::from_secs(75);
 /// How long the command line and the configuration file may take to be read after a signal.
 const UNDECIDED: Duration = Duration::from_secs(2);
 
@@ -28,8 +25,8 @@ enum Ending {
     Undecided,
     /// It ends the process.
     AtOnce,
-    /// The command is told and ends by itself.
-    Clean,
+    /// The command is told and ends by itself, within this time.
+    Clean(Duration),
 }
 
 /// Listens for the signals that ask us to stop. Cheap to clone.
@@ -64,6 +61,8 @@ impl Signals {
     /// # Errors
     /// When the handlers cannot be installed, or there is no thread to be had.
     pub fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        files_for_tokio()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut incoming = {
             let _context = runtime.enter();
@@ -104,10 +103,11 @@ impl Signals {
         self.ending.send_replace(Ending::AtOnce);
     }
 
-    /// A signal is told to the caller, who ends in good time, until what is returned is dropped.
+    /// A signal is told to the caller, until what is returned is dropped. It ends the process all the
+    /// same where that takes longer than `patience`.
     #[must_use]
-    pub fn ends_cleanly(&self) -> EndsCleanly {
-        self.ending.send_replace(Ending::Clean);
+    pub fn ends_cleanly(&self, patience: Duration) -> EndsCleanly {
+        self.ending.send_replace(Ending::Clean(patience));
         EndsCleanly(self.ending.clone())
     }
 
@@ -135,8 +135,8 @@ async fn patience(ending: watch::Sender<Ending>) {
         let left = tokio::time::timeout(time, left).await;
         left.ok().and_then(Result::ok).map(|ending| *ending)
     };
-    if leaves(Ending::Undecided, UNDECIDED).await == Some(Ending::Clean) {
-        leaves(Ending::Clean, CLEAN_END).await;
+    if let Some(clean @ Ending::Clean(patience)) = leaves(Ending::Undecided, UNDECIDED).await {
+        leaves(clean, patience).await;
     }
 }
 
@@ -175,6 +175,15 @@ impl Incoming {
             _ = hang_up => Exit::HungUp,
         }
     }
+}
+
+/// Fails where there are not as many files to be had as tokio opens to hear of signals (of three
+/// pairs): it panics when it gets the first of them and not the last.
+#[cfg(unix)]
+fn files_for_tokio() -> io::Result<()> {
+    let pair = std::os::unix::net::UnixStream::pair;
+    drop((pair()?, pair()?, pair()?));
+    Ok(())
 }
 
 /// Whether SIGHUP was ignored when we were started, as far as the system tells: where it does not,

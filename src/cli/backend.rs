@@ -17,6 +17,12 @@ fn kernel(text: &str) -> Result<KernelName, ValueError> {
     })
 }
 
+/// What can stand in `--backend` on any machine.
+pub(super) fn suggested_backends() -> Vec<String> {
+    let kernels = KernelName::all().map(|kernel| format!("cpu:{kernel}"));
+    ["auto", "cpu", "gpu"].map(str::to_owned).into_iter().chain(kernels).collect()
+}
+
 /// One entry of `--backend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendSpec {
@@ -42,10 +48,8 @@ impl FromStr for BackendSpec {
                     .hint("write gpu:0; `adit devices` lists the numbers")
             }),
             _ => {
-                let kernels: Vec<_> =
-                    KernelName::all().map(|kernel| format!("cpu:{kernel}")).collect();
-                let known =
-                    ["auto", "cpu", "gpu"].into_iter().chain(kernels.iter().map(String::as_str));
+                let known = suggested_backends();
+                let known = known.iter().map(String::as_str);
                 let why = format!("there is no backend {text:?}");
                 Err(match nearest_backend(text, known.clone()) {
                     Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),

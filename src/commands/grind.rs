@@ -36,7 +36,7 @@ pub fn run(
     };
     let easy = puzzle.expected_hashes() < EASY;
     let scanner = backends::one(&args.hashing, easy)?;
-    let ending = signals.ends_cleanly();
+    let ending = signals.ends_cleanly(backends::BREAK_OFF);
     let ground = grind(&puzzle, &*scanner, TICK, &mut |at| {
         progress.show(&results::grinding(&at));
         if signals.received().is_some() {

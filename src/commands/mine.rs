@@ -105,7 +105,7 @@ async fn scanners(args: &MineArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
             // If it is not wanted any more, the process is about to end.
             let _ = tell.send(backends::scanners(&hashing, version_rolling, throttle));
         })
-        .context("a thread")?;
+        .context("threads")?;
     match told.await {
         Ok(scanners) => scanners,
         Err(_) => match measuring.join() {

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::OutputError;
 
-/// How many bytes wait at most. What is longer than the rest of it is not taken.
-const CAPACITY: usize = 8 << 20;
+/// How many bytes of results wait at most.
+const RESULTS_MAX: usize = 8 << 20;
+
+/// How many bytes of the log wait at most.
+const LOG_MAX: usize = 1 << 20;
 
 /// How many bytes are written at once. A reader that takes them is one that reads; and Linux writes
 /// so many to a pipe in one piece, so that lines of several processes do not mix.
@@ -140,12 +143,12 @@ impl Writer {
     /// Takes `bytes` for stdout if there is room for them; never waits.
     #[must_use]
     pub fn results(&self, bytes: &[u8]) -> bool {
-        self.offer(Stream::Stdout, bytes, CAPACITY).is_ok()
+        self.offer(Stream::Stdout, bytes, RESULTS_MAX).is_ok()
     }
 
     /// Takes a line of the log, or counts it where there is no room.
     pub fn log(&self, line: &[u8]) {
-        if let Err(mut state) = self.offer(Stream::Stderr, line, CAPACITY) {
+        if let Err(mut state) = self.offer(Stream::Stderr, line, LOG_MAX) {
             state.dropped += 1;
         }
     }
@@ -179,7 +182,7 @@ impl Writer {
     /// Waits until there is room for `bytes` more, but no longer than the reader reads.
     pub fn wait_for_room(&self, bytes: usize) {
         let mut state = self.shared.state();
-        while state.bytes + bytes > CAPACITY && state.moved.elapsed() < STALLED {
+        while state.bytes + bytes > RESULTS_MAX && state.moved.elapsed() < STALLED {
             state = self.shared.wait(state, STALLED);
         }
     }
@@ -250,7 +253,7 @@ fn write_all_of(shared: &Shared, [mut stdout, mut stderr]: [Box<dyn Write + Send
         }
         let mut state = shared.state();
         let dropped =
-            if state.bytes <= CAPACITY / 2 { std::mem::take(&mut state.dropped) } else { 0 };
+            if state.bytes <= LOG_MAX / 2 { std::mem::take(&mut state.dropped) } else { 0 };
         drop(state);
         if dropped > 0 {
             tracing::warn!("{dropped} lines of the log were dropped: stderr was not read");
@@ -312,7 +315,10 @@ mod tests {
         let (writer, permit, read) = gated();
         let line = [b'x'; 1 << 16];
         let taken = (0..1_000).filter(|_| writer.results(&line)).count();
-        assert!((CAPACITY / line.len()..=CAPACITY / line.len() + 1).contains(&taken), "{taken}");
+        assert!(
+            (RESULTS_MAX / line.len()..=RESULTS_MAX / line.len() + 1).contains(&taken),
+            "{taken}"
+        );
         assert!(!writer.drain(Duration::from_millis(10)));
         writer.wait_for_room(line.len());
         assert!(!writer.results(&line));
