@@ -10,7 +10,7 @@ use adit::cli::{Cli, Command};
 use adit::config::{self, Invocation, NotRun, Surroundings};
 use adit::exit::{Exit, Failure, limit_hint};
 use adit::report::{OutputError, Progress, Writer, log};
-use adit::signals::Signals;
+use adit::signals::{self, Signals};
 use adit::source::SourceError;
 
 /// How long mining may take to end after a signal: longer than the longest step of opening a graphics
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         failure.exit
     });
     log::flush();
+    if signals.received().is_some() {
+        // What was broken off may still run.
+        signals::leave(exit);
+    }
     exit.into()
 }
 

@@ -87,7 +87,7 @@ impl Signals {
             if let Some(act) = last_act.get() {
                 act();
             }
-            std::process::exit(exit.code().into());
+            leave(exit);
         })?;
         Ok(signals)
     }
@@ -125,6 +125,16 @@ impl Signals {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// Ends the process at once. What C libraries have registered for the end of a process is not run: a
+/// graphics driver that another thread is loading or using at that moment crashes in it.
+pub fn leave(exit: Exit) -> ! {
+    let code = exit.code().into();
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code);
 }
 
 /// Comes back when the process is to be ended after the first signal.

@@ -39,7 +39,7 @@ fn script(shell: &str) -> String {
 }
 
 /// What a shell offers for a line, the cursor at its end.
-type Complete = fn(line: &str) -> Vec<String>;
+type Complete = fn(&str) -> Vec<String>;
 
 /// As bash calls the function that the script registers, with the words that it takes a line for.
 fn bash(line: &str) -> Vec<String> {
@@ -73,8 +73,7 @@ fn offered((well, said): (bool, String)) -> Vec<String> {
     said.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A shell's name, and what it offers for a line.
-const SHELLS: [(&str, fn(&str) -> Vec<String>); 2] = [("bash", bash), ("fish", fish)];
+const SHELLS: [(&str, Complete); 2] = [("bash", bash), ("fish", fish)];
 
 #[test]
 fn shells_complete_what_the_grammar_has() {
