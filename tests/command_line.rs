@@ -45,6 +45,8 @@ type Complete = fn(&str) -> Vec<String>;
 fn bash(line: &str) -> Vec<String> {
     let ask = format!(
         "{}\n\
+         # It may be called only while bash completes.\n\
+         compopt() {{ :; }}\n\
          function=$(complete -p adit | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n\
          COMP_LINE='{line}' COMP_POINT=${{#COMP_LINE}}\n\
          # At spaces, and around each colon and equals sign.\n\
@@ -57,6 +59,43 @@ fn bash(line: &str) -> Vec<String> {
         script("bash")
     );
     offered(through("bash", &["--norc", "-s"], &ask, "bash"))
+}
+
+/// As zsh's line editor lists it, in a terminal of zsh's own: with all else that it draws there.
+fn zsh(line: &str) -> Vec<String> {
+    let home = Home::new();
+    std::fs::write(home.path().join("_adit"), script("zsh")).unwrap();
+    std::fs::write(home.path().join("some-file"), "").unwrap();
+    let folder = home.path().display();
+    // Quotes within the words that are waited for, so that their echo is not taken for them. Before
+    // its editor runs, ^D would end the shell.
+    let ask = format!(
+        "zmodload zsh/zpty\n\
+         zpty z zsh -f -i\n\
+         zpty -w z \"PROMPT=; cd {folder}; fpath=({folder} \\$fpath); autoload -Uz compinit; \
+         compinit -D -u; LISTMAX=1000; bindkey '^D' list-choices; \
+         zle-line-init() {{ print -rn rea''dy }}; zle -N zle-line-init\"\n\
+         zpty -r z said '*ready*'\n\
+         zpty -w -n z '{line}'$'\\x04'\n\
+         zpty -w -n z $'\\x15'\"echo en''d\"$'\\n'\n\
+         zpty -r z said '*end*'\n\
+         print -r -- \"$said\"\n"
+    );
+    let said = offered(through("zsh", &["-f", "-s"], &ask, "zsh")).join(" ");
+    // What moves the cursor or sets a colour ends with a letter.
+    let mut plain = String::new();
+    let mut in_sequence = false;
+    for c in said.chars() {
+        match c {
+            '\u{1b}' => in_sequence = true,
+            _ if in_sequence => in_sequence = !c.is_ascii_alphabetic(),
+            _ => plain.push(c),
+        }
+        if c == '\u{1b}' || c.is_control() {
+            plain.push(' ');
+        }
+    }
+    plain.split_whitespace().map(str::to_owned).collect()
 }
 
 /// As fish says that it completes it.
@@ -115,23 +154,34 @@ fn shells_complete_what_the_grammar_has() {
     }
     // Bash replaces what stands behind the last colon or equals sign, fish the whole word.
     assert_eq!(bash("adit mine --backend cpu:sha"), ["sha2", "sha-ni"]);
-    assert_eq!(bash("adit mine --backend cpu:"), ["sha2", "sha-ni", "avx2", "avx512"]);
+    assert_eq!(bash("adit mine --backend cpu:"), ["sha2", "avx2", "sha-ni", "avx512"]);
     assert_eq!(bash("adit mine --version-rolling=o"), ["off"]);
     assert_eq!(bash("adit mine --backend=cpu:av"), ["avx2", "avx512"]);
     assert_eq!(bash("adit mine http:"), ["//"]);
     assert_eq!(fish("adit mine --backend cpu:sha"), ["cpu:sha2", "cpu:sha-ni"]);
 }
 
-/// zsh completes in its line editor alone: what is looked at is whether it takes the script, and what
-/// the script says.
 #[test]
-fn zsh_takes_its_script_which_offers_the_same() {
+fn zsh_completes_the_same() {
+    for (line, wanted) in [
+        ("adit mine ", &["regtest", "testnet4", "builtin", "http://", "stratum+tcp://"][..]),
+        ("adit mine --backend cpu:", &["cpu:sha2", "cpu:avx2", "cpu:sha-ni", "cpu:avx512"]),
+        ("adit man ", &COMMANDS),
+        ("adit help ", &COMMANDS),
+        ("adit mine --blocks ", &[]),
+    ] {
+        let offered = zsh(line);
+        for word in wanted {
+            assert!(offered.iter().any(|o| o == word), "{line}: {offered:?}");
+        }
+        assert!(!offered.iter().any(|o| o == "some-file"), "{line}: {offered:?}");
+    }
     let script = script("zsh");
     let (well, faults) = through("zsh", &["-f", "-n"], &script, "zsh");
     assert!(well && faults.is_empty(), "{faults}");
     for part in [
         "--backend=[What hashes, by commas\\: auto, cpu, gpu, cpu\\:KERNEL or gpu\\:N]:LIST:(auto cpu gpu \
-         cpu\\:sha2 cpu\\:sha-ni cpu\\:avx2 cpu\\:avx512)'",
+         cpu\\:sha2 cpu\\:avx2 cpu\\:sha-ni cpu\\:avx512)'",
         ":(regtest signet testnet4 testnet3 main http\\:// stratum+tcp\\:// stratum+tls\\:// builtin)'",
         "--blocks=[Stop after N accepted blocks]:N:'",
         ":DIR:_files -/'",

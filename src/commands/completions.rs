@@ -32,15 +32,15 @@ fn no_files(arg: Arg) -> Arg {
     }
 }
 
-/// What `clap_complete` leaves out for fish: the arguments that are not options.
+/// What `clap_complete` leaves out for fish: the arguments that are not options, and the commands that
+/// `help` explains (it offers none once `help` itself is there).
 fn positionals(command: &Command) -> String {
     let mut text = String::new();
     for subcommand in command.get_subcommands() {
-        let values: Vec<String> = subcommand
-            .get_positionals()
-            .flat_map(Arg::get_possible_values)
-            .map(|value| value.get_name().to_owned())
-            .collect();
+        let values = subcommand.get_positionals().flat_map(Arg::get_possible_values);
+        let values = values.map(|value| value.get_name().to_owned());
+        let explained = subcommand.get_subcommands().map(|command| command.get_name().to_owned());
+        let values: Vec<String> = values.chain(explained).collect();
         let offered = match &values[..] {
             [] => String::new(),
             values => format!(" -a \"{}\"", values.join(" ")),
