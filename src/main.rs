@@ -10,7 +10,7 @@ use adit::cli::{Cli, Command};
 use adit::config::{self, Invocation, NotRun, Surroundings};
 use adit::exit::{Exit, Failure, limit_hint};
 use adit::report::{OutputError, Progress, Writer, log};
-use adit::signals::{self, Signals};
+use adit::signals::{self, EndsCleanly, Signals};
 use adit::source::SourceError;
 
 /// How long mining may take to end after a signal: longer than the longest step of opening a graphics
@@ -28,7 +28,9 @@ fn main() -> ExitCode {
             return failure.exit.into();
         }
     };
-    let exit = run(&signals, &stderr).unwrap_or_else(|failure| {
+    // To the very end, so that no signal overtakes what the run comes to.
+    let mut ending = None;
+    let exit = run(&signals, &stderr, &mut ending).unwrap_or_else(|failure| {
         log::write(&stderr, &failure.render());
         failure.exit
     });
@@ -41,7 +43,11 @@ fn main() -> ExitCode {
 }
 
 /// Does what the command line says.
-fn run(signals: &Signals, stderr: &Writer) -> Result<Exit, Failure> {
+fn run(
+    signals: &Signals,
+    stderr: &Writer,
+    ending: &mut Option<EndsCleanly>,
+) -> Result<Exit, Failure> {
     let Invocation { cli: Cli { command, output }, warnings } =
         match config::invocation(std::env::args_os(), &Surroundings::process()) {
             Ok(invocation) => invocation,
@@ -53,14 +59,10 @@ fn run(signals: &Signals, stderr: &Writer) -> Result<Exit, Failure> {
             }
             Err(NotRun::Failure(failure)) => return Err(failure),
         };
-    // To the very end, so that nothing overtakes what the run comes to.
-    let _ending = match &command {
-        Command::Mine(_) => Some(signals.ends_cleanly(LAST_STEPS)),
-        _ => {
-            signals.end_at_once();
-            None
-        }
-    };
+    match &command {
+        Command::Mine(_) => *ending = Some(signals.ends_cleanly(LAST_STEPS)),
+        _ => signals.end_at_once(),
+    }
     let progress = if output.quiet > 0 { Progress::hidden() } else { Progress::on_stderr(stderr) };
     let line = progress.clone();
     signals.before_the_end(move || {

@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::values::{ValueError, nearest, redact};
+use super::values::{ValueError, commands, redact, slip};
 use crate::exit::{Exit, Failure};
 
 /// Where to read on.
@@ -30,8 +30,8 @@ pub fn complaint(error: &clap::Error) -> Failure {
             let word = text(error, ContextKind::InvalidSubcommand);
             let failure =
                 usage(format!("command {:?}", echo(&word)), "there is no such command".into());
-            let near = list(error, ContextKind::SuggestedSubcommand);
-            match nearest(&word, near.iter().map(String::as_str)) {
+            // clap suggests some, and none to `help`.
+            match slip(&word, commands().iter().map(String::as_str)) {
                 Some(near) => failure.hint(format!("did you mean {near}?")),
                 None => failure.hint(HELP),
             }
