@@ -22,7 +22,8 @@ pub fn run(args: CompletionsArgs, output: &OutputArgs) -> anyhow::Result<Exit> {
     super::finish(&shown(&Text { text }, output.json), Exit::Done)
 }
 
-/// What is not said to be a path is none: no file names are offered for it.
+/// Has no file names offered for a value, unless the grammar says that it is a path or lists its
+/// values.
 fn no_files(arg: Arg) -> Arg {
     let is_open = arg.get_action().takes_values() && arg.get_value_hint() == ValueHint::Unknown;
     if is_open && arg.get_possible_values().is_empty() {

@@ -40,7 +40,7 @@ pub enum OutputError {
     /// Whoever read stdout has closed it. No failure of ours, and reason enough to stop.
     #[error("stdout was closed")]
     Closed,
-    /// Whoever reads stdout takes nothing more.
+    /// The reader of stdout takes nothing for this long, though it has not closed it.
     #[error("stdout: its reader took nothing for {} s", .0.as_secs())]
     Stalled(Duration),
     /// Anything else, such as a full disk.
@@ -86,9 +86,9 @@ pub struct Report {
 impl Report {
     /// Starts showing what comes out of `events` until the summary came or all senders are gone.
     ///
-    /// When stdout takes no more, `on_output_lost` is called once and it goes on without: so nobody
-    /// who waits for the end of the events waits in vain. Nor does anybody wait long for a reader
-    /// that stalls: what it does not take is dropped and counted.
+    /// When stdout takes no more, `on_output_lost` is called once and it goes on without, up to the
+    /// end of the events. A reader that stalls is not waited for: what it does not take is dropped
+    /// and counted.
     ///
     /// # Errors
     /// When there is no thread to be had.
