@@ -39,6 +39,7 @@ use crate::energy::Watts;
 use crate::estimate::Price;
 use crate::plot::PlotFile;
 use crate::scan::Throttle;
+use crate::scan::cpu::CpuFeatures;
 use crate::secret::Secret;
 use crate::source::net::Proxy;
 
@@ -66,13 +67,13 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Mine blocks from a node's templates, shares of a pool, or on the built-in chain
-    #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES)]
+    #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES, mut_arg("backend", one_kernel))]
     Mine(Box<MineArgs>),
     /// Measure how fast each backend hashes, and check what it finds meanwhile
     #[command(long_about = BENCH_ABOUT, after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
     /// Solve one block header: a drop-in for `bitcoin-util grind`
-    #[command(long_about = GRIND_ABOUT)]
+    #[command(long_about = GRIND_ABOUT, mut_arg("backend", one_kernel))]
     Grind(GrindArgs),
     /// Hold every backend of this machine against plain code
     #[command(long_about = CHECK_ABOUT)]
@@ -80,7 +81,11 @@ pub enum Command {
     /// List what this machine can hash with, and what not and why
     Devices(DevicesArgs),
     /// Say how long a block or a share takes, and what it costs
-    #[command(long_about = ESTIMATE_ABOUT, after_help = ESTIMATE_EXAMPLES)]
+    #[command(
+        long_about = ESTIMATE_ABOUT,
+        after_help = ESTIMATE_EXAMPLES,
+        mut_arg("backend", one_kernel)
+    )]
     Estimate(Box<EstimateArgs>),
     /// Write a completion script for a shell
     #[command(long_about = COMPLETIONS_ABOUT)]
@@ -88,6 +93,11 @@ pub enum Command {
     /// Write a manual page
     #[command(long_about = MAN_ABOUT)]
     Man(ManArgs),
+}
+
+/// `--backend` of a command that hashes with one CPU kernel.
+fn one_kernel(backend: clap::Arg) -> clap::Arg {
+    backend.value_parser(BackendList::of_one_kernel)
 }
 
 /// Options that every command takes.
@@ -109,6 +119,30 @@ pub struct OutputArgs {
     /// The form of the log on stderr
     #[arg(long, value_name = "FORM", global = true, value_enum, default_value = "text")]
     pub log_format: LogFormat,
+    /// Don't use these CPU features, by commas: avx512, avx2, sha, sse4.1, ssse3
+    ///
+    /// Kernels that need one of them are unavailable, as on a processor without it; whatever builds
+    /// on a disabled feature (AVX-512 on AVX2, say) is disabled with it. The environment variable
+    /// `ADIT_DISABLE_CPU_FEATURES` does the same. The kernel sha2 is always there, and not affected:
+    /// the crate that it is made of detects the SHA instructions for itself, and nothing but another
+    /// build can keep it from using them.
+    #[arg(
+        long,
+        value_name = "LIST",
+        global = true,
+        value_parser =
+            suggesting(backend::suggested_cpu_features, backend::without_cpu_features),
+        hide_possible_values = true
+    )]
+    pub disable_cpu_features: Option<CpuFeatures>,
+}
+
+impl OutputArgs {
+    /// The CPU features that kernels may use.
+    #[must_use]
+    pub fn cpu_features(&self) -> CpuFeatures {
+        self.disable_cpu_features.unwrap_or_default()
+    }
 }
 
 /// What `adit mine` takes.
@@ -266,7 +300,8 @@ pub struct HashingArgs {
     ///
     /// `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and
     /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
-    /// avx512; `gpu:N` is the device that `adit devices` lists under this number.
+    /// avx512, of which `bench` and `check` take several; `gpu:N` is the device that `adit devices`
+    /// lists under this number.
     #[arg(
         long,
         value_name = "LIST",

@@ -18,6 +18,7 @@ use adit::source::SourceError;
 const LAST_STEPS: Duration = Duration::from_secs(75);
 
 fn main() -> ExitCode {
+    commands::desktop::say_that_there_is_none();
     // Before all that takes time: a signal is to find a program that ends cleanly.
     let (signals, stderr) = match Signals::listen().and_then(|s| Ok((s, Writer::for_log()?))) {
         Ok(started) => started,

@@ -57,6 +57,7 @@ the card's (NVML) can, or with --watts; where not, it says why.";
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:
   adit bench --plot bench.svg
+  adit bench --backend cpu:sha2,cpu:sha-ni --threads 1
   adit bench --json > before.json
   adit bench --compare before.json --plot change.svg
   adit bench --compare before.json --fail-below 0.9";

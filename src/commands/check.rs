@@ -16,7 +16,7 @@ pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     let seed = RandomState::new().hash_one(());
     let gpus = backends::gpus(&args.hashing)?;
     let mut checked = Vec::new();
-    for opened in backends::kernels(&args.hashing)? {
+    for opened in backends::kernels(&args.hashing, output.cpu_features())? {
         progress.show(&format!("checking cpu:{} on {threads} threads", opened.0));
         checked.push(cpu::check_up(&opened, threads, seed).context("threads")?);
     }

@@ -10,6 +10,7 @@ use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
 use adit::report::{Progress, bench, results};
 use adit::scan::Throttle;
+use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
 use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
 use anyhow::Context as _;
@@ -29,7 +30,9 @@ pub fn run(
             .into());
     }
     let node = args.node.as_ref().map(|spec| ask(args, spec)).transpose()?;
-    let Rated { rate, rate_from, watts, watts_from } = match rated(args, progress, signals)? {
+    let features = output.cpu_features();
+    let rated = rated(args, features, progress, signals)?;
+    let Rated { rate, rate_from, watts, watts_from } = match rated {
         Ok(rated) => rated,
         Err(signal) => return Ok(signal),
     };
@@ -59,6 +62,7 @@ struct Rated {
 /// What was given, and of the rest what can be measured; or with which code to end where a signal broke it off.
 fn rated(
     args: &EstimateArgs,
+    features: CpuFeatures,
     progress: &Progress,
     signals: &Signals,
 ) -> anyhow::Result<Result<Rated, Exit>> {
@@ -67,7 +71,7 @@ fn rated(
         let watts_from = given.ok_or_else(|| "nothing was measured".to_owned());
         return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
     }
-    let scanners = backends::scanners(&args.hashing, true, Throttle::NONE)?;
+    let scanners = backends::scanners(&args.hashing, features, true, Throttle::NONE)?;
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };

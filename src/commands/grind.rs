@@ -27,6 +27,8 @@ pub fn run(
     progress: &Progress,
     signals: &Signals,
 ) -> anyhow::Result<Exit> {
+    // The backend first: that it is missing is wrong usage, and holds for every header.
+    let backend = backends::One::find(&args.hashing, output.cpu_features())?;
     let puzzle = match &args.header[..] {
         [header] => match header.to_str().ok_or(GrindError::NoHeader).and_then(Puzzle::read) {
             Ok(puzzle) => puzzle,
@@ -35,7 +37,7 @@ pub fn run(
         _ => return Ok(refuse(GrindError::NotOne)),
     };
     let easy = puzzle.expected_hashes() < EASY;
-    let scanner = backends::one(&args.hashing, easy)?;
+    let scanner = backend.scanner(&args.hashing, easy)?;
     let ending = signals.ends_cleanly(backends::BREAK_OFF);
     let ground = grind(&puzzle, &*scanner, TICK, &mut |at| {
         progress.show(&results::grinding(&at));

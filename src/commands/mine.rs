@@ -13,6 +13,7 @@ use adit::event::{Announcer, Event, Summary};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report, Writer};
+use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
 use adit::source::builtin::Builtin;
@@ -54,7 +55,7 @@ pub fn run(
         .context("network runtime")?;
     let scanners = runtime.block_on(async {
         tokio::select! {
-            scanners = scanners(&args) => scanners.map(Ok),
+            scanners = scanners(&args, output.cpu_features()) => scanners.map(Ok),
             signal = signals.stop() => Ok(Err(signal)),
         }
     })?;
@@ -94,7 +95,7 @@ pub fn run(
 
 /// What hashes. It is measured on a thread of its own, so that a signal need not wait for it: a
 /// driver may take its time.
-async fn scanners(args: &MineArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+async fn scanners(args: &MineArgs, features: CpuFeatures) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     let throttle = args.throttle.unwrap_or(Throttle::NONE);
     let version_rolling = args.version_rolling == VersionRolling::Auto;
     let hashing = args.hashing.clone();
@@ -103,7 +104,7 @@ async fn scanners(args: &MineArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
         .name("backends".into())
         .spawn(move || {
             // If it is not wanted any more, the process is about to end.
-            let _ = tell.send(backends::scanners(&hashing, version_rolling, throttle));
+            let _ = tell.send(backends::scanners(&hashing, features, version_rolling, throttle));
         })
         .context("threads")?;
     match told.await {

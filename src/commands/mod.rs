@@ -4,6 +4,7 @@ mod backends;
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod desktop;
 pub mod devices;
 pub mod estimate;
 pub mod grind;

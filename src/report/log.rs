@@ -23,13 +23,14 @@ pub(super) fn colours() -> bool {
     !dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// What is logged: of ourselves, what a person should know, and more or less of it as `-v` and `-q`
-/// say; of the crates we use, warnings.
+/// What is logged: of ourselves, what a user should know, and more or less of it as `-v` and `-q`
+/// say. What the crates we use log is about them (a Vulkan layer, a driver): it comes with `-v`, which
+/// shows whose line it is. What of it concerns the user is an error of ours as well.
 fn levels(output: &OutputArgs) -> Targets {
     let (ours, theirs) = match (output.quiet, output.verbose) {
-        (2.., _) => (LevelFilter::ERROR, LevelFilter::ERROR),
-        (1, _) => (LevelFilter::WARN, LevelFilter::WARN),
-        (0, 0) => (LevelFilter::INFO, LevelFilter::WARN),
+        (2.., _) => (LevelFilter::ERROR, LevelFilter::OFF),
+        (1, _) => (LevelFilter::WARN, LevelFilter::OFF),
+        (0, 0) => (LevelFilter::INFO, LevelFilter::OFF),
         (0, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
         (0, _) => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
@@ -106,8 +107,14 @@ mod tests {
     use super::*;
 
     fn logs(quiet: u8, verbose: u8, target: &str, level: Level) -> bool {
-        let output =
-            OutputArgs { config: None, json: false, quiet, verbose, log_format: LogFormat::Text };
+        let output = OutputArgs {
+            config: None,
+            json: false,
+            quiet,
+            verbose,
+            log_format: LogFormat::Text,
+            disable_cpu_features: None,
+        };
         levels(&output).would_enable(target, &level)
     }
 
@@ -115,7 +122,11 @@ mod tests {
     fn quiet_and_verbose_change_what_is_logged() {
         assert!(logs(0, 0, "adit::report", Level::INFO));
         assert!(!logs(0, 0, "adit::report", Level::DEBUG));
-        assert!(!logs(0, 0, "hyper", Level::INFO) && logs(0, 0, "hyper", Level::WARN));
+        assert!(!logs(0, 1, "hyper", Level::INFO) && logs(0, 1, "hyper", Level::WARN));
+        // A driver's complaint is none of ours.
+        let theirs = |quiet, verbose| logs(quiet, verbose, "wgpu_hal::vulkan", Level::ERROR);
+        assert!(!theirs(0, 0) && !theirs(1, 0) && !theirs(2, 0));
+        assert!(theirs(0, 1) && theirs(0, 2));
         assert!(logs(0, 1, "adit", Level::DEBUG) && logs(0, 2, "adit", Level::TRACE));
         assert!(!logs(1, 0, "adit", Level::INFO) && logs(1, 0, "adit", Level::WARN));
         assert!(!logs(2, 0, "adit", Level::WARN) && logs(9, 0, "adit", Level::ERROR));

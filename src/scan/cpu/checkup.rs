@@ -16,7 +16,7 @@ const HEADERS: u32 = 32;
 /// Why a kernel is not to be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// The processor cannot run it. No fault of anyone's.
+    /// The processor cannot run it, or is not to. No fault of anyone's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// It failed its self-test.
@@ -80,12 +80,12 @@ fn on_all_threads(
 #[cfg(test)]
 mod tests {
     use super::super::fault::{Fault, Liar};
-    use super::super::{Sha2, open_all};
+    use super::super::{CpuFeature, CpuFeatures, Sha2, open_all};
     use super::*;
 
     #[test]
     fn the_kernels_of_this_machine_are_fit_or_missing() {
-        for opened in open_all() {
+        for opened in open_all(CpuFeatures::detected()) {
             let checked = check_up(&opened, 2, 7).unwrap();
             assert_eq!(checked.result.is_ok(), opened.1.is_ok(), "{checked:?}");
             assert_eq!(checked.lie(), None);
@@ -94,9 +94,15 @@ mod tests {
 
     #[test]
     fn a_kernel_is_told_by_what_is_wrong_with_it() {
-        let name = KernelName("sha2");
-        let missing = check_up(&(name, Err(Unavailable("abacus"))), 1, 0).unwrap();
-        assert_eq!(missing.result.unwrap_err().to_string(), "this processor has no abacus");
+        let name = KernelName::find("sha2").unwrap();
+        for (reason, told) in [
+            (Unavailable::Missing(CpuFeature::Sse41), "this processor has no sse4.1"),
+            (Unavailable::Disabled(CpuFeature::Sha), "sha is disabled by --disable-cpu-features"),
+        ] {
+            let checked = check_up(&(name, Err(reason)), 1, 0).unwrap();
+            assert_eq!(checked.lie(), None);
+            assert_eq!(checked.result.unwrap_err().to_string(), told);
+        }
         let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::LastNonce };
         let lies = check_up(&(name, Ok(Arc::new(liar))), 3, 0).unwrap();
         assert!(lies.lie().is_some_and(|lie| lie.to_string().contains("nonce ffffffff")));
