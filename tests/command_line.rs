@@ -278,7 +278,7 @@ fn help_is_a_command_too() {
     let home = Home::new();
     home.write_config("[help]\nblocks = 1\n");
     let exit = Adit::new(["mine", "--blocks", "1"]).home(&home).run(SOON).expect_code(2);
-    assert!(exit.stderr.contains("there is no key `help`"), "{exit:#?}");
+    assert!(exit.stderr.contains("`help` is for the command line only"), "{exit:#?}");
 }
 
 #[test]

@@ -409,6 +409,8 @@ fn no_more_processes_is_told_in_one_line() {
     };
     for command in [
         "mine --blocks 2 --threads 2",
+        // A name is resolved by a thread of its own.
+        "mine http://localhost:1 --rpc-user u --rpc-password p --for 200ms --threads 2",
         "check --backend cpu:sha2 --threads 2",
         "bench --backend cpu:sha2 --threads 2 --for 10ms",
         "grind --threads 2 0100000000000000000000000000000000000000000000000000000000000000000000003ba\
@@ -425,7 +427,7 @@ fn no_more_processes_is_told_in_one_line() {
                 code => panic!("{command}, {processes}: {code:?} {stderr}"),
             }
         }
-        assert_eq!(last, Some(if is_root { 0 } else { 1 }), "{command}");
+        assert_eq!(last, Some(i32::from(!is_root)), "{command}");
     }
 }
 

@@ -14,11 +14,14 @@ pub(super) struct Suggesting<P> {
     parser: P,
 }
 
+/// A value's parser as the grammar has them.
+type Parser<T> = fn(&str) -> Result<T, ValueError>;
+
 /// Takes what `parser` takes, and has completions offer what is `suggested`.
 pub(super) fn suggesting<T>(
     suggested: fn() -> Vec<String>,
-    parser: fn(&str) -> Result<T, ValueError>,
-) -> Suggesting<fn(&str) -> Result<T, ValueError>> {
+    parser: Parser<T>,
+) -> Suggesting<Parser<T>> {
     Suggesting { suggested, parser }
 }
 

@@ -108,10 +108,7 @@ fn ask(args: &EstimateArgs, spec: &SourceSpec) -> anyhow::Result<MiningInfo> {
     };
     let credentials = node::credentials(args.login.login(spec)?, &endpoint, network)?;
     let what = format!("node {endpoint}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("network runtime")?;
+    let runtime = super::network_runtime()?;
     let info = runtime.block_on(MiningInfo::ask(endpoint, credentials))?;
     match network.filter(|wanted| *wanted != info.params.network) {
         None => Ok(info),

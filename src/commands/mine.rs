@@ -49,10 +49,7 @@ pub fn run(
     shares_are_to_be_had(&args)?;
     let sources = sources(&args)?;
     // One thread for all of the network: a job and its solution need no hand-over between workers.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("network runtime")?;
+    let runtime = super::network_runtime()?;
     let scanners = runtime.block_on(async {
         tokio::select! {
             scanners = scanners(&args, output.cpu_features()) => scanners.map(Ok),
