@@ -97,7 +97,7 @@ pub enum Command {
 
 /// `--backend` of a command that hashes with one CPU kernel.
 fn one_kernel(backend: clap::Arg) -> clap::Arg {
-    backend.value_parser(BackendList::of_one_kernel)
+    backend.value_parser(suggesting(backend::suggested_backends, BackendList::of_one_kernel))
 }
 
 /// Options that every command takes.

@@ -145,7 +145,10 @@ fn shells_complete_what_the_grammar_has() {
         is("adit mine regtest ht", &["http://"]);
         assert!(!complete("adit estimate ").contains(&"builtin".to_owned()), "{shell}");
         // Backends.
-        offers("adit mine --backend ", &["auto", "cpu", "gpu"]);
+        for command in ["mine", "bench", "grind", "estimate"] {
+            offers(&format!("adit {command} --backend "), &["auto", "cpu", "gpu"]);
+        }
+        offers("adit mine --disable-cpu-features ", &["avx512", "avx2"]);
         is("adit bench --backend g", &["gpu"]);
         // No files where there are none to be named.
         for number in ["mine --blocks ", "mine --for ", "bench --threads ", "estimate --watts "] {
