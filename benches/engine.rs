@@ -14,7 +14,7 @@ use adit::chain::target::Target;
 use adit::engine::{Engine, Goal, Port};
 use adit::event::Announcer;
 use adit::job::{Job, JobKey, MerkleRoot, TimeRange, VersionMask};
-use adit::scan::cpu::{self, CpuScanner};
+use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
 use adit::scan::{Hit, HitMask, Kernel, Midstate, NonceRange, Scan, Scanner, SecondBlock};
 use bitcoin::hashes::Hash as _;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -160,7 +160,7 @@ fn job_change(c: &mut Criterion) {
 }
 
 fn fastest() -> Arc<dyn Kernel> {
-    let measured = cpu::calibrate(&cpu::open_all(), true);
+    let measured = cpu::calibrate(&cpu::open_all(CpuFeatures::detected()), true);
     measured.timed.into_iter().next().expect("the reference at least").kernel
 }
 

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit::scan::cpu::KernelName;
+use adit::scan::cpu::{CpuFeatures, open_all};
 use adit::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -26,7 +26,7 @@ fn in_earnest() -> bool {
 }
 
 fn kernels() -> Vec<Arc<dyn Kernel>> {
-    KernelName::all().filter_map(|name| name.kernel().ok()).collect()
+    open_all(CpuFeatures::detected()).into_iter().filter_map(|(_, kernel)| kernel.ok()).collect()
 }
 
 /// Some work for a kernel.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
-use adit::scan::cpu::{self, CpuScanner};
+use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
 use adit::scan::{Hit, Kernel, Scan, Scanner};
 use adit::secret::Secret;
 use adit::source::Source as _;
@@ -126,7 +126,7 @@ const FIRST: u32 = 0x6000_0000;
 impl Bench {
     /// Everything is set up, and a first job is mined.
     fn start(difficulty: &str) -> Self {
-        let measured = cpu::calibrate(&cpu::open_all(), true);
+        let measured = cpu::calibrate(&cpu::open_all(CpuFeatures::detected()), true);
         let kernel = measured.timed.into_iter().next().expect("the reference at least").kernel;
         let watched = Arc::new(Watched {
             kernel,

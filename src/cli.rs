@@ -6,6 +6,7 @@ mod complaint;
 mod login;
 mod quantities;
 mod source;
+mod suggesting;
 mod texts;
 mod values;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use bitcoin::Amount;
 use bitcoin::address::{Address, NetworkUnchecked};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 pub use address::{PoolUrl, RpcUrl};
@@ -26,9 +27,10 @@ pub use login::{PoolLogin, RpcLogin};
 pub use source::SourceSpec;
 pub use values::{LogFormat, ValueError, VersionRolling, nearest, redact};
 
+use suggesting::suggesting;
 use texts::{
-    AFTER_HELP, BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT,
-    ESTIMATE_EXAMPLES, GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
+    BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT, ESTIMATE_EXAMPLES,
+    GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
 };
 
 use crate::chain::coinbase::CoinbaseText;
@@ -37,6 +39,7 @@ use crate::energy::Watts;
 use crate::estimate::Price;
 use crate::plot::PlotFile;
 use crate::scan::Throttle;
+use crate::scan::cpu::CpuFeatures;
 use crate::secret::Secret;
 use crate::source::net::Proxy;
 
@@ -48,8 +51,7 @@ use crate::source::net::Proxy;
 #[command(
     name = "adit",
     version,
-    after_help = AFTER_HELP,
-    disable_help_subcommand = true,
+    after_help = texts::after_help(),
     infer_long_args = false
 )]
 pub struct Cli {
@@ -65,13 +67,13 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Mine blocks from a node's templates, shares of a pool, or on the built-in chain
-    #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES)]
+    #[command(long_about = MINE_ABOUT, after_help = MINE_EXAMPLES, mut_arg("backend", one_kernel))]
     Mine(Box<MineArgs>),
     /// Measure how fast each backend hashes, and check what it finds meanwhile
     #[command(long_about = BENCH_ABOUT, after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
     /// Solve one block header: a drop-in for `bitcoin-util grind`
-    #[command(long_about = GRIND_ABOUT)]
+    #[command(long_about = GRIND_ABOUT, mut_arg("backend", one_kernel))]
     Grind(GrindArgs),
     /// Hold every backend of this machine against plain code
     #[command(long_about = CHECK_ABOUT)]
@@ -79,7 +81,11 @@ pub enum Command {
     /// List what this machine can hash with, and what not and why
     Devices(DevicesArgs),
     /// Say how long a block or a share takes, and what it costs
-    #[command(long_about = ESTIMATE_ABOUT, after_help = ESTIMATE_EXAMPLES)]
+    #[command(
+        long_about = ESTIMATE_ABOUT,
+        after_help = ESTIMATE_EXAMPLES,
+        mut_arg("backend", one_kernel)
+    )]
     Estimate(Box<EstimateArgs>),
     /// Write a completion script for a shell
     #[command(long_about = COMPLETIONS_ABOUT)]
@@ -89,12 +95,17 @@ pub enum Command {
     Man(ManArgs),
 }
 
+/// `--backend` of a command that hashes with one CPU kernel.
+fn one_kernel(backend: clap::Arg) -> clap::Arg {
+    backend.value_parser(suggesting(backend::suggested_backends, BackendList::of_one_kernel))
+}
+
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output and settings")]
 pub struct OutputArgs {
     /// Read settings from FILE instead of adit.toml in the user's configuration directory
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Write JSON to stdout: for `mine` one object a line
     #[arg(long, global = true)]
@@ -105,16 +116,33 @@ pub struct OutputArgs {
     /// Log more: -v what happens, -vv in every detail
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// The form of the log on stderr: text or json
+    /// The form of the log on stderr
+    #[arg(long, value_name = "FORM", global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Don't use these CPU features, by commas: avx512, avx2, sha, sse4.1, ssse3
+    ///
+    /// Kernels that need one of them are unavailable, as on a processor without it; whatever builds
+    /// on a disabled feature (AVX-512 on AVX2, say) is disabled with it. The environment variable
+    /// `ADIT_DISABLE_CPU_FEATURES` does the same. The kernel sha2 is always there, and not affected:
+    /// the crate that it is made of detects the SHA instructions for itself, and nothing but another
+    /// build can keep it from using them.
     #[arg(
         long,
-        value_name = "FORM",
+        value_name = "LIST",
         global = true,
-        value_enum,
-        default_value = "text",
+        value_parser =
+            suggesting(backend::suggested_cpu_features, backend::without_cpu_features),
         hide_possible_values = true
     )]
-    pub log_format: LogFormat,
+    pub disable_cpu_features: Option<CpuFeatures>,
+}
+
+impl OutputArgs {
+    /// The CPU features that kernels may use.
+    #[must_use]
+    pub fn cpu_features(&self) -> CpuFeatures {
+        self.disable_cpu_features.unwrap_or_default()
+    }
 }
 
 /// What `adit mine` takes.
@@ -130,20 +158,27 @@ pub struct MineArgs {
     ///
     /// Several sources: the first that works is mined, and a better-placed one is returned to when
     /// it is well again. The options below hold for all; a URL's own user and password beat them.
-    #[arg(value_name = "SOURCE", default_value = "builtin", num_args = 1..)]
+    #[arg(
+        value_name = "SOURCE",
+        default_value = "builtin",
+        num_args = 1..,
+        value_parser = suggesting(source::suggested_sources, str::parse::<SourceSpec>),
+        hide_possible_values = true
+    )]
     pub source: Vec<SourceSpec>,
 
     /// Stop after N accepted blocks
-    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    #[arg(long, value_name = "N", value_parser = values::count, allow_hyphen_values = true, help_heading = "When to stop")]
     pub blocks: Option<NonZeroU64>,
     /// Stop after N accepted shares
-    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    #[arg(long, value_name = "N", value_parser = values::count, allow_hyphen_values = true, help_heading = "When to stop")]
     pub shares: Option<NonZeroU64>,
     /// Stop after this time: 500ms, 90s, 10m, 2h, 1h30m
     #[arg(
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         help_heading = "When to stop"
     )]
     pub run_for: Option<Duration>,
@@ -153,6 +188,7 @@ pub struct MineArgs {
         long,
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         help_heading = "At what pace"
     )]
     pub every: Option<Duration>,
@@ -174,7 +210,12 @@ pub struct MineArgs {
     )]
     pub coinbase_text: Option<CoinbaseText>,
     /// Write found blocks into this directory before they are submitted
-    #[arg(long, value_name = "DIR", help_heading = "What to mine")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        help_heading = "What to mine"
+    )]
     pub journal: Option<PathBuf>,
 
     /// How to log in to a node.
@@ -188,17 +229,10 @@ pub struct MineArgs {
     #[command(flatten)]
     pub hashing: HashingArgs,
     /// Spend only this share of the time hashing, in percent
-    #[arg(long, value_name = "PERCENT", value_parser = values::throttle, help_heading = "Hashing")]
+    #[arg(long, value_name = "PERCENT", value_parser = values::throttle, allow_hyphen_values = true, help_heading = "Hashing")]
     pub throttle: Option<Throttle>,
-    /// Roll the version field: auto, where the job allows it, or off
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Hashing"
-    )]
+    /// When to roll the version field
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Hashing")]
     pub version_rolling: VersionRolling,
 }
 
@@ -209,13 +243,14 @@ pub struct NodeArgs {
     #[arg(
         long,
         value_name = "FILE",
+        value_hint = ValueHint::FilePath,
         conflicts_with_all = ["rpc_user", "rpc_password"],
         help_heading = "Node"
     )]
     pub rpc_cookie: Option<PathBuf>,
     /// The node's data directory, where it is not the usual one: its configuration and cookie are
     /// there
-    #[arg(long, value_name = "DIR", help_heading = "Node")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Node")]
     pub datadir: Option<PathBuf>,
     /// Log in to the node as USER
     #[arg(long, value_name = "USER", help_heading = "Node")]
@@ -241,6 +276,7 @@ pub struct PoolArgs {
         long,
         value_name = "N",
         value_parser = values::difficulty,
+        allow_hyphen_values = true,
         help_heading = "Pool"
     )]
     pub suggest_difficulty: Option<String>,
@@ -253,7 +289,7 @@ pub struct PoolArgs {
     #[arg(long, value_name = "PASS", help_heading = "Pool")]
     pub proxy_password: Option<Secret>,
     /// Trust the certificates in this PEM file too, beside the system's and the bundled ones
-    #[arg(long, value_name = "FILE", help_heading = "Pool")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Pool")]
     pub tls_ca: Option<PathBuf>,
 }
 
@@ -264,11 +300,19 @@ pub struct HashingArgs {
     ///
     /// `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and
     /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
-    /// avx512; `gpu:N` is the device that `adit devices` lists under this number.
-    #[arg(long, value_name = "LIST", default_value = "auto", help_heading = "Hashing")]
+    /// avx512, of which `bench` and `check` take several; `gpu:N` is the device that `adit devices`
+    /// lists under this number.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "auto",
+        value_parser = suggesting(backend::suggested_backends, str::parse::<BackendList>),
+        hide_possible_values = true,
+        help_heading = "Hashing"
+    )]
     pub backend: BackendList,
     /// CPU threads [default: as many as the process may use]
-    #[arg(long, value_name = "N", value_parser = values::threads, help_heading = "Hashing")]
+    #[arg(long, value_name = "N", value_parser = values::threads, allow_hyphen_values = true, help_heading = "Hashing")]
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -283,6 +327,7 @@ pub struct BenchArgs {
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         default_value = "5s"
     )]
     pub run_for: Duration,
@@ -290,18 +335,23 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
     /// Draw a chart of it into FILE, whose name ends with .svg or .png
-    #[arg(long, value_name = "FILE", value_parser = quantities::plot_file)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = quantities::plot_file,
+        value_hint = ValueHint::FilePath
+    )]
     pub plot: Option<PlotFile>,
     /// Compare with a run that was saved with --json: the verdict accounts for the noise
-    #[arg(long, value_name = "FILE", conflicts_with = "csv")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "csv")]
     pub compare: Option<PathBuf>,
     /// Exit with 1 if a result is shown to be slower than RATIO times what it was, or could not be
     /// compared; a RATIO nearer to 1 than the noise is warned of
-    #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, requires = "compare")]
+    #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, allow_hyphen_values = true, requires = "compare")]
     pub fail_below: Option<f64>,
     /// What the machine draws while it hashes, as 65W, instead of what its own counters say; the same
     /// for every result
-    #[arg(long, value_name = "W", value_parser = quantities::watts)]
+    #[arg(long, value_name = "W", value_parser = quantities::watts, allow_hyphen_values = true)]
     pub watts: Option<Watts>,
 }
 
@@ -334,19 +384,25 @@ pub struct DevicesArgs {}
 pub struct EstimateArgs {
     /// Ask this node how hard its next block is: http://[USER[:PASS]@]HOST:PORT, or regtest, signet,
     /// testnet4, testnet3 or main
-    #[arg(value_name = "NODE", conflicts_with = "difficulty")]
+    #[arg(
+        value_name = "NODE",
+        conflicts_with = "difficulty",
+        value_parser = suggesting(source::suggested_nodes, str::parse::<SourceSpec>),
+        hide_possible_values = true
+    )]
     pub node: Option<SourceSpec>,
     /// A block's difficulty: 152.3T, 1.5e14, 0.001
-    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty, allow_hyphen_values = true)]
     pub difficulty: Option<Difficulty>,
     /// A share's difficulty
-    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty, allow_hyphen_values = true)]
     pub share_difficulty: Option<Difficulty>,
     /// The hash rate, as 150MH/s, instead of what this machine is measured to do
     #[arg(
         long,
         value_name = "RATE",
         value_parser = quantities::hash_rate,
+        allow_hyphen_values = true,
         conflicts_with_all = ["backend", "threads", "run_for"]
     )]
     pub hash_rate: Option<HashRate>,
@@ -355,21 +411,22 @@ pub struct EstimateArgs {
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         default_value = "2s"
     )]
     pub run_for: Duration,
 
     /// What the machine draws while it hashes, as 65W; without it, what its own counters say
-    #[arg(long, value_name = "W", value_parser = quantities::watts, help_heading = "Costs")]
+    #[arg(long, value_name = "W", value_parser = quantities::watts, allow_hyphen_values = true, help_heading = "Costs")]
     pub watts: Option<Watts>,
     /// What a kilowatt-hour costs, in any currency
-    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, allow_hyphen_values = true, help_heading = "Costs")]
     pub price_per_kwh: Option<Price>,
     /// What a block pays, in coins [default: the subsidy at the node's height]
-    #[arg(long, value_name = "COINS", value_parser = quantities::coins, help_heading = "Costs")]
+    #[arg(long, value_name = "COINS", value_parser = quantities::coins, allow_hyphen_values = true, help_heading = "Costs")]
     pub reward: Option<Amount>,
     /// What a coin is worth, in the same currency
-    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, allow_hyphen_values = true, help_heading = "Costs")]
     pub coin_price: Option<Price>,
 
     /// How to log in to the node.
@@ -383,8 +440,8 @@ pub struct EstimateArgs {
 /// What `adit completions` takes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell: bash, zsh, fish, powershell or elvish
-    #[arg(value_name = "SHELL", value_enum, hide_possible_values = true)]
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 }
 
@@ -392,7 +449,11 @@ pub struct CompletionsArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ManArgs {
     /// The command whose page it is to be
-    #[arg(value_name = "COMMAND", value_parser = values::command)]
+    #[arg(
+        value_name = "COMMAND",
+        value_parser = suggesting(values::commands, values::command),
+        hide_possible_values = true
+    )]
     pub page: Option<String>,
 }
 

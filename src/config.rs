@@ -23,8 +23,10 @@ use self::grammar::{Grammar, key_of};
 use crate::cli::{Cli, Command, SourceSpec, complaint, is_display};
 use crate::exit::{Exit, Failure};
 
-/// Options that may stand in the environment: the secrets.
-const IN_ENVIRONMENT: [(&str, &str); 3] = [
+/// Options that may stand in the environment: the secrets, and what is set for every command of a
+/// session, such as a run of tests.
+const IN_ENVIRONMENT: [(&str, &str); 4] = [
+    ("disable-cpu-features", "ADIT_DISABLE_CPU_FEATURES"),
     ("rpc-password", "ADIT_RPC_PASSWORD"),
     ("password", "ADIT_POOL_PASSWORD"),
     ("proxy-password", "ADIT_PROXY_PASSWORD"),
@@ -143,6 +145,8 @@ pub fn invocation(
         let value = value
             .into_string()
             .map_err(|_| NotRun::Failure(Failure::new(Exit::Usage, variable, "it is not UTF-8")))?;
+        Grammar::check(command, arg, &value)
+            .map_err(|failure| NotRun::Failure(Failure { what: variable.to_owned(), ..failure }))?;
         values.insert(key.to_owned(), vec![value]);
         layers.insert(key.to_owned(), Layer::Environment);
     }

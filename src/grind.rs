@@ -142,12 +142,15 @@ pub fn grind(
     };
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let scan = || {
             let _ended = Ended(&feed);
             if let Err(error) = scanner.run(&feed) {
                 feed.state().failed = Some(error);
             }
-        });
+        };
+        std::thread::Builder::new().name("grind".into()).spawn_scoped(scope, scan).map_err(
+            |error| GrindError::Backend(BackendError::Device(format!("no thread: {error}"))),
+        )?;
         let mut state = feed.state();
         while !state.ended {
             let (woken, waited) =
@@ -254,7 +257,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::scan::cpu::{CpuScanner, KernelName, Sha2};
+    use crate::scan::cpu::tests::runnable_kernels;
+    use crate::scan::cpu::{CpuScanner, Sha2};
     use crate::scan::{BackendError, BackendInfo, Kernel, NonceRange};
 
     const GENESIS: &str = "0100000000000000000000000000000000000000000000000000000000000000000000\
@@ -292,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_kernel_solves_a_header() {
-        for kernel in KernelName::all().filter_map(|name| name.kernel().ok()) {
+        for kernel in runnable_kernels() {
             for nbits in [0x207f_ffff, 0x2000_ffff, 0x1f00_ffff] {
                 let hex = with_nbits(nbits);
                 let puzzle = Puzzle::read(&hex).unwrap();

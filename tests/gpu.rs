@@ -149,6 +149,17 @@ fn what_is_not_there_is_told_in_one_line() {
     assert!(exit.stderr.lines().all(|line| !line.contains("WARN")), "{}", exit.stderr);
 }
 
+/// Mesa's layer complains of a desktop that is not there (a run of these tests has no XDG_RUNTIME_DIR),
+/// in the form of our errors.
+#[test]
+fn no_line_on_stderr_is_a_drivers() {
+    let devices = Adit::new(["devices"]).run(SOON).expect_code(0);
+    assert_eq!(devices.stderr, "");
+    let mine = adit(["mine", "--blocks", "1", "--backend", &gpu()]).run(SOON).expect_code(0);
+    let ours = |line: &str| line.contains(" INFO ") || line.contains(" WARN ");
+    assert!(mine.stderr.lines().all(ours), "{}", mine.stderr);
+}
+
 #[test]
 fn a_run_ends_while_a_card_is_still_being_measured() {
     // A cache of its own: everything is measured first.

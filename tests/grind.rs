@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::adit::{Adit, Exit};
-use common::block;
+use common::{block, kernels};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -89,13 +89,10 @@ fn easy_headers_are_solved() {
 
 #[test]
 fn every_kernel_solves_them() {
-    for kernel in ["sha2", "sha-ni", "avx2", "avx512"] {
+    for kernel in kernels::available() {
         let given = header(3, 0x1f00_ffff);
         let backend = format!("cpu:{kernel}");
         let exit = Adit::new(["grind", &given, "--backend", &backend, "--threads", "2"]).run(SOON);
-        if exit.code == Some(2) && exit.stderr.contains("this processor has no") {
-            continue;
-        }
         assert_solved(&given, &exit.expect_code(0).stdout);
     }
 }
@@ -103,9 +100,14 @@ fn every_kernel_solves_them() {
 #[test]
 fn an_easy_header_takes_no_time() {
     let given = header(1, 0x207f_ffff);
-    let best = (0..10).map(|_| grind(&[&given]).elapsed).min().unwrap();
+    // On a slow machine to start takes longer, too.
+    let nothing = || Adit::new(["--version"]).run(SOON).elapsed;
+    let (best, nothing) = (0..10)
+        .map(|_| (grind(&[&given]).elapsed, nothing()))
+        .reduce(|(best, least), (grind, nothing)| (best.min(grind), least.min(nothing)))
+        .unwrap();
     // A few milliseconds; the tests' own polling has a share in it.
-    assert!(best < Duration::from_millis(60), "{best:?}");
+    assert!(best < 2 * nothing + Duration::from_millis(40), "{best:?}, and {nothing:?} to start");
 }
 
 #[test]

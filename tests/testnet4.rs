@@ -3,14 +3,16 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::adit::Adit;
 use common::node::{Chain, Node};
-use common::scripted::{Call, Reply, ScriptedNode, Template, submitted};
-use common::{poll, promised};
+use common::rpc::{RpcClient, RpcError};
+use common::scripted::{Call, Reply, ScriptedNode, Template, hash_of, submitted};
+use common::{block, promised};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -154,36 +156,108 @@ fn a_node_that_tells_no_header_is_mined_on_all_the_same() {
     mine(server.url()).args(["--blocks", "1"]).run(SOON).expect_code(0);
 }
 
-/// Real blocks of difficulty 1: four thousand million hashes each, on the average.
+/// A real node, whose blocks take four thousand million hashes, made easier: what it gives out has
+/// [`EASY`] bits, and a block that comes back is proposed to it with its own bits instead. It then
+/// checks everything but the proof of work (BIP 23), which the test does.
+struct Eased {
+    node: SocketAddr,
+    cookie: String,
+    /// The blocks that were proposed with the node's own bits, and what it said of them.
+    judged: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+/// nBits of the lowest difficulty.
+const LOWEST: u32 = 0x1d00_ffff;
+
+impl Eased {
+    /// Answers as the node does; each call has a connection of its own, so that none waits for
+    /// another.
+    fn ask(&self, method: &str, params: Value) -> Reply {
+        match RpcClient::new(self.node, Some(&self.cookie)).call(method, params) {
+            Ok(result) => Reply::Result(result),
+            Err(RpcError::Rpc { code, message }) => Reply::RpcError { code, message },
+            Err(other) => panic!("{method}: {other}"),
+        }
+    }
+
+    /// What the node says of this block with its own bits in the place of ours.
+    fn judge(&self, block: &str) -> Reply {
+        let own =
+            format!("{}{}{}", &block[..144], hex::encode(LOWEST.to_le_bytes()), &block[152..]);
+        let reply = self.ask("getblocktemplate", json!([{"mode": "proposal", "data": own}]));
+        if let Reply::Result(said) = &reply {
+            self.judged.lock().unwrap().push((own, said.clone()));
+        }
+        reply
+    }
+
+    fn answer(&self, call: &Call) -> Reply {
+        match call.method.as_str() {
+            "getblocktemplate" if call.longpoll_id().is_some() => Reply::Silence,
+            "getblocktemplate" if call.params[0]["mode"] == "proposal" => {
+                self.judge(call.params[0]["data"].as_str().expect("a proposal is of a block"))
+            }
+            "getblocktemplate" => match self.ask("getblocktemplate", call.params.clone()) {
+                Reply::Result(mut template) => {
+                    assert_eq!(template["bits"], format!("{LOWEST:08x}"));
+                    template["bits"] = format!("{EASY:08x}").into();
+                    template["target"] = hex::encode(block::target_of(EASY)).into();
+                    Reply::Result(template)
+                }
+                other => other,
+            },
+            "submitblock" => self.judge(&submitted(call)),
+            method => self.ask(method, call.params.clone()),
+        }
+    }
+}
+
 #[test]
-fn real_blocks_on_an_isolated_testnet4_node() {
+fn a_real_testnet4_node_takes_everything_of_a_block_but_its_missing_work() {
     let mut node = Node::start(Chain::Testnet4, &[]);
-    let mut run = Adit::new(["mine", "--datadir"])
-        .arg(node.datadir())
-        .args([&node.url(), "--address", TEST_ADDRESS, "--blocks", "1"])
-        .start();
-    // The genesis block is of 2024.
-    run.wait_for_line(|line| line.contains("difficulty 1, the lowest, until a block comes"), SOON);
-    // One in ten thousand runs takes longer than nine times the average, which a slow and busy
-    // machine needs minutes for.
-    let found = poll(Duration::from_secs(1_800), || (node.height() > 0).then_some(()));
-    assert!(found.is_some(), "no block came: {:#?}", run.lines());
-    let exit = run.wait(SOON).expect_code(0);
-    let tip = node.best_hash();
-    assert!(exit.stdout.contains(&format!("block 1 accepted {tip}")), "{exit:#?}");
-    let header = node.must("getblockheader", json!([tip]));
-    assert_eq!(header["bits"], "1d00ffff");
+    let judged = Arc::default();
+    let eased = Eased { node: node.address(), cookie: node.cookie(), judged: Arc::clone(&judged) };
+    let server = ScriptedNode::start(move |call| eased.answer(call));
+    let exit = mine(server.url()).args(["--blocks", "1"]).run(SOON).expect_code(0);
+    let events = promised::check(&exit.stdout);
+    let blocks = promised::blocks(&events);
+    promised::check_chain(&blocks, 1);
+    assert_eq!((blocks.len(), &events[0]["network"]), (1, &"testnet4".into()));
+
+    // The node has seen that very block, and its verdict is the one that was announced.
+    let hex = submitted(&server.calls_of("submitblock")[0]);
+    assert_eq!(hash_of(&hex), blocks[0]["hash"]);
+    let judged = judged.lock().unwrap().clone();
+    let (last, said) = judged.last().expect("the node was asked");
+    assert_eq!((&last[..144], &last[152..]), (&hex[..144], &hex[152..]));
+    assert_eq!(*said, Value::Null, "the node takes it");
+    let header = hex::decode(&hex[..160]).unwrap();
+    let mut hash = block::sha256d(&header);
+    hash.reverse();
+    assert!(hash <= block::target_of(EASY), "the work that was asked for is done");
+    let (time, bits) = time_and_bits(&hex);
+    assert_eq!(bits, EASY);
     let genesis = node.hash_at(0);
     let before = node.must("getblockheader", json!([genesis]))["time"].as_u64().unwrap();
-    assert!(header["time"].as_u64().unwrap() > before + 1_200);
+    assert!(u64::from(time) > before + 1_200);
 
-    // Its successor is due within twenty minutes: the period's own difficulty, and it is said until
-    // when.
-    run = Adit::new(["mine", "--datadir"])
-        .arg(node.datadir())
-        .args([&node.url(), "--address", TEST_ADDRESS, "--throttle", "1", "--threads", "1"])
-        .start();
-    run.wait_for_line(|line| line.contains(" UTC, then the lowest"), SOON);
+    // It does look: another byte of the merkle root, and the bits that are not its own.
+    let other_root = format!("{}{:02x}{}", &last[..72], header[36] ^ 1, &last[74..]);
+    for (block, words) in [(other_root, "bad-txnmrklroot"), (hex, "bad-diffbits")] {
+        let said = node.must("getblocktemplate", json!([{"mode": "proposal", "data": block}]));
+        assert_eq!(said, words);
+    }
+    // And of the real thing nothing but work is missing.
+    assert_eq!(node.must("submitblock", json!([last])), "high-hash");
+}
+
+#[test]
+fn the_lowest_difficulty_of_a_real_node_is_said() {
+    let node = Node::start(Chain::Testnet4, &[]);
+    let run = Adit::new(["mine", "--threads", "1", "--throttle", "1", "--datadir"]);
+    let mut run = run.arg(node.datadir()).args([&node.url(), "--address", TEST_ADDRESS]).start();
+    // The genesis block is of 2024.
+    run.wait_for_line(|line| line.contains("difficulty 1, the lowest, until a block comes"), SOON);
     run.signal("INT");
     run.wait(SOON).expect_code(130);
 }

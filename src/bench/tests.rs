@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::scan::Kernel;
-use crate::scan::cpu::{CpuScanner, Fault, KernelName, Liar, Sha2};
+use crate::scan::cpu::tests::runnable_kernels;
+use crate::scan::cpu::{CpuScanner, Fault, Liar, Sha2};
 
 fn plan(kernels: Vec<Arc<dyn Kernel>>) -> Plan {
     let scanner = |kernel: &Arc<dyn Kernel>, threads| {
@@ -18,7 +19,7 @@ fn measured(plan: Plan) -> Vec<Measurement> {
 
 #[test]
 fn every_kernel_is_measured_and_found_true() {
-    let kernels: Vec<_> = KernelName::all().filter_map(|name| name.kernel().ok()).collect();
+    let kernels = runnable_kernels();
     let measured = measured(plan(kernels.clone()));
     assert_eq!(measured.len(), 4 * kernels.len());
     for result in measured {

@@ -1,9 +1,9 @@
-//! What hashes, as `--backend` takes it.
+//! What hashes, as `--backend` and `--disable-cpu-features` take it.
 
 use std::str::FromStr;
 
 use super::values::{ValueError, slip};
-use crate::scan::cpu::KernelName;
+use crate::scan::cpu::{CpuFeature, CpuFeatures, KernelName};
 
 /// A kernel by its name.
 fn kernel(text: &str) -> Result<KernelName, ValueError> {
@@ -14,6 +14,32 @@ fn kernel(text: &str) -> Result<KernelName, ValueError> {
             Some(near) => ValueError::new(why).hint(format!("did you mean cpu:{near}?")),
             None => ValueError::new(why).hint(format!("kernels: {}", names.join(", "))),
         }
+    })
+}
+
+/// What can stand in `--backend` on any machine.
+pub(super) fn suggested_backends() -> Vec<String> {
+    let kernels = KernelName::all().map(|kernel| format!("cpu:{kernel}"));
+    ["auto", "cpu", "gpu"].map(str::to_owned).into_iter().chain(kernels).collect()
+}
+
+/// The CPU features that can be disabled.
+pub(super) fn suggested_cpu_features() -> Vec<String> {
+    CpuFeature::names().map(str::to_owned).collect()
+}
+
+/// Takes the CPU features to be disabled, by commas, and gives those that are left.
+///
+/// # Errors
+/// When there is no feature of such a name.
+pub fn without_cpu_features(text: &str) -> Result<CpuFeatures, ValueError> {
+    text.split(',').map(str::trim).try_fold(CpuFeatures::detected(), |features, name| {
+        let disabled = CpuFeature::named(name).ok_or_else(|| {
+            let names: Vec<_> = CpuFeature::names().collect();
+            ValueError::new(format!("there is no CPU feature {name:?} that a kernel needs"))
+                .hint(format!("features: {}", names.join(", ")))
+        })?;
+        Ok(features.without(disabled))
     })
 }
 
@@ -42,10 +68,8 @@ impl FromStr for BackendSpec {
                     .hint("write gpu:0; `adit devices` lists the numbers")
             }),
             _ => {
-                let kernels: Vec<_> =
-                    KernelName::all().map(|kernel| format!("cpu:{kernel}")).collect();
-                let known =
-                    ["auto", "cpu", "gpu"].into_iter().chain(kernels.iter().map(String::as_str));
+                let known = suggested_backends();
+                let known = known.iter().map(String::as_str);
                 let why = format!("there is no backend {text:?}");
                 Err(match nearest_backend(text, known.clone()) {
                     Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),
@@ -65,7 +89,7 @@ fn nearest_backend<'a>(
     known.clone().find(|name| name.strip_prefix("cpu:") == Some(text)).or_else(|| slip(text, known))
 }
 
-/// A list of backends, in which no processor or card stands twice.
+/// A list of backends, in which no kernel and no card stands twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendList(Vec<BackendSpec>);
 
@@ -74,6 +98,23 @@ impl BackendList {
     #[must_use]
     pub fn specs(&self) -> &[BackendSpec] {
         &self.0
+    }
+
+    /// Takes a list for a command that hashes with one CPU kernel: with one entry for the CPU at
+    /// most.
+    ///
+    /// # Errors
+    /// When it is no list of backends, or names several kernels.
+    pub fn of_one_kernel(text: &str) -> Result<Self, ValueError> {
+        let list: Self = text.parse()?;
+        let kernels = list.0.iter().filter(|spec| matches!(spec, BackendSpec::Cpu(_))).count();
+        if kernels > 1 {
+            return Err(ValueError::new("it names more than one CPU kernel").hint(
+                "this command hashes with one of them; `adit bench` compares several, and `adit \
+                 check` checks them",
+            ));
+        }
+        Ok(list)
     }
 }
 
@@ -86,16 +127,18 @@ impl FromStr for BackendList {
         let count = |wanted: &dyn Fn(&BackendSpec) -> bool| {
             specs.iter().filter(|spec| wanted(spec)).count()
         };
-        if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Cpu(_))) > 1 {
+        let every_kernel = |spec: &_| matches!(spec, BackendSpec::Auto | BackendSpec::Cpu(None));
+        let of_the_cpu = |spec: &_| matches!(spec, BackendSpec::Auto | BackendSpec::Cpu(_));
+        if count(&every_kernel) > 0 && count(&of_the_cpu) > 1 {
             return Err(ValueError::new("the CPU stands in it more than once")
-                .hint("auto and cpu take all cores already; name one kernel at most"));
+                .hint("auto and cpu take every kernel already"));
         }
         if count(&|spec| matches!(spec, BackendSpec::Auto | BackendSpec::Gpu(None))) > 1 {
             return Err(ValueError::new("the graphics cards stand in it more than once")
                 .hint("auto and gpu take every card already"));
         }
         if specs.iter().any(|spec| count(&|other| other == spec) > 1) {
-            return Err(ValueError::new("a device stands in it more than once"));
+            return Err(ValueError::new("a backend stands in it more than once"));
         }
         Ok(Self(specs))
     }
@@ -129,7 +172,8 @@ mod tests {
             ("gpu:one", "is no number of a device"),
             ("gpu,gpu", "the graphics cards stand in it more than once"),
             ("auto,gpu", "the graphics cards stand in it more than once"),
-            ("gpu:1,cpu,gpu:1", "a device stands in it more than once"),
+            ("gpu:1,cpu,gpu:1", "a backend stands in it more than once"),
+            ("cpu:sha2,cpu:sha2", "a backend stands in it more than once"),
             ("cpu,cpu:avx2", "more than once"),
             ("auto,cpu", "the CPU stands in it more than once"),
             ("quux", "there is no backend \"quux\" | backends: auto, cpu, gpu, cpu:sha2"),
@@ -143,6 +187,36 @@ mod tests {
         ] {
             let refusal = refusal(text);
             assert!(refusal.contains(why), "{text}: {refusal}");
+        }
+    }
+    #[test]
+    fn several_kernels_are_for_commands_that_compare_them() {
+        let kernels: Vec<_> = KernelName::all().collect();
+        let text = kernels.iter().map(|kernel| format!("cpu:{kernel}")).collect::<Vec<_>>();
+        let specs: Vec<_> = kernels.iter().map(|kernel| BackendSpec::Cpu(Some(*kernel))).collect();
+        assert_eq!(text.join(",").parse::<BackendList>().map(|list| list.0), Ok(specs));
+        if kernels.len() > 1 {
+            let refused = BackendList::of_one_kernel(&text.join(",")).unwrap_err();
+            assert_eq!(refused.why, "it names more than one CPU kernel");
+        }
+        for one in ["auto", "cpu", "cpu:sha2,gpu:0", "gpu:0,gpu:1"] {
+            assert_eq!(BackendList::of_one_kernel(one), one.parse());
+        }
+        assert!(BackendList::of_one_kernel("auto,cpu").is_err());
+    }
+
+    #[test]
+    fn features_are_disabled_by_name() {
+        let left = |features: &[CpuFeature]| CpuFeatures::detected().without(features);
+        let (avx2, sha) = (CpuFeature::Avx2, CpuFeature::Sha);
+        assert_eq!(without_cpu_features("avx2"), Ok(left(&[avx2])));
+        assert_eq!(without_cpu_features("sha, avx2"), Ok(left(&[avx2, sha])));
+        let avx512 = left(&[CpuFeature::Avx512f, CpuFeature::Avx512bw]);
+        assert_eq!(without_cpu_features("avx512"), Ok(avx512));
+        for wrong in ["", "avx2,", "avx1024", "sha-ni", "AVX2"] {
+            let error = without_cpu_features(wrong).unwrap_err();
+            assert!(error.why.contains("there is no CPU feature"), "{wrong}: {error}");
+            assert!(error.hint.unwrap().contains("avx512, avx512bw, avx512f, avx2, sha, "));
         }
     }
 }

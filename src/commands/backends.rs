@@ -3,17 +3,22 @@
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit::bench::compare::Row;
 use adit::bench::{BenchError, Measurement, Plan, measure};
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
 use adit::report::{self, Progress};
-use adit::scan::cpu::{self, KernelName, Measured, Opened, Timed};
+use adit::scan::cpu::{self, CpuFeatures, KernelName, Measured, Opened, Timed, Unavailable};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner, Throttle};
 use adit::signals::Signals;
 use anyhow::Context as _;
+
+/// How long a measurement may take to notice a signal. Some of its steps do not look for one, such as
+/// the first opening of a card; then it is ended.
+pub const BREAK_OFF: Duration = Duration::from_secs(2);
 
 /// As many threads as were asked for.
 pub fn threads(hashing: &HashingArgs) -> usize {
@@ -25,15 +30,18 @@ pub fn threads(hashing: &HashingArgs) -> usize {
 /// them.
 pub fn scanners(
     hashing: &HashingArgs,
+    features: CpuFeatures,
     version_rolling: bool,
     throttle: Throttle,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take their time to say what there is; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
-        let gpus = scope.spawn(|| gpus(hashing));
-        let cpu = cpu_scanner(hashing, version_rolling, throttle);
-        (cpu, gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+        let aside = std::thread::Builder::new().name("gpus".into());
+        let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("threads")?;
+        let cpu = cpu_scanner(hashing, features, version_rolling, throttle);
+        let gpus = gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        anyhow::Ok((cpu, gpus))
+    })?;
     let options = options(version_rolling, throttle);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
@@ -58,25 +66,27 @@ pub fn scanners(
     }
 }
 
-/// The processor as a backend, where it was asked for.
+/// The processor as a backend, where it was asked for: with the fastest of the kernels, where there
+/// is more than one to choose from.
 fn cpu_scanner(
     hashing: &HashingArgs,
+    features: CpuFeatures,
     version_rolling: bool,
     throttle: Throttle,
 ) -> anyhow::Result<Option<Arc<dyn Scanner>>> {
-    let specs = hashing.backend.specs();
-    let wanted = specs.iter().find(|spec| !matches!(spec, BackendSpec::Gpu(_)));
-    let (kernel, midstates) = match wanted {
-        None | Some(BackendSpec::Gpu(_)) => return Ok(None),
-        Some(BackendSpec::Auto | BackendSpec::Cpu(None)) => {
-            let (fastest, line) = fastest(version_rolling)?;
-            tracing::info!("{line}");
-            (fastest.kernel, fastest.midstates)
-        }
-        Some(BackendSpec::Cpu(Some(name))) => {
-            let kernel = trusted(*name)?;
+    let mut wanted =
+        hashing.backend.specs().iter().filter(|spec| !matches!(spec, BackendSpec::Gpu(_)));
+    let (kernel, midstates) = match (wanted.next(), wanted.next()) {
+        (None, _) => return Ok(None),
+        (Some(BackendSpec::Cpu(Some(name))), None) => {
+            let kernel = trusted(*name, features)?;
             let midstates = kernel.midstates();
             (kernel, midstates)
+        }
+        _ => {
+            let (fastest, line) = fastest(&kernels(hashing, features)?, version_rolling)?;
+            tracing::info!("{line}");
+            (fastest.kernel, fastest.midstates)
         }
     };
     let scanner = cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?;
@@ -145,12 +155,12 @@ fn no_gpu(index: Option<usize>, all: &[Gpu]) -> Failure {
 
 /// Every kernel that `--backend` speaks of. One that was named must be there; the others
 /// come with the reason why they are not.
-pub fn kernels(hashing: &HashingArgs) -> Result<Vec<Opened>, Failure> {
+pub fn kernels(hashing: &HashingArgs, features: CpuFeatures) -> Result<Vec<Opened>, Failure> {
     let mut kernels = Vec::new();
     for spec in hashing.backend.specs() {
         match spec {
-            BackendSpec::Auto | BackendSpec::Cpu(None) => kernels.extend(cpu::open_all()),
-            BackendSpec::Cpu(Some(name)) => kernels.push((*name, Ok(named(*name)?))),
+            BackendSpec::Auto | BackendSpec::Cpu(None) => kernels.extend(cpu::open_all(features)),
+            BackendSpec::Cpu(Some(name)) => kernels.push((*name, Ok(named(*name, features)?))),
             BackendSpec::Gpu(_) => {}
         }
     }
@@ -188,14 +198,17 @@ pub fn is_to_measure(hashing: &HashingArgs, row: &Row) -> bool {
 
 /// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
 /// on as many as were asked for; and graphics cards.
-pub fn to_measure(hashing: &HashingArgs) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+pub fn to_measure(
+    hashing: &HashingArgs,
+    features: CpuFeatures,
+) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     let counts = thread_counts(hashing);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
-    for (name, kernel) in kernels(hashing)? {
+    for (name, kernel) in kernels(hashing, features)? {
         let kernel = match kernel {
             Ok(kernel) => kernel,
-            Err(missing) => {
-                tracing::info!("backend cpu:{name} is left out: {missing}");
+            Err(unavailable) => {
+                tracing::info!("backend cpu:{name} is not measured: {unavailable}");
                 continue;
             }
         };
@@ -224,7 +237,10 @@ pub fn measured(
     plan: Plan,
     signals: &Signals,
     progress: &Progress,
-) -> Result<Result<Vec<Measurement>, Exit>, Failure> {
+) -> anyhow::Result<Result<Vec<Measurement>, Exit>> {
+    // What is found is verified by rayon's own threads, and it panics where it gets none.
+    rayon::ThreadPoolBuilder::new().build_global().context("threads")?;
+    let _ending = signals.ends_cleanly(BREAK_OFF);
     let measured = measure(plan, &mut |at| {
         progress.show(&report::bench::measuring(at));
         if signals.received().is_some() {
@@ -238,37 +254,66 @@ pub fn measured(
     Ok(measured.ok_or_else(|| signals.received().unwrap_or(Exit::Failed)))
 }
 
-/// One backend, as far as the first entry of `--backend` says which, and otherwise the fastest
-/// kernel; where `easy` says that the work is done before a measurement would be, the one that usually
-/// is. No versions are rolled.
-pub fn one(hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
-    let kernel = match hashing.backend.specs() {
-        [BackendSpec::Gpu(_), ..] => {
-            let gpu = gpus(hashing)?.into_iter().next().ok_or_else(|| no_gpu(None, &[]))?;
-            return Ok(Arc::new(GpuScanner::new(gpu, options(false, Throttle::NONE))));
+/// One backend that is there, not yet initialised: what the first entry of `--backend` names.
+pub enum One {
+    /// A graphics card.
+    Gpu(Box<Gpu>),
+    /// The CPU with this kernel, which has passed its self-test.
+    Named(Arc<dyn Kernel>),
+    /// The CPU with the fastest of its kernels.
+    Fastest(Vec<Opened>),
+}
+
+impl One {
+    /// Looks for it. Nothing is measured yet, so that this can come before anything else that may
+    /// be wrong.
+    pub fn find(hashing: &HashingArgs, features: CpuFeatures) -> Result<Self, Failure> {
+        match hashing.backend.specs() {
+            [BackendSpec::Gpu(_), ..] => {
+                let gpu = gpus(hashing)?.into_iter().next().ok_or_else(|| no_gpu(None, &[]))?;
+                Ok(Self::Gpu(Box::new(gpu)))
+            }
+            [BackendSpec::Cpu(Some(name)), ..] => trusted(*name, features).map(Self::Named),
+            _ => Ok(Self::Fastest(cpu::open_all(features))),
         }
-        [BackendSpec::Cpu(Some(name)), ..] => trusted(*name)?,
-        _ if easy => cpu::usually_fastest(&cpu::open_all()).ok_or_else(none)?,
-        _ => {
-            let (fastest, line) = fastest(false)?;
-            tracing::debug!("{line}");
-            fastest.kernel
-        }
-    };
-    Ok(Arc::new(cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?))
+    }
+
+    /// A scanner on it, which rolls no versions. Where `easy` says that the work is done before a
+    /// measurement would be, the kernel that usually is the fastest is taken unmeasured.
+    pub fn scanner(self, hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
+        let kernel = match self {
+            Self::Gpu(gpu) => {
+                return Ok(Arc::new(GpuScanner::new(*gpu, options(false, Throttle::NONE))));
+            }
+            Self::Named(kernel) => kernel,
+            Self::Fastest(opened) if easy => cpu::usually_fastest(&opened).ok_or_else(none)?,
+            Self::Fastest(opened) => {
+                let (fastest, line) = fastest(&opened, false)?;
+                tracing::debug!("{line}");
+                fastest.kernel
+            }
+        };
+        Ok(Arc::new(cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?))
+    }
 }
 
 /// The kernel of this name, if it is there.
-fn named(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
-    name.kernel().map_err(|missing| {
-        Failure::new(Exit::Usage, format!("backend cpu:{name}"), missing.to_string())
-            .hint("--backend auto takes the fastest that this processor has")
+fn named(name: KernelName, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Failure> {
+    name.kernel(features).map_err(|unavailable| {
+        let hint = match unavailable {
+            Unavailable::Missing(_) => "--backend auto takes the fastest that this processor has",
+            Unavailable::Disabled(_) => {
+                "it is on the command line, in ADIT_DISABLE_CPU_FEATURES or in adit.toml; \
+                 --backend auto takes the fastest kernel that is left"
+            }
+        };
+        Failure::new(Exit::Usage, format!("backend cpu:{name}"), unavailable.to_string()).hint(hint)
     })
 }
 
 /// The same, if it does not lie either.
-fn trusted(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
-    let kernel = named(name)?;
+fn trusted(name: KernelName, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Failure> {
+    let kernel = named(name, features)?;
     match cpu::self_test(&*kernel) {
         Ok(()) => Ok(kernel),
         Err(lie) => {
@@ -277,9 +322,10 @@ fn trusted(name: KernelName) -> Result<Arc<dyn Kernel>, Failure> {
     }
 }
 
-/// The kernel that is fastest here, and a line for the log that names it beside the others' rates.
-fn fastest(version_rolling: bool) -> Result<(Timed, String), Failure> {
-    let Measured { timed, failed } = cpu::calibrate(&cpu::open_all(), version_rolling);
+/// The one of these kernels that is fastest here, and a line for the log that names it beside the
+/// others' rates.
+fn fastest(opened: &[Opened], version_rolling: bool) -> Result<(Timed, String), Failure> {
+    let Measured { timed, failed } = cpu::calibrate(opened, version_rolling);
     for (name, lie) in &failed {
         tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
     }

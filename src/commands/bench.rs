@@ -9,27 +9,31 @@ use adit::bench::{CycleCounter, Plan, Saved, Team};
 use adit::cli::{BenchArgs, HashingArgs, OutputArgs};
 use adit::exit::{Exit, Failure};
 use adit::report::{Progress, bench, results};
-use adit::scan::{Scanner, Throttle, cpu};
+use adit::scan::cpu::{self, CpuFeatures};
+use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
-use anyhow::Context as _;
 
 use super::backends;
 
 /// Measures, and shows the figures.
-pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+pub fn run(
+    args: &BenchArgs,
+    output: &OutputArgs,
+    progress: &Progress,
+    signals: &Signals,
+) -> anyhow::Result<Exit> {
     // Before any other thread, so that all of theirs are counted.
     let cycles = CycleCounter::start();
     let machine = Machine::read(Path::new("/"));
     let saved = args.compare.as_deref().map(|file| read(file).map(|saved| (file, saved)));
     let saved = saved.transpose()?;
-    let teams = teams(&args.hashing)?;
+    let teams = teams(&args.hashing, output.cpu_features())?;
     let plan = Plan { teams, run_for: args.run_for, cycles, watts: args.watts };
     if let Some((file, saved)) = &saved {
         in_common(&plan, file, saved)?;
     }
 
-    let signals = Signals::listen().context("signal handlers")?;
-    let measured = match backends::measured(plan, &signals, progress)? {
+    let measured = match backends::measured(plan, signals, progress)? {
         Ok(measured) => measured,
         Err(signal) => return Ok(signal),
     };
@@ -64,16 +68,16 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
 }
 
 /// Every backend by itself; and where both the processor and a card are among them, all together,
-/// the processor with its fastest kernel.
-fn teams(hashing: &HashingArgs) -> anyhow::Result<Vec<Team>> {
-    let scanners = backends::to_measure(hashing)?;
+/// the processor with the fastest of these kernels.
+fn teams(hashing: &HashingArgs, features: CpuFeatures) -> anyhow::Result<Vec<Team>> {
+    let scanners = backends::to_measure(hashing, features)?;
     let is_gpu = |scanner: &&Arc<dyn Scanner>| scanner.info().backend == "gpu";
     let cards: Vec<_> = scanners.iter().filter(is_gpu).cloned().collect();
     let all = if cards.is_empty() || cards.len() == scanners.len() {
         // Two cards or more are together without a processor, too.
         (cards.len() > 1).then_some(cards)
     } else {
-        let mining = backends::scanners(hashing, true, Throttle::NONE)?;
+        let mining = backends::scanners(hashing, features, true, Throttle::NONE)?;
         let processor = mining.into_iter().filter(|scanner| scanner.info().backend == "cpu");
         Some(processor.chain(cards).collect())
     };

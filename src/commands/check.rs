@@ -6,6 +6,7 @@ use adit::cli::{CheckArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::report::{Progress, results};
 use adit::scan::{cpu, gpu};
+use anyhow::Context as _;
 
 use super::backends;
 
@@ -15,9 +16,9 @@ pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     let seed = RandomState::new().hash_one(());
     let gpus = backends::gpus(&args.hashing)?;
     let mut checked = Vec::new();
-    for opened in backends::kernels(&args.hashing)? {
+    for opened in backends::kernels(&args.hashing, output.cpu_features())? {
         progress.show(&format!("checking cpu:{} on {threads} threads", opened.0));
-        checked.push(cpu::check_up(&opened, threads, seed));
+        checked.push(cpu::check_up(&opened, threads, seed).context("threads")?);
     }
     let mut checked_gpus = Vec::new();
     for gpu in gpus {

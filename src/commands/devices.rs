@@ -7,7 +7,7 @@ use adit::scan::{cpu, gpu};
 
 /// Lists them.
 pub fn run(_: DevicesArgs, output: &OutputArgs) -> anyhow::Result<Exit> {
-    let (kernels, gpus) = (cpu::open_all(), gpu::enumerate());
+    let (kernels, gpus) = (cpu::open_all(output.cpu_features()), gpu::enumerate());
     let devices = results::Devices::new(cpu::model_name(), cpu::usable_threads(), &kernels, &gpus);
     super::finish(&results::shown(&devices, output.json), Exit::Done)
 }

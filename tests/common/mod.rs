@@ -8,6 +8,7 @@ pub mod adit;
 pub mod baseline;
 pub mod block;
 pub mod datum;
+pub mod kernels;
 pub mod microsocks;
 pub mod node;
 pub mod pool;

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::Unavailable;
+use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
 use crate::scan::{Hit, Kernel, Scan};
 
@@ -17,21 +17,13 @@ use crate::scan::{Hit, Kernel, Scan};
 pub struct Avx2(());
 
 impl Avx2 {
-    /// The kernel, if this CPU has what it needs.
+    /// The kernel, if this CPU has what it needs and `features` allow its use.
     ///
     /// # Errors
-    /// Names the first feature that is missing.
-    pub fn new() -> Result<Self, Unavailable> {
-        match Self::missing_feature() {
-            Some(feature) => Err(Unavailable(feature)),
-            None => Ok(Self(())),
-        }
-    }
-
-    /// The feature this CPU lacks, by its name in Rust.
-    #[must_use]
-    pub fn missing_feature() -> Option<&'static str> {
-        (!is_x86_feature_detected!("avx2")).then_some("avx2")
+    /// Names the first feature that is missing or disabled.
+    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
+        features.require(&[CpuFeature::Avx2])?;
+        Ok(Self(()))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::Unavailable;
+use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
 use crate::scan::{Hit, Kernel, Scan};
 
@@ -16,26 +16,13 @@ use crate::scan::{Hit, Kernel, Scan};
 pub struct Avx512(());
 
 impl Avx512 {
-    /// The kernel, if this CPU has what it needs.
+    /// The kernel, if this CPU has what it needs and `features` allow its use.
     ///
     /// # Errors
-    /// Names the first feature that is missing.
-    pub fn new() -> Result<Self, Unavailable> {
-        match Self::missing_feature() {
-            Some(feature) => Err(Unavailable(feature)),
-            None => Ok(Self(())),
-        }
-    }
-
-    /// The first feature this CPU lacks, by its name in Rust.
-    fn missing_feature() -> Option<&'static str> {
-        if !is_x86_feature_detected!("avx512f") {
-            Some("avx512f")
-        } else if !is_x86_feature_detected!("avx512bw") {
-            Some("avx512bw")
-        } else {
-            None
-        }
+    /// Names the first feature that is missing or disabled.
+    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
+        features.require(&[CpuFeature::Avx512f, CpuFeature::Avx512bw])?;
+        Ok(Self(()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Examines the kernels of this processor, on as many threads as it has: one bad core is enough to
 //! lose a block.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ const HEADERS: u32 = 32;
 /// Why a kernel is not to be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// The processor cannot run it. No fault of anyone's.
+    /// The processor cannot run it, or is not to. No fault of anyone's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// It failed its self-test.
@@ -47,39 +48,45 @@ impl Checked {
 
 /// Holds a kernel against plain code on `threads` threads at once: known blocks, and random headers
 /// that `seed` leads to, others on each thread.
-#[must_use]
-pub fn check_up(opened: &Opened, threads: usize, seed: u64) -> Checked {
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn check_up(opened: &Opened, threads: usize, seed: u64) -> io::Result<Checked> {
     let begun = Instant::now();
     let (kernel, found) = opened;
     let result = match found {
         Err(missing) => Err(Unfit::from(*missing)),
-        Ok(kernel) => on_all_threads(kernel, threads, seed).map_err(Unfit::from),
+        Ok(kernel) => on_all_threads(kernel, threads, seed)?.map_err(Unfit::from),
     };
-    Checked { kernel: *kernel, result, took: begun.elapsed() }
+    Ok(Checked { kernel: *kernel, result, took: begun.elapsed() })
 }
 
-fn on_all_threads(kernel: &Arc<dyn Kernel>, threads: usize, seed: u64) -> Result<(), Lie> {
+fn on_all_threads(
+    kernel: &Arc<dyn Kernel>,
+    threads: usize,
+    seed: u64,
+) -> io::Result<Result<(), Lie>> {
     std::thread::scope(|scope| {
         let test = |thread: u64| move || long_self_test(&**kernel, seed ^ thread << 48, HEADERS);
-        let tests: Vec<_> =
-            (0..threads.max(1) as u64).map(|thread| scope.spawn(test(thread))).collect();
-        tests.into_iter().try_for_each(|test| match test.join() {
+        let start = |thread| std::thread::Builder::new().spawn_scoped(scope, test(thread));
+        let tests: Vec<_> = (0..threads.max(1) as u64).map(start).collect::<io::Result<_>>()?;
+        Ok(tests.into_iter().try_for_each(|test| match test.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
-        })
+        }))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fault::{Fault, Liar};
-    use super::super::{Sha2, open_all};
+    use super::super::{CpuFeature, CpuFeatures, Sha2, open_all};
     use super::*;
 
     #[test]
     fn the_kernels_of_this_machine_are_fit_or_missing() {
-        for opened in open_all() {
-            let checked = check_up(&opened, 2, 7);
+        for opened in open_all(CpuFeatures::detected()) {
+            let checked = check_up(&opened, 2, 7).unwrap();
             assert_eq!(checked.result.is_ok(), opened.1.is_ok(), "{checked:?}");
             assert_eq!(checked.lie(), None);
         }
@@ -87,11 +94,17 @@ mod tests {
 
     #[test]
     fn a_kernel_is_told_by_what_is_wrong_with_it() {
-        let name = KernelName("sha2");
-        let missing = check_up(&(name, Err(Unavailable("abacus"))), 1, 0);
-        assert_eq!(missing.result.unwrap_err().to_string(), "this processor has no abacus");
+        let name = KernelName::find("sha2").unwrap();
+        for (reason, told) in [
+            (Unavailable::Missing(CpuFeature::Sse41), "this processor has no sse4.1"),
+            (Unavailable::Disabled(CpuFeature::Sha), "sha is disabled by --disable-cpu-features"),
+        ] {
+            let checked = check_up(&(name, Err(reason)), 1, 0).unwrap();
+            assert_eq!(checked.lie(), None);
+            assert_eq!(checked.result.unwrap_err().to_string(), told);
+        }
         let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::LastNonce };
-        let lies = check_up(&(name, Ok(Arc::new(liar))), 3, 0);
+        let lies = check_up(&(name, Ok(Arc::new(liar))), 3, 0).unwrap();
         assert!(lies.lie().is_some_and(|lie| lie.to_string().contains("nonce ffffffff")));
     }
 }

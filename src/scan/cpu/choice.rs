@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{KernelName, Unavailable};
+use super::{CpuFeatures, KernelName, Unavailable};
 use crate::chain::target::HashRate;
 use crate::scan::self_test::{Lie, self_test};
 use crate::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
@@ -40,10 +40,10 @@ pub struct Measured {
     pub failed: Vec<Failed>,
 }
 
-/// Every kernel there is, with the reason where this processor cannot run it.
+/// Every kernel there is, with the reason where this processor cannot run it with these features.
 #[must_use]
-pub fn open_all() -> Vec<Opened> {
-    KernelName::all().map(|name| (name, name.kernel())).collect()
+pub fn open_all(features: CpuFeatures) -> Vec<Opened> {
+    KernelName::all().map(|name| (name, name.kernel(features))).collect()
 }
 
 /// Every kernel of `opened` that is there, after its self-test, timed for a few milliseconds: with
@@ -111,8 +111,8 @@ fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sha2;
     use super::super::fault::{Fault, Liar};
+    use super::super::{CpuFeature, Sha2};
     use super::*;
     use crate::scan::Hit;
 
@@ -136,18 +136,19 @@ mod tests {
     }
 
     const NAMES: [&str; 4] = ["sha2", "avx2", "sha-ni", "avx512"];
+    const MISSING: Unavailable = Unavailable::Missing(CpuFeature::Ssse3);
 
     /// A processor that lacks the features whose bit in `lacks` is set; the reference is always
     /// there. Of what there is, each kernel is faster than the one before.
     fn processor(lacks: u32) -> Vec<Opened> {
-        let open = |(index, name): (u32, &'static str)| {
+        let open = |(index, name): (usize, &'static str)| {
             let there = (lacks >> index) & 1 == 0;
-            let slow = Slow(name, Duration::from_micros(600 - 150 * u64::from(index)));
+            let slow = Slow(name, Duration::from_micros(600 - 150 * index as u64));
             let kernel: Result<Arc<dyn Kernel>, _> =
-                if there { Ok(Arc::new(slow)) } else { Err(Unavailable(name)) };
-            (KernelName(name), kernel)
+                if there { Ok(Arc::new(slow)) } else { Err(MISSING) };
+            (KernelName(index), kernel)
         };
-        (0..).zip(NAMES).map(open).collect()
+        NAMES.into_iter().enumerate().map(open).collect()
     }
 
     #[test]
@@ -169,27 +170,32 @@ mod tests {
         }
     }
 
+    /// With ever fewer features, the next best kernel is taken, and every rung is true.
     #[test]
     fn the_ladder_of_this_processor_can_be_walked_down() {
-        let mut opened = open_all();
-        let names: Vec<_> = opened.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names.first(), Some(&"sha2"));
-        #[cfg(target_arch = "x86_64")]
-        assert_eq!(names, NAMES);
-        // Whatever there is, each rung but the last has one below it, and every rung is true.
-        while let Some(best) = usually_fastest(&opened) {
+        let rungs: [&[CpuFeature]; 4] = [
+            &[],
+            CpuFeature::named("avx512").unwrap(),
+            &[CpuFeature::Avx2],
+            &[CpuFeature::Avx2, CpuFeature::Sha],
+        ];
+        let mut there = usize::MAX;
+        for disabled in rungs {
+            let opened = open_all(CpuFeatures::detected().without(disabled));
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(opened.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), NAMES);
+            let open = opened.iter().filter(|(_, kernel)| kernel.is_ok()).count();
+            assert!((1..=there).contains(&open), "{disabled:?}: {open}");
+            there = open;
+            let best = usually_fastest(&opened).unwrap();
             assert_eq!(self_test(&*best), Ok(()), "{}", best.name());
             let Measured { timed, failed } = calibrate(&opened, false);
             assert!(failed.is_empty());
+            assert_eq!(timed.len(), open, "{disabled:?}");
             assert!(timed.iter().any(|timed| timed.kernel.name() == best.name()));
             assert!(timed.iter().all(|timed| timed.rate > HashRate::default()));
-            for (name, kernel) in &mut opened {
-                if name.as_str() == best.name() {
-                    *kernel = Err(Unavailable("feature any more: it was taken away"));
-                }
-            }
         }
-        assert!(opened.iter().all(|(_, kernel)| kernel.is_err()));
+        assert_eq!(there, 1, "nothing is left but the reference");
     }
 
     #[test]
@@ -218,7 +224,7 @@ mod tests {
         for (plain_is_slow, version_rolling, midstates) in
             [(true, true, 4), (false, true, 1), (true, false, 1), (false, false, 1)]
         {
-            let opened: [Opened; 1] = [(KernelName("lame"), Ok(Arc::new(Lame(plain_is_slow))))];
+            let opened: [Opened; 1] = [(KernelName(0), Ok(Arc::new(Lame(plain_is_slow))))];
             let timed = calibrate(&opened, version_rolling).timed;
             assert_eq!(timed[0].midstates, midstates, "{plain_is_slow} {version_rolling}");
         }
@@ -232,6 +238,6 @@ mod tests {
         let Measured { timed, failed } = calibrate(&opened, true);
         assert_eq!(timed.len(), 3);
         assert_eq!(timed[0].kernel.name(), "sha-ni");
-        assert!(matches!(failed[..], [(KernelName("avx512"), Lie::Hits { .. })]));
+        assert!(matches!(failed[..], [(KernelName(3), Lie::Hits { .. })]));
     }
 }

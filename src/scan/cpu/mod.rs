@@ -8,6 +8,7 @@ mod checkup;
 mod choice;
 #[cfg(any(test, debug_assertions))]
 mod fault;
+mod features;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +17,7 @@ mod sha2;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::num::NonZero;
@@ -27,6 +28,7 @@ pub use self::checkup::{Checked, Unfit, check_up};
 pub use self::choice::{Failed, Measured, Opened, Timed, calibrate, open_all, usually_fastest};
 #[cfg(test)]
 pub(crate) use self::fault::{Fault, Liar};
+pub use self::features::{CpuFeature, CpuFeatures, Unavailable};
 pub use self::sha2::Sha2;
 pub(crate) use crate::scan::self_test::{Differ, Random};
 pub use crate::scan::self_test::{Lie, long_self_test, self_test};
@@ -39,24 +41,19 @@ use crate::scan::{
 /// within a millisecond or two, long enough that fetching the next one costs nothing.
 const RANGE: Duration = Duration::from_millis(1);
 
-/// Why a kernel cannot be used here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this processor has no {0}")]
-pub struct Unavailable(pub &'static str);
-
 /// A kernel's name, and how to get it.
-type Entry = (&'static str, fn() -> Result<Arc<dyn Kernel>, Unavailable>);
+type Entry = (&'static str, fn(CpuFeatures) -> Result<Arc<dyn Kernel>, Unavailable>);
 
 /// Every kernel there is for this kind of processor, the reference first; as a rule, the further
 /// down the faster. A new one is one more line here.
 const KERNELS: &[Entry] = &[
-    ("sha2", || Ok(Arc::new(Sha2))),
+    ("sha2", |_| Ok(Arc::new(Sha2))),
     #[cfg(target_arch = "x86_64")]
-    ("avx2", || opened(avx2::Avx2::new())),
+    ("avx2", |features| opened(avx2::Avx2::new(features))),
     #[cfg(target_arch = "x86_64")]
-    ("sha-ni", || opened(sha_ni::ShaNi::new())),
+    ("sha-ni", |features| opened(sha_ni::ShaNi::new(features))),
     #[cfg(target_arch = "x86_64")]
-    ("avx512", || opened(avx512::Avx512::new())),
+    ("avx512", |features| opened(avx512::Avx512::new(features))),
 ];
 
 /// A kernel that was opened, or not, on its way into the table.
@@ -76,46 +73,50 @@ fn check(scan: &Scan<'_>) {
     );
 }
 
-/// The name of a kernel that there is, whether or not this processor can run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelName(&'static str);
+/// The name of a kernel that there is, whether or not this processor can run it: its place in the
+/// table of kernels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KernelName(usize);
 
 impl KernelName {
     /// Every kernel.
     pub fn all() -> impl Iterator<Item = Self> {
-        KERNELS.iter().map(|(name, _)| Self(name))
+        (0..KERNELS.len()).map(Self)
     }
 
     /// The kernel of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
-        Self::all().find(|kernel| kernel.0 == name)
+        Self::all().find(|kernel| kernel.as_str() == name)
     }
 
     /// As `--backend cpu:NAME` takes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        self.0
+        KERNELS[self.0].0
     }
 
-    /// The kernel itself.
+    /// The kernel itself, which uses none but these `features`.
     ///
     /// # Errors
-    /// When this processor cannot run it.
-    pub fn kernel(self) -> Result<Arc<dyn Kernel>, Unavailable> {
-        match KERNELS.iter().find(|(name, _)| *name == self.0) {
-            #[cfg(debug_assertions)]
-            Some((_, open)) => open().map(fault::perhaps),
-            #[cfg(not(debug_assertions))]
-            Some((_, open)) => open(),
-            None => Err(Unavailable("kernel of that name")),
-        }
+    /// When it needs others, or ones that this processor lacks.
+    pub fn kernel(self, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Unavailable> {
+        let kernel = KERNELS[self.0].1(features);
+        #[cfg(debug_assertions)]
+        let kernel = kernel.map(fault::perhaps);
+        kernel
     }
 }
 
 impl fmt::Display for KernelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KernelName({self})")
     }
 }
 

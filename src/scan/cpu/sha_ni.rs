@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::Unavailable;
+use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::pending::{Pending, lane_bits, report};
 use crate::scan::sha256::{IV, K, round};
 use crate::scan::{Hit, Kernel, MAX_MIDSTATES, Midstate, Scan, SecondBlock};
@@ -23,28 +23,13 @@ const STREAMS: usize = 4;
 pub struct ShaNi(());
 
 impl ShaNi {
-    /// The kernel, if this CPU has what it needs.
+    /// The kernel, if this CPU has what it needs and `features` allow its use.
     ///
     /// # Errors
-    /// Names the first feature that is missing.
-    pub fn new() -> Result<Self, Unavailable> {
-        match Self::missing_feature() {
-            Some(feature) => Err(Unavailable(feature)),
-            None => Ok(Self(())),
-        }
-    }
-
-    /// The first feature this CPU lacks, by its name in Rust.
-    fn missing_feature() -> Option<&'static str> {
-        if !is_x86_feature_detected!("sha") {
-            Some("sha")
-        } else if !is_x86_feature_detected!("sse4.1") {
-            Some("sse4.1")
-        } else if !is_x86_feature_detected!("ssse3") {
-            Some("ssse3")
-        } else {
-            None
-        }
+    /// Names the first feature that is missing or disabled.
+    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
+        features.require(&[CpuFeature::Sha, CpuFeature::Sse41, CpuFeature::Ssse3])?;
+        Ok(Self(()))
     }
 }
 

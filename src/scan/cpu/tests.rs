@@ -1,9 +1,14 @@
 //! Every kernel against plain code, through the comparison that the self-test uses as well.
+//!
+//! A kernel that this processor cannot run is not tested; one test says so, and fails where
+//! `ADIT_REQUIRE_KERNELS` names the kernel.
 
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use super::KernelName;
+use super::{CpuFeatures, KernelName, Opened, open_all};
 use crate::scan::self_test::{Random, Sample, known};
 use crate::scan::{HitMask, Kernel, MAX_MIDSTATES, NonceRange};
 
@@ -15,14 +20,66 @@ fn agrees(kernel: &dyn Kernel, sample: &Sample, first: u32, count: u64, mask: Hi
     }
 }
 
+/// Every kernel that this processor can run.
+pub(crate) fn runnable_kernels() -> Vec<Arc<dyn Kernel>> {
+    open_all(CpuFeatures::detected()).into_iter().filter_map(|(_, kernel)| kernel.ok()).collect()
+}
+
 fn each_kernel(test: impl Fn(&dyn Kernel)) {
-    for name in KernelName::all() {
-        match name.kernel() {
-            Ok(kernel) => test(&*kernel),
-            // Another machine's business; `adit devices` tells which kernels this one has.
-            Err(missing) => eprintln!("{name} cannot be tested: {missing}"),
+    for kernel in runnable_kernels() {
+        test(&*kernel);
+    }
+}
+
+/// A line for each kernel that the tests cannot run, and the first that was `required` all the same.
+fn not_tested(opened: &[Opened], required: &str) -> Result<Vec<String>, String> {
+    let mut required: Vec<&str> = required.split(',').filter(|name| !name.is_empty()).collect();
+    let mut lines = Vec::new();
+    for (name, kernel) in opened {
+        let is_required = required.contains(&name.as_str());
+        required.retain(|required| *required != name.as_str());
+        if let Err(reason) = kernel {
+            let line = format!("not tested: kernel {name}: {reason}");
+            if is_required {
+                return Err(format!("{line}; ADIT_REQUIRE_KERNELS names it"));
+            }
+            lines.push(line);
         }
     }
+    match required.first() {
+        Some(unknown) => Err(format!("ADIT_REQUIRE_KERNELS: there is no kernel {unknown:?}")),
+        None => Ok(lines),
+    }
+}
+
+#[test]
+fn kernels_that_cannot_run_here_are_named() {
+    let required = std::env::var("ADIT_REQUIRE_KERNELS").unwrap_or_default();
+    match not_tested(&open_all(CpuFeatures::detected()), &required) {
+        // Straight to stderr, since libtest keeps what a test that passes prints to itself.
+        Ok(lines) => lines.iter().for_each(|line| {
+            writeln!(std::io::stderr(), "{line}").unwrap();
+        }),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_required_kernel_that_cannot_run_is_an_error() {
+    let reference_alone = open_all(
+        CpuFeatures::detected().without(&[super::CpuFeature::Avx2, super::CpuFeature::Sha]),
+    );
+    let others = KernelName::all().count() - 1;
+    assert_eq!(not_tested(&reference_alone, "").unwrap().len(), others);
+    assert_eq!(not_tested(&reference_alone, "sha2").unwrap().len(), others);
+    let unknown = not_tested(&reference_alone, "sha2,avx1024").unwrap_err();
+    assert_eq!(unknown, "ADIT_REQUIRE_KERNELS: there is no kernel \"avx1024\"");
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(
+        not_tested(&reference_alone, "sha2,avx512").unwrap_err(),
+        "not tested: kernel avx512: avx2 is disabled by --disable-cpu-features; \
+         ADIT_REQUIRE_KERNELS names it",
+    );
 }
 
 /// The mask that asks for `zeros` leading zero bits of the hash.

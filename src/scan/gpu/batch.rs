@@ -12,6 +12,10 @@ pub(super) const WITHOUT_DISPLAY: Duration = Duration::from_millis(50);
 
 /// The first batch of a device of which nothing is known yet, in hashes.
 const FIRST: u64 = 1 << 16;
+/// The most hashes of the first batch, whatever rate was remembered: a device that is far slower than
+/// that must not be taken for one that hangs. Doubled each time, the batches of the fastest card have
+/// their size after some ten milliseconds.
+const FIRST_MAX: u64 = 1 << 22;
 /// No batch is smaller: sending it costs more than doing it.
 const SMALLEST: u64 = 1 << 10;
 
@@ -28,7 +32,7 @@ impl Pace {
     pub(super) fn new(target: Duration, rate: f64) -> Self {
         // A quarter of what that comes to: the device may be busy today.
         let guess = (rate * target.as_secs_f64() / 4.0) as u64;
-        Self { target, hashes: guess.clamp(FIRST, 4 * MAX_NONCES) }
+        Self { target, hashes: guess.clamp(FIRST, FIRST_MAX) }
     }
 
     /// Nonces to ask for, with so many midstates each.
@@ -120,6 +124,12 @@ mod tests {
     #[test]
     fn no_batch_is_empty_or_endless() {
         let mut pace = Pace::new(50 * MS, 1e15);
+        assert_eq!(pace.nonces(1), FIRST_MAX, "a rate that is not true does no harm");
+        while pace.nonces(1) < MAX_NONCES {
+            let before = pace.nonces(1);
+            pace.learn(before, Duration::ZERO);
+            assert!(pace.nonces(1) > before);
+        }
         assert_eq!(pace.nonces(1), MAX_NONCES);
         pace.learn(pace.nonces(1), Duration::from_secs(1 << 30));
         assert_eq!(pace.nonces(1), SMALLEST);

@@ -1,5 +1,6 @@
 //! Which variant and shape a card runs fastest: measured once, and remembered in the user's cache.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,10 @@ const WORKGROUP_SIZES: [u32; 2] = [64, 256];
 const NONCES_PER_INVOCATION: [u32; 3] = [1, 4, 64];
 /// What such numbers are at the most, in a file that somebody may have written into.
 const NONCES_PER_INVOCATION_MAX: u32 = 1024;
+
+/// What a rate can be, in hashes per second, in such a file: some hundred times what the fastest card
+/// of today does, and no less than one.
+const RATES: RangeInclusive<f64> = 1.0..=1e12;
 
 /// A software device runs any shape alike, as long as an invocation is not over in no time; and
 /// there is no multiply-add pipe to steer additions to.
@@ -413,14 +418,15 @@ fn tuning(file: Remembered, gpu: &Gpu) -> Option<Tuning> {
         };
         let sane = (1..=1024).contains(&shape.workgroup_size)
             && (1..=NONCES_PER_INVOCATION_MAX).contains(&shape.nonces_per_invocation)
-            && choice.hashes_per_second.is_finite()
-            && choice.hashes_per_second >= 0.0
+            && RATES.contains(&choice.hashes_per_second)
             && fingerprint(variant)? == choice.shader;
         let rate = HashRate::from_f64(choice.hashes_per_second);
         sane.then_some(Choice { variant, shape, rate })
     };
     let (plain, rolled) = (choice(plain)?, choice(rolled)?);
-    (ours && plain.variant.midstates == Midstates::One).then_some(Tuning { plain, rolled })
+    // As `measure` leaves it.
+    let sane = plain.variant.midstates == Midstates::One && rolled.rate >= plain.rate;
+    (ours && sane).then_some(Tuning { plain, rolled })
 }
 
 /// Tells one text of a shader from another.

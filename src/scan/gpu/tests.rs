@@ -411,12 +411,13 @@ fn what_was_measured_is_remembered_and_rubbish_is_not() {
     let gpu = gpu();
     let memory = Memory::of(&folder.path().join("not/there/yet"), &gpu);
     assert_eq!(memory.recall(&gpu), None);
-    let choice = |name: &str, size| Choice {
+    let choice = |name: &str, size, rate| Choice {
         variant: Variant::find(name).unwrap(),
         shape: Shape { workgroup_size: size, nonces_per_invocation: 2 },
-        rate: HashRate::from_f64(123.5e6),
+        rate: HashRate::from_f64(rate),
     };
-    let tuning = Tuning { plain: choice("k1-some", 64), rolled: choice("k4-all", 256) };
+    let tuning =
+        Tuning { plain: choice("k1-some", 64, 123.5e6), rolled: choice("k4-all", 256, 150.5e6) };
     memory.keep(&gpu, &tuning);
     assert_eq!(memory.recall(&gpu), Some(tuning));
 
@@ -442,6 +443,13 @@ fn what_was_measured_is_remembered_and_rubbish_is_not() {
         ("\"workgroup_size\": 64", "\"workgroup_size\": -64"),
         ("\"nonces_per_invocation\": 2", "\"nonces_per_invocation\": 4000000000"),
         ("123500000.0", "-1"),
+        ("123500000.0", "0.0"),
+        ("123500000.0", "null"),
+        ("150500000.0", "1e300"),
+        ("150500000.0", "1e13"),
+        ("150500000.0", "1e999"),
+        // The slower one would not have been chosen.
+        ("150500000.0", "123499999.0"),
         ("}", ""),
         ("{", "["),
         (env!("CARGO_PKG_VERSION"), "0.0.0"),
