@@ -6,12 +6,14 @@
 //! own, also when nobody listens any more; so there is never more than one, and after one was left
 //! open there is no other until the tip has moved, which ends them all.
 
+mod bounded;
 mod clocks;
 mod conf;
 mod local;
 mod mempool;
 mod mining_info;
 mod pacer;
+mod proposal;
 mod rpc;
 mod session;
 mod submission;
@@ -40,6 +42,7 @@ pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 use self::clocks::Clocks;
 use self::mempool::MempoolWatch;
 use self::pacer::{Pacer, Wanted};
+use self::proposal::Proposals;
 use self::rpc::Envelope;
 use super::pace::{Pace, left_out};
 use super::refusals;
@@ -55,9 +58,9 @@ use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal};
 use crate::printable::printable;
 
-/// The largest template that is read: a block's 4 million weight units are 8 MB of hex, and 16,000
-/// small transactions bring 10 MB of names and hashes with them.
-const TEMPLATE_BYTES: usize = 32 << 20;
+/// The largest template that is read: a block's 4 million weight units are at most 8 MB of hex, and
+/// the names and hashes of the 16,666 smallest transactions 4 MB.
+const TEMPLATE_BYTES: usize = 16 << 20;
 /// The largest other answer that is read.
 const ANSWER_BYTES: usize = 1 << 20;
 /// How long a node may take for anything but a longpoll.
@@ -169,6 +172,7 @@ impl Source for GetBlockTemplate {
                 tip_time: None,
                 stage: None,
                 pacer,
+                proposals: Proposals::default(),
                 clocks: Clocks::now(),
                 said_ahead: None,
                 known_tips: Vec::new(),
@@ -262,6 +266,8 @@ struct Session {
     stage: Option<(Stage, CompactTarget)>,
     /// Whether a block is owed.
     pacer: Pacer,
+    /// Whether the node would take our blocks.
+    proposals: Proposals,
     /// The clocks at the last look.
     clocks: Clocks,
     /// When it was last said that block time is too far ahead of the clock.

@@ -257,6 +257,11 @@ impl Session {
                         }
                     }
                 }
+                () = self.proposals.answered() => {
+                    if let Some(why) = self.proposals.refusal(self.connection) {
+                        self.say(why);
+                    }
+                }
                 sighting = self.pacer.sighting(), if self.pacer.rests() => match sighting {
                     Ok(sighting) => {
                         refresh_at = Instant::now();
@@ -481,7 +486,10 @@ impl Session {
 
     /// The node has given a template.
     fn answered(&mut self) {
-        self.well();
+        match self.proposals.refusal(self.connection) {
+            Some(why) => self.say(why),
+            None => self.well(),
+        }
         self.served = true;
         self.backoff.reset();
         self.renewed = Instant::now();
@@ -519,6 +527,7 @@ impl Session {
             published: Instant::now(),
             until,
         });
+        self.proposals.consider(&ready, self.connection, || self.submit.sibling());
         self.jobs += 1;
         let key = JobKey { connection: self.connection, number: self.jobs };
         self.port.publish(ready.into_job(key, clean));

@@ -108,6 +108,8 @@ impl Session {
         let batch = submit_request(&found.block_hex, "[", &and_template);
         let body = match self.call(batch, TEMPLATE_BYTES).await {
             Ok(body) => body,
+            // One of both calls, or batches: apart, the node says which.
+            Err(RpcError::Forbidden(_)) => return self.submit_apart(found).await,
             Err(error) => {
                 self.unanswered.push(found);
                 return Err(self.trouble_of(error));
