@@ -82,9 +82,12 @@ pub enum TemplateError {
     SignetSignature,
 }
 
+/// The most characters that are shown of a node's words.
+const SHOWN: usize = 80;
+
 /// A node's words on one short line.
 fn shown(words: &str) -> String {
-    printable::printable(words, 80)
+    printable::printable(words, SHOWN)
 }
 
 /// A field that is not what it must be.
@@ -299,7 +302,8 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError>
         let why = "it is large and holds what a template has not, escapes or other than ASCII";
         return Err(TemplateError::Json(why.to_owned()));
     }
-    serde_json::from_slice(body).map_err(|error| TemplateError::Json(shown(&error.to_string())))
+    serde_json::from_slice(body)
+        .map_err(|error| TemplateError::Json(printable::printable_display(&error, SHOWN)))
 }
 
 /// Makes a job of what the node answered.
@@ -510,16 +514,17 @@ impl Template<'_> {
     fn witness_commitment(&self, wtxids: &[Hash256]) -> Result<ScriptBuf, TemplateError> {
         let ours = WitnessCommitment::of(wtxids);
         let script = ours.script();
-        if let Some(theirs) = &self.default_witness_commitment {
-            let theirs: &str = theirs;
-            let theirs = hex::decode(theirs)
-                .map_err(|_| field("default_witness_commitment", "it is not hex"))?;
-            if theirs != script.as_bytes() && theirs != ours.to_byte_array() {
+        let is_ours = |theirs: &str| {
+            theirs.eq_ignore_ascii_case(&script.to_hex_string())
+                || theirs.eq_ignore_ascii_case(&hex::encode(ours.to_byte_array()))
+        };
+        match &self.default_witness_commitment {
+            Some(theirs) if !is_ours(theirs) => {
                 let why = "it does not commit to the template's transactions";
-                return Err(field("default_witness_commitment", why));
+                Err(field("default_witness_commitment", why))
             }
+            _ => Ok(script),
         }
-        Ok(script)
     }
 
     /// The transactions' hex, one after the other.

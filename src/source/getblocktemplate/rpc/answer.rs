@@ -54,12 +54,12 @@ pub enum RpcError {
         to: String,
     },
     /// What answers is no HTTP server.
-    #[error("what answers speaks {protocol}, not HTTP{}", .ports.as_deref().unwrap_or_default())]
+    #[error("what answers speaks {protocol}, not HTTP{ports}")]
     NotHttp {
         /// What it speaks.
         protocol: Protocol,
-        /// Where a node's JSON-RPC is, after a semicolon.
-        ports: Option<String>,
+        /// Where a node's JSON-RPC is, after a semicolon; empty where the port is one for it.
+        ports: String,
     },
     /// Another HTTP status without a JSON-RPC answer.
     #[error("HTTP {status}: {body}")]

@@ -234,20 +234,18 @@ impl Rpc {
     /// Why a connection over which no HTTP answer came is of no use, as far as `first`, what came
     /// first, and the port tell.
     fn no_http(&self, why: String, first: &FirstBytes) -> RpcError {
-        if self.answered {
-            return RpcError::Connection(why);
-        }
-        let ports = rpc_ports(self.endpoint.port).map(|ports| format!("; {ports}"));
-        match first.get() {
+        let ports = || {
+            let ports = rpc_ports(self.endpoint.port).filter(|_| !self.answered);
+            ports.map(|ports| format!("; {ports}")).unwrap_or_default()
+        };
+        match first.get().map(Vec::as_slice) {
             Some(bytes) if bytes.starts_with(b"HTTP/") => RpcError::Connection(why),
             Some(bytes) => match Protocol::of(bytes) {
-                Some(protocol) => RpcError::NotHttp { protocol, ports },
-                None => RpcError::Connection(format!("{why}{}", ports.unwrap_or_default())),
+                Some(protocol) => RpcError::NotHttp { protocol, ports: ports() },
+                None => RpcError::Connection(why + &ports()),
             },
-            None => {
-                let ports = ports.unwrap_or_default();
-                RpcError::Connection(format!("{why} (not a byte came){ports}"))
-            }
+            None if self.answered => RpcError::Connection(why),
+            None => RpcError::Connection(format!("{why} (not a byte came){}", ports())),
         }
     }
 
