@@ -316,6 +316,26 @@ fn a_real_node_judges_a_block_before_it_is_mined() {
 }
 
 #[test]
+fn a_node_that_does_not_let_us_submit_is_told_before_a_block_is_found() {
+    let node = Node::builder(Chain::Testnet4)
+        .password("alice", "secret")
+        .arg("-rpcwhitelist=alice:getblockcount,getblockchaininfo,getblocktemplate,getblockheader")
+        .start();
+    let url = node.url_with_password("alice", "secret");
+    let arguments = ["mine", "--address", TEST_ADDRESS, "--throttle", "1", "--threads", "1"];
+    let mut run = Adit::new(arguments).arg(url).start();
+    run.wait_for_line(
+        |line| {
+            line.contains("would refuse our blocks")
+                && line.contains("does not allow the call submitblock (HTTP 403)")
+        },
+        SOON,
+    );
+    run.signal("INT");
+    run.wait(SOON).expect_code(130);
+}
+
+#[test]
 fn a_refusal_is_said_before_mining_and_taken_back_when_the_node_changes_its_mind() {
     let height = Arc::new(AtomicUsize::new(7));
     let now = Arc::clone(&height);

@@ -293,6 +293,12 @@ impl Connection {
             }
             let next = match serde_json::from_slice(&body) {
                 Ok(Value::Array(calls)) => self.batch(&calls, &headers)?,
+                // As a node answers it, and nothing happens.
+                Ok(call) if call["method"] == "submitblock" && call["params"] == json!([]) => {
+                    let usage = br#"{"result":null,"error":{"code":-1,"message":"submitblock \"hexdata\""},"id":"adit"}"#;
+                    self.respond(500, usage)?;
+                    Next::Request
+                }
                 Ok(call) => {
                     let call = self.note(&call, &headers, false);
                     let reply = (self.shared.handler)(&call);

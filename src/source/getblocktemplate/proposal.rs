@@ -1,16 +1,16 @@
-//! Asking a node whether it would take our blocks, before hours of hashing go into one (BIP 23, "Block
-//! Proposal"): it checks an unsolved block as it would a solved one, but for the proof of work.
+//! Asking a node whether it would take our blocks, before hours of hashing go into one: whether we may
+//! submit any, and what it says of an unsolved one (BIP 23, "Block Proposal"), which it checks as it
+//! would a solved one, but for the proof of work.
 
 use std::borrow::Cow;
 use std::future::pending;
-use std::sync::Arc;
 
 use bitcoin::BlockHash;
 use tokio::sync::oneshot;
 
-use super::rpc::{Envelope, Rpc, RpcError};
+use super::rpc::{Envelope, METHOD_NOT_FOUND, Rpc, RpcError};
 use super::template::{Layout, Ready};
-use super::{ANSWER_BYTES, DEADLINE};
+use super::{ANSWER_BYTES, DEADLINE, session};
 use crate::job::{BlockBody, Refusal, Verdict};
 use crate::source::refusals;
 
@@ -115,14 +115,24 @@ impl Proposals {
     pub fn refusal(&self, connection: u64) -> Option<String> {
         match (&self.last, &self.judged) {
             (Some(last), Some(Judgment::Refused(why))) if last.connection == connection => {
-                Some(format!("the node says that it would refuse our blocks: {why}"))
+                Some(format!("the node would refuse our blocks: {why}"))
             }
             _ => None,
         }
     }
 }
 
-async fn propose(mut rpc: Rpc, head: &[u8], body: &Arc<BlockBody>) -> Judgment {
+async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> Judgment {
+    // Without a block it does nothing, and shows whether this user may make the call at all.
+    let may_submit = rpc.call(session::request("submitblock", "").into(), ANSWER_BYTES, DEADLINE);
+    match may_submit.await {
+        Err(error @ (RpcError::Forbidden(_) | RpcError::Node { code: METHOD_NOT_FOUND, .. })) => {
+            let meaning = "its -rpcwhitelist must have the call";
+            return Judgment::Refused(Refusal::new(error.to_string(), meaning));
+        }
+        // Whatever else is wrong, the next call shows it too.
+        Ok(_) | Err(_) => {}
+    }
     match rpc.call(request(head, body).into(), ANSWER_BYTES, DEADLINE).await {
         Ok(answer) => read(&answer),
         Err(error) => of_error(error),
@@ -169,7 +179,7 @@ fn of_error(error: RpcError) -> Judgment {
     match error {
         // The node could not read the block.
         RpcError::Node { code: -22 | -25 | -26 | -27, message } => of_words(&message),
-        // Invalid or unknown parameters, unknown method, or a template in place of an answer.
+        // Invalid parameters or mode, or a template in place of an answer.
         RpcError::Node { code: -1 | -3 | -8 | -32_602..=-32_600, .. }
         | RpcError::TooLarge(_)
         | RpcError::Forbidden(_) => Judgment::Unknown(error.to_string()),
