@@ -212,6 +212,9 @@ fn a_data_directory_that_is_not_there_is_said() {
     run.wait(SOON).expect_code(130);
 }
 
+/// Makes another template of a node's.
+type Spoil = fn(&mut Value);
+
 /// Templates as btcd gives them, and ones with null for everything that may be missing, mined on a real
 /// node, which checks the witness commitment.
 #[test]
@@ -219,7 +222,6 @@ fn templates_without_rules_or_with_nulls_make_blocks_that_a_node_takes() {
     let node = Arc::new(Mutex::new(Node::start(Chain::Regtest, &[])));
     node.lock().unwrap().fill_mempool(3, 250);
     let before = node.lock().unwrap().height();
-    type Spoil = fn(&mut Value);
     let spoils: [(&str, Spoil); 4] = [
         ("no rules, the script", |template| {
             template.as_object_mut().unwrap().remove("rules");

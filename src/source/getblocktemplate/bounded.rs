@@ -16,7 +16,7 @@ const SMALL: usize = 1 << 20;
 /// and shows a string that stands where none belongs in an error message, where each unprintable
 /// character takes six.
 pub fn is_plain(body: &[u8]) -> bool {
-    let plain = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\r' | b'\t') & (*b != b'\\');
+    let plain = |b: &u8| matches!(b, b' '..=b'[' | b']'..=b'~' | b'\n' | b'\r' | b'\t');
     // In blocks without branches, so that it is vectorized.
     body.len() <= SMALL
         || body.chunks(4096).all(|block| block.iter().fold(true, |all, b| all & plain(b)))

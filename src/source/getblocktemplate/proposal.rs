@@ -125,13 +125,12 @@ impl Proposals {
 async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> Judgment {
     // Without a block it does nothing, and shows whether this user may make the call at all.
     let may_submit = rpc.call(session::request("submitblock", "").into(), ANSWER_BYTES, DEADLINE);
-    match may_submit.await {
-        Err(error @ (RpcError::Forbidden(_) | RpcError::Node { code: METHOD_NOT_FOUND, .. })) => {
-            let meaning = "its -rpcwhitelist must have the call";
-            return Judgment::Refused(Refusal::new(error.to_string(), meaning));
-        }
-        // Whatever else is wrong, the next call shows it too.
-        Ok(_) | Err(_) => {}
+    // Whatever else is wrong, the next call shows it too.
+    if let Err(error @ (RpcError::Forbidden(_) | RpcError::Node { code: METHOD_NOT_FOUND, .. })) =
+        may_submit.await
+    {
+        let meaning = "its -rpcwhitelist must have the call";
+        return Judgment::Refused(Refusal::new(error.to_string(), meaning));
     }
     match rpc.call(request(head, body).into(), ANSWER_BYTES, DEADLINE).await {
         Ok(answer) => read(&answer),
