@@ -3,20 +3,17 @@
 //!
 //! A longpoll is of no use for this: a node answers it sixty seconds after a mere transaction.
 
-use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Number;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
 use super::session::request;
-use super::zmtp::{Subscriber, ZmtpError};
+use super::zmq::{Heard, Publisher};
 use super::{ANSWER_BYTES, DEADLINE};
 
 /// How often the mempool is looked at where nobody tells of it.
@@ -30,12 +27,9 @@ const GATHER: Duration = Duration::from_millis(10);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long a node is left alone that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long connecting to the node's publisher may take.
-const CONNECT: Duration = Duration::from_secs(5);
 
-/// What tells of a transaction, the best first: each is a topic that `getzmqnotifications` calls
-/// `pub` and the topic. `sequence` says in a few bytes what was added; the others speak of the
-/// transactions of blocks too.
+/// What tells of a transaction, the best first. `sequence` says in a few bytes what was added; the
+/// others speak of the transactions of blocks too.
 const TOPICS: [&str; 3] = ["sequence", "hashtx", "rawtx"];
 
 /// What is told of a mempool.
@@ -98,15 +92,15 @@ async fn watch(
     again: Arc<Notify>,
 ) {
     let news = Arc::new(Notify::new());
-    let publisher = publisher(&mut rpc, &endpoint).await;
+    let publisher = Publisher::find(&mut rpc, &endpoint, &TOPICS).await;
     let pause = if publisher.is_some() { LOOK_ALL_THE_SAME } else { LOOK };
     tracing::debug!(
         "the mempool is watched {}",
         publisher.as_ref().map_or("by asking", |_| "over ZeroMQ")
     );
     let listening = async {
-        if let Some((topic, address)) = publisher {
-            listen(topic, &address, &news).await;
+        if let Some(publisher) = &publisher {
+            listen(publisher, &news).await;
         }
     };
     let looking = async {
@@ -167,77 +161,21 @@ async fn look(rpc: &mut Rpc) -> Result<Mempool, RpcError> {
         .ok_or_else(|| RpcError::Nonsense("the node says nothing of its mempool".to_owned()))
 }
 
-#[derive(Debug, Deserialize)]
-struct Publisher {
-    r#type: String,
-    address: String,
-}
-
-/// What the node publishes that would tell of a transaction, and where.
-async fn publisher(rpc: &mut Rpc, endpoint: &Endpoint) -> Option<(&'static str, String)> {
-    let body = request("getzmqnotifications", "");
-    // A node without ZeroMQ does not know the call.
-    let body = rpc.call(body.into(), ANSWER_BYTES, DEADLINE).await.ok()?;
-    let envelope: Envelope<Vec<Publisher>> = serde_json::from_slice(&body).ok()?;
-    let publishers = envelope.into_result().ok()??;
-    TOPICS.iter().find_map(|topic| {
-        let of_topic = |publisher: &&Publisher| publisher.r#type.strip_prefix("pub") == Some(topic);
-        let mut addresses = publishers.iter().filter(of_topic);
-        addresses.find_map(|publisher| Some((*topic, reachable(&publisher.address, endpoint)?)))
-    })
-}
-
-/// The host and port at which a publisher is to be reached that says it listens at `address`, if it
-/// can be from here: TCP, on the node's machine.
-fn reachable(address: &str, endpoint: &Endpoint) -> Option<String> {
-    let address = address.strip_prefix("tcp://")?;
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    let everywhere = host == "*" || ip.is_some_and(|ip| ip.is_unspecified());
-    let here = ip.is_some_and(|ip| ip.is_loopback()) || host == "localhost";
-    if everywhere {
-        let node = Endpoint { host: endpoint.host.clone(), port };
-        Some(node.to_string())
-    } else if here && !endpoint.is_loopback() {
-        // Another machine's loopback: what listens there on this one is something else.
-        None
-    } else {
-        Some(address.to_owned())
-    }
-}
-
-/// Passes on what the node publishes, for ever. What goes wrong is tried again; the mempool is looked
-/// at all the same.
-async fn listen(topic: &str, address: &str, news: &Notify) {
-    loop {
-        if let Err(error) = hear(topic, address, news).await {
-            tracing::debug!(%error, "{address}: nothing is heard of the mempool");
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-async fn hear(topic: &str, address: &str, news: &Notify) -> Result<(), ZmtpError> {
-    let subscribing = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Subscriber::subscribe(stream, topic).await
-    };
-    let subscribed = tokio::time::timeout(CONNECT, subscribing).await;
-    let mut subscriber = subscribed.map_err(io::Error::from)??;
-    loop {
-        let message = subscriber.message().await?;
-        if message.first().is_none_or(|first| first != topic.as_bytes()) {
-            continue;
-        }
+/// Wakes the look at the mempool when the node publishes that it has changed.
+async fn listen(publisher: &Publisher, news: &Notify) {
+    let hear = |heard: Heard<'_>| match heard {
         // A hash of 32 bytes, and a letter that says what became of it: only what was added to
         // the mempool (A), or came back to it with a block that was undone (D), can be mined.
-        let label = message.get(1).filter(|_| topic == "sequence").and_then(|body| body.get(32));
-        if label.is_none_or(|label| matches!(label, b'A' | b'D')) {
-            news.notify_one();
+        Heard::Message(body) if publisher.topic() == "sequence" => {
+            if body.get(32).is_none_or(|label| matches!(label, b'A' | b'D')) {
+                news.notify_one();
+            }
         }
-    }
+        Heard::Message(_) => news.notify_one(),
+        // The mempool is looked at all the same.
+        Heard::Subscribed | Heard::Lost => {}
+    };
+    publisher.listen(hear).await;
 }
 
 #[cfg(test)]
@@ -254,24 +192,5 @@ mod tests {
         while watch.sighting().await.is_ok() {}
         let error = watch.sighting().await.unwrap_err();
         assert!(matches!(error, RpcError::Connection(_)), "{error}");
-    }
-
-    #[test]
-    fn a_publisher_is_sought_where_the_node_is() {
-        let at = |address: &str, host: &str| {
-            reachable(address, &Endpoint { host: host.to_owned(), port: 18443 })
-        };
-        let is = |address: &str| Some(address.to_owned());
-        assert_eq!(at("tcp://127.0.0.1:28332", "127.0.0.1"), is("127.0.0.1:28332"));
-        assert_eq!(at("tcp://0.0.0.0:28332", "10.0.0.5"), is("10.0.0.5:28332"));
-        assert_eq!(at("tcp://*:28332", "localhost"), is("localhost:28332"));
-        assert_eq!(at("tcp://[::]:28332", "::1"), is("[::1]:28332"));
-        assert_eq!(at("tcp://192.168.0.7:28332", "127.0.0.1"), is("192.168.0.7:28332"));
-        // Not for us: another machine's own loopback, a socket file, nonsense.
-        assert_eq!(at("tcp://127.0.0.1:28332", "10.0.0.5"), None);
-        assert_eq!(at("ipc:///run/zmq", "127.0.0.1"), None);
-        for nonsense in ["", "tcp://", "tcp://h", "tcp://h:x", "tcp://:99999"] {
-            assert_eq!(at(nonsense, "127.0.0.1"), None, "{nonsense}");
-        }
     }
 }

@@ -208,6 +208,12 @@ impl Rpc {
         Self { endpoint, host, credentials, authorization: None, cookie: 0, connection: None }
     }
 
+    /// Where the node listens.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Another client of the same node.
     #[must_use]
     pub fn sibling(&self) -> Self {

@@ -94,8 +94,6 @@ pub struct Template<'a> {
     coinbasetxn: Option<IgnoredAny>,
     #[serde(default)]
     workid: Option<IgnoredAny>,
-    #[serde(default)]
-    longpollid: Option<String>,
     #[serde(borrow)]
     target: Cow<'a, str>,
     mintime: i64,
@@ -131,8 +129,6 @@ struct Transaction<'a> {
 #[derive(Debug)]
 pub struct Ready {
     job: Job,
-    /// What to long-poll with (BIP 22).
-    pub longpollid: Option<String>,
     /// Tells whether another template would be mined the same way.
     pub fingerprint: Fingerprint,
     /// The node's time, for which its bits hold: seconds since 1970.
@@ -304,7 +300,7 @@ impl Template<'_> {
             body: Some(body.into()),
             received,
         };
-        Ok(Ready { job, longpollid: self.longpollid, fingerprint, curtime })
+        Ok(Ready { job, fingerprint, curtime })
     }
 
     /// Refuses what we would get wrong.
