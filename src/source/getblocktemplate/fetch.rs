@@ -17,7 +17,7 @@ type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + 
 /// What comes of a fetch.
 pub(super) enum Fetched {
     /// A template, or why there is none.
-    Answer(Result<Ready, TemplateError>),
+    Answer(Result<Box<Ready>, TemplateError>),
     /// It has taken long, and goes on.
     Stalled(String),
 }
@@ -42,7 +42,8 @@ impl Fetching {
     }
 
     /// Begins, if one is due and none is under way, over the kept connection or one like `rpc`.
-    pub(super) fn begin(&mut self, now: Instant, rpc: &Rpc, fresh: bool, payout: &Payout) {
+    pub(super) fn begin(&mut self, rpc: &Rpc, fresh: bool, payout: &Payout) {
+        let now = Instant::now();
         if now < self.due {
             return;
         }
@@ -71,7 +72,7 @@ impl Fetching {
             (connection, outcome) = under_way => {
                 (self.under_way, self.stalled) = (None, None);
                 self.connection = Some(connection);
-                Fetched::Answer(outcome)
+                Fetched::Answer(outcome.map(Box::new))
             }
             reason = stalled => {
                 self.stalled = None;

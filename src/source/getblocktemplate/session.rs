@@ -73,13 +73,14 @@ impl Session {
             tokio::select! {
                 biased;
                 answer = &mut call => return answer,
-                solution = port.solution(), if !stopping => match solution {
-                    Some(solution) => unanswered.push(keeper.keep(solution, port)),
-                    None => {
+                solution = port.solution(), if !stopping => {
+                    if let Some(solution) = solution {
+                        unanswered.push(keeper.keep(solution, port));
+                    } else {
                         stopping = true;
                         standing.ended(port);
                     }
-                },
+                }
                 reason = &mut reason, if !stalled => {
                     stalled = true;
                     standing.stalled(port, reason);
@@ -200,6 +201,8 @@ impl Session {
         self.watch_mempool();
         self.clocks = Clocks::now();
         self.known_tips.clear();
+        // Also where no block is due yet: it shows that the node gives templates.
+        self.begin_fetch(payout, &mut fetching);
         loop {
             if self.clock_jumped() {
                 // The machine may have slept, and every connection with it.
@@ -261,7 +264,7 @@ impl Session {
     ) -> Result<Option<End>, SourceError> {
         match fetched {
             Fetched::Stalled(reason) => self.standing.stalled(&self.port, reason),
-            Fetched::Answer(Ok(ready)) => return Ok(self.take_next(ready, fetching).await),
+            Fetched::Answer(Ok(ready)) => return Ok(self.take_next(*ready, fetching).await),
             Fetched::Answer(Err(error)) => {
                 if let Some(lost) = self.survive(error)? {
                     return Ok(Some(End::Lost(lost)));
@@ -310,14 +313,19 @@ impl Session {
             fetching.due = now;
         }
         if !self.pacer.rests() {
-            // At a pace, each is to hold what the mempool holds by then. And where the clock was set
-            // back, a node may have kept a template of before that, which it would refuse.
-            let fresh = self.pacer.pace().is_some() || self.kept_templates == Kept::Distrusted;
-            fetching.begin(now, &self.submit, fresh, payout);
+            self.begin_fetch(payout, fetching);
         }
         if let Err(error) = self.keeper.journal.flush() {
             self.port.notice(error.to_string());
         }
+    }
+
+    /// Begins to fetch a template, if one is due.
+    fn begin_fetch(&self, payout: &Payout, fetching: &mut Fetching) {
+        // At a pace, each is to hold what the mempool holds by then. And where the clock was set
+        // back, a node may have kept a template of before that, which it would refuse.
+        let fresh = self.pacer.pace().is_some() || self.kept_templates == Kept::Distrusted;
+        fetching.begin(&self.submit, fresh, payout);
     }
 
     /// When there is something to be done without anything having happened.
