@@ -299,21 +299,26 @@ fn a_node_that_is_busy_with_its_chain_is_told_from_one_that_hangs() {
     assert_eq!(server.count("getblockchaininfo"), 1);
 }
 
-/// While a template is mined, a slow call is a line and no more.
+/// While a template is mined, or none is wanted, a slow call is a line and no more.
 #[test]
 fn a_call_that_stalls_later_changes_nothing() {
-    let template = Template::regtest(7).bits(HARD);
-    let server = ScriptedNode::start(move |call| match call.method.as_str() {
-        "getblocktemplate" if call.nth > 0 => Reply::Silence,
-        // The tip has moved: a template is wanted.
-        "getbestblockhash" => Reply::Result(json!("11".repeat(32))),
-        _ => well_behaved(call, &template),
-    });
-    let exit = mine_scripted(&server).args(["--for", "8s"]).run(SOON).expect_code(0);
-    let events = promised::check(&exit.stdout);
-    let told = exit.stderr.lines().filter(|line| line.contains("the node is slow: no answer"));
-    assert_eq!(told.count(), 1, "{exit:#?}");
-    assert_eq!(states(&events, "retrying").len() + states(&events, "lost").len(), 0, "{exit:#?}");
+    for pace in [&[][..], &["--on-transaction"]] {
+        let template = Template::regtest(7).bits(HARD);
+        let server = ScriptedNode::start(move |call| match call.method.as_str() {
+            "getblocktemplate" if call.nth > 0 => Reply::Silence,
+            "getmempoolinfo" => Reply::Silence,
+            // The tip has moved: a template is wanted.
+            "getbestblockhash" => Reply::Result(json!("11".repeat(32))),
+            _ => well_behaved(call, &template),
+        });
+        let run = mine_scripted(&server).args(pace).args(["--for", "8s"]);
+        let exit = run.run(SOON).expect_code(0);
+        let told = exit.stderr.lines().filter(|line| line.contains("the node is slow: no answer"));
+        assert_eq!(told.count(), 1, "{exit:#?}");
+        let events = promised::check(&exit.stdout);
+        let troubles = states(&events, "retrying").len() + states(&events, "lost").len();
+        assert_eq!(troubles, 0, "{exit:#?}");
+    }
 }
 
 /// Such a run ends well (no time was too short), but it does not look like one without luck.

@@ -2,7 +2,7 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,6 +10,10 @@ use super::rpc::Rpc;
 use super::session::request;
 use super::template::{Payout, Ready, TemplateError, read_answer};
 use super::{DEADLINE, READ_ASIDE_BYTES, REFRESH, TEMPLATE_BYTES, stall};
+
+/// The least time from one fetch to the next for the sake of tips: they may come in quick succession,
+/// or be those of another node whose publisher listens where ours was said to.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// A template on its way, with the connection it comes over.
 type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + Send>>;
@@ -30,6 +34,8 @@ pub(super) struct Fetching {
     connection: Option<Rpc>,
     /// When the next is fetched.
     pub(super) due: Instant,
+    /// When the last was begun.
+    begun: Option<Instant>,
     /// Whether the tip has moved since the one under way was asked for.
     is_old: bool,
 }
@@ -38,7 +44,7 @@ impl Fetching {
     /// The first is due at once.
     pub(super) fn new() -> Self {
         let due = Instant::now();
-        Self { under_way: None, stalled: None, connection: None, due, is_old: false }
+        Self { under_way: None, stalled: None, connection: None, due, begun: None, is_old: false }
     }
 
     /// Begins, if one is due and none is under way, over the kept connection or one like `rpc`.
@@ -50,6 +56,7 @@ impl Fetching {
         self.due = now + REFRESH;
         // One that is still on its way has its own deadline.
         if self.under_way.is_none() {
+            self.begun = Some(now);
             let connection = self.connection.take().unwrap_or_else(|| rpc.sibling());
             self.under_way = Some(fetch(connection, template_request(fresh), payout.clone()));
             let another = rpc.sibling();
@@ -81,10 +88,9 @@ impl Fetching {
         }
     }
 
-    /// Has the next fetched at `due`, or at once where the tip has moved since the last was asked
-    /// for.
+    /// Has the next fetched at `due`, or soon where the tip has moved since the last was asked for.
     pub(super) fn next_at(&mut self, due: Instant) {
-        self.due = if std::mem::take(&mut self.is_old) { Instant::now() } else { due };
+        self.due = if std::mem::take(&mut self.is_old) { self.soon() } else { due };
     }
 
     /// The tip has moved.
@@ -93,8 +99,14 @@ impl Fetching {
         if self.under_way.is_some() {
             self.is_old = true;
         } else {
-            self.due = Instant::now();
+            self.due = self.soon();
         }
+    }
+
+    /// At once, unless one has just been begun.
+    fn soon(&self) -> Instant {
+        let now = Instant::now();
+        self.begun.map_or(now, |begun| now.max(begun + BETWEEN))
     }
 
     /// Forgets the one under way.

@@ -3,6 +3,7 @@
 //!
 //! A longpoll is of no use for this: a node answers it sixty seconds after a mere transaction.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::task::AbortHandle;
 use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
 use super::session::request;
 use super::zmq::{Heard, Publisher};
-use super::{ANSWER_BYTES, DEADLINE};
+use super::{ANSWER_BYTES, DEADLINE, stall};
 
 /// How often the mempool is looked at where nobody tells of it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,10 +42,21 @@ pub enum Sighting {
     Still,
 }
 
+/// What comes of the watch.
+#[derive(Debug)]
+pub enum Report {
+    /// The mempool holds something.
+    Seen(Sighting),
+    /// The node has not answered for a while, with the likely cause; it is still waited for.
+    Stalled(String),
+    /// The node does not answer, or the watch has failed: then another is to be started.
+    Failed(RpcError),
+}
+
 /// Watches a node's mempool for as long as it is kept.
 #[derive(Debug)]
 pub struct MempoolWatch {
-    sightings: mpsc::Receiver<Result<Sighting, RpcError>>,
+    reports: mpsc::Receiver<Report>,
     again: Arc<Notify>,
     task: AbortHandle,
 }
@@ -53,28 +65,25 @@ impl MempoolWatch {
     /// Watches the mempool of the node that `rpc` calls.
     pub fn start(rpc: Rpc, endpoint: Endpoint) -> Self {
         // One is enough: whoever is told looks for himself.
-        let (tell, sightings) = mpsc::channel(1);
+        let (tell, reports) = mpsc::channel(1);
         let again = Arc::new(Notify::new());
         let task = tokio::spawn(watch(rpc, endpoint, tell, again.clone())).abort_handle();
-        Self { sightings, again, task }
+        Self { reports, again, task }
     }
 
     /// Waits until the mempool holds something, and something else than when that was last said; or
     /// the same for a while; or until the node does not answer.
-    ///
-    /// # Errors
-    /// When it does not, and when the watch has failed: then another is to be started.
-    pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
-        self.sightings.recv().await.unwrap_or_else(|| {
+    pub async fn report(&mut self) -> Report {
+        self.reports.recv().await.unwrap_or_else(|| {
             let why = "a bug in adit ended the watch of the mempool";
-            Err(RpcError::Connection(why.to_owned()))
+            Report::Failed(RpcError::Connection(why.to_owned()))
         })
     }
 
     /// Has the mempool told of again, if it holds anything: what was there before has been mined, or
     /// a part of it.
     pub fn look_again(&mut self) {
-        while self.sightings.try_recv().is_ok() {}
+        while self.reports.try_recv().is_ok() {}
         self.again.notify_one();
     }
 }
@@ -85,12 +94,7 @@ impl Drop for MempoolWatch {
     }
 }
 
-async fn watch(
-    mut rpc: Rpc,
-    endpoint: Endpoint,
-    tell: mpsc::Sender<Result<Sighting, RpcError>>,
-    again: Arc<Notify>,
-) {
+async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, again: Arc<Notify>) {
     let news = Arc::new(Notify::new());
     let publisher = Publisher::find(&mut rpc, &endpoint, &TOPICS).await;
     let pause = if publisher.is_some() { LOOK_ALL_THE_SAME } else { LOOK };
@@ -103,11 +107,23 @@ async fn watch(
             listen(publisher, &news).await;
         }
     };
+    let another = rpc.sibling();
     let looking = async {
         let mut last: Option<(Mempool, Instant)> = None;
         loop {
             let mut wait = pause;
-            match look(&mut rpc).await {
+            let looked = {
+                let mut look = pin!(look(&mut rpc));
+                tokio::select! {
+                    biased;
+                    looked = &mut look => looked,
+                    reason = stall::reason(|| another.sibling()) => {
+                        let _ = tell.try_send(Report::Stalled(reason));
+                        look.await
+                    }
+                }
+            };
+            match looked {
                 Ok(mempool) => {
                     let sighting = match &last {
                         _ if mempool.size == 0 => None,
@@ -118,14 +134,14 @@ async fn watch(
                     };
                     if let Some(sighting) = sighting {
                         // Where one is waiting to be heard, that will do.
-                        let _ = tell.try_send(Ok(sighting));
+                        let _ = tell.try_send(Report::Seen(sighting));
                         last = Some((mempool, Instant::now()));
                     } else if mempool.size == 0 {
                         last = None;
                     }
                 }
                 Err(error) => {
-                    let _ = tell.try_send(Err(error));
+                    let _ = tell.try_send(Report::Failed(error));
                     wait = PAUSE;
                 }
             }
@@ -189,8 +205,9 @@ mod tests {
         let rpc = Rpc::new(endpoint.clone(), Credentials::Cookie(Vec::new()));
         let mut watch = MempoolWatch::start(rpc, endpoint);
         watch.task.abort();
-        while watch.sighting().await.is_ok() {}
-        let error = watch.sighting().await.unwrap_err();
-        assert!(matches!(error, RpcError::Connection(_)), "{error}");
+        for _ in 0..3 {
+            let report = watch.report().await;
+            assert!(matches!(report, Report::Failed(RpcError::Connection(_))), "{report:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use super::fetch::{Fetched, Fetching};
-use super::mempool::Sighting;
+use super::mempool::Report;
 use super::tip::{News, TipWatch};
 use super::*;
 
@@ -224,8 +224,8 @@ impl Session {
                     self.on_news(news, &mut fetching);
                     None
                 }
-                sighting = self.pacer.sighting(), if self.pacer.rests() => {
-                    self.on_sighting(sighting, &mut fetching)?
+                report = self.pacer.mempool(), if self.pacer.rests() => {
+                    self.on_mempool(report, &mut fetching)?
                 }
                 () = sleep_until(wake.into()) => {
                     self.on_wake(payout, &mut fetching);
@@ -285,18 +285,22 @@ impl Session {
     }
 
     /// Has a template fetched for what is in the mempool.
-    fn on_sighting(
+    fn on_mempool(
         &mut self,
-        sighting: Result<Sighting, RpcError>,
+        report: Report,
         fetching: &mut Fetching,
     ) -> Result<Option<End>, SourceError> {
-        match sighting {
-            Ok(sighting) => {
+        match report {
+            Report::Seen(sighting) => {
                 fetching.due = Instant::now();
                 self.pacer.seen(sighting, fetching.due);
                 Ok(None)
             }
-            Err(error) => match self.trouble_of(error) {
+            Report::Stalled(reason) => {
+                self.standing.stalled(&self.port, reason);
+                Ok(None)
+            }
+            Report::Failed(error) => match self.trouble_of(error) {
                 Trouble::Final(error) => Err(error),
                 Trouble::Passing(lost) => Ok(Some(End::Lost(lost))),
             },
