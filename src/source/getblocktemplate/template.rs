@@ -40,8 +40,6 @@ const TRANSACTIONS_HEX_MAX: usize = 2 * 4_000_000;
 /// The most entries of `rules`, `capabilities`, `vbavailable` and `coinbaseaux`: there are 29 version
 /// bits, and nodes list fewer rules than that.
 const ENTRIES_MAX: usize = 64;
-/// The longest `longpollid` that is sent back. Nodes' have 64 digits and a number.
-const LONGPOLLID_MAX: usize = 256;
 
 /// What the template does not say and a job needs.
 #[derive(Clone, Debug)]
@@ -112,8 +110,6 @@ pub struct Template<'a> {
     coinbasetxn: Option<IgnoredAny>,
     #[serde(default)]
     workid: Option<IgnoredAny>,
-    #[serde(default, borrow)]
-    longpollid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     target: Cow<'a, str>,
     mintime: i64,
@@ -183,8 +179,6 @@ struct Transaction<'a> {
 #[derive(Debug)]
 pub struct Ready {
     job: Job,
-    /// What to long-poll with (BIP 22).
-    pub longpollid: Option<String>,
     /// Tells whether another template would be mined the same way.
     pub fingerprint: Fingerprint,
     /// The node's time, for which its bits hold: seconds since 1970.
@@ -391,10 +385,8 @@ impl Template<'_> {
             body: Some(body.into()),
             received,
         };
-        let longpollid = self.longpollid.filter(|id| id.len() <= LONGPOLLID_MAX);
         Ok(Ready {
             job,
-            longpollid: longpollid.map(Cow::into_owned),
             fingerprint,
             curtime,
             layout,

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use self::answer::{Envelope, METHOD_NOT_FOUND, RpcError};
-pub use self::peer::Protocol;
+pub use self::peer::{Protocol, peer_port};
 
 use self::answer::{WORDS, calls_of, name_unknown_method};
 use self::cookie::{missing_folder, read_first};
@@ -105,6 +105,12 @@ impl Rpc {
             connection: None,
             answered: false,
         }
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Another client of the same node.

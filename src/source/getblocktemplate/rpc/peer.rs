@@ -78,18 +78,24 @@ pub fn rpc_ports(port: u16) -> Option<String> {
     if all.iter().any(|params| params.rpc_port == port) {
         return None;
     }
-    // On every chain the port of the peer-to-peer protocol is the next one.
-    if let Some(params) = all.iter().find(|params| params.rpc_port + 1 == port) {
-        let Params { name, rpc_port, .. } = params;
-        return Some(format!(
-            "port {port} is where nodes of {name} talk to each other; their JSON-RPC port is {rpc_port}"
-        ));
+    if let Some(other) = peer_port(port) {
+        return Some(other);
     }
     let ports: Vec<String> =
         all.iter().map(|params| format!("{} on {}", params.rpc_port, params.name)).collect();
     Some(format!(
         "the JSON-RPC port of a node is {}, unless its rpcport says otherwise",
         ports.join(", ")
+    ))
+}
+
+/// The same where `port` is the one on which nodes of some chain talk to each other.
+pub fn peer_port(port: u16) -> Option<String> {
+    // On every chain it is the next one.
+    let Params { name, rpc_port, .. } =
+        Params::all().iter().find(|params| params.rpc_port + 1 == port)?;
+    Some(format!(
+        "port {port} is where nodes of {name} talk to each other; their JSON-RPC port is {rpc_port}"
     ))
 }
 
