@@ -138,21 +138,23 @@ fn what_is_no_node_is_told_as_what_it_is() {
 
     // On its other port a node is silent for a minute, and closes the connection. It may just as well be
     // a node that is being restarted.
-    let regtest = std::net::SocketAddr::from(([127, 0, 0, 1], 18444));
     for reply in [Reply::HangUp, Reply::Silence] {
-        if TcpListener::bind(regtest).is_err() {
-            // A real node of this machine has it.
-            break;
-        }
-        let server = ScriptedNode::start_on(regtest.port(), move |_| reply.clone());
+        let (chain, port) = free_peer_port();
+        let server = ScriptedNode::start_on(port, move |_| reply.clone());
+        let said =
+            format!("nodes of {chain} talk to each other; their JSON-RPC port is {}", port - 1);
         let mut run = mine(&server).start();
-        run.wait_for_line(
-            |line| line.contains("nodes of regtest talk to each other") && line.contains("18443"),
-            SOON,
-        );
+        run.wait_for_line(|line| line.contains(&said), SOON);
         run.signal("INT");
         run.wait(SOON).expect_code(130);
     }
+}
+
+/// A chain on whose peer-to-peer port no real node of this machine listens, and that port.
+fn free_peer_port() -> (&'static str, u16) {
+    let ports = [("regtest", 18444), ("signet", 38333), ("testnet4", 48333), ("testnet3", 18333)];
+    let is_free = |(_, port): &(&str, u16)| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.into_iter().find(is_free).expect("one of the chains' ports is free")
 }
 
 #[test]
