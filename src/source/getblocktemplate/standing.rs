@@ -6,31 +6,41 @@ use crate::event::SourceState;
 /// What was said of the connection.
 #[derive(Debug)]
 pub struct Standing {
-    /// What is wrong at present; empty where nothing has been said yet.
-    trouble: Option<String>,
+    said: Said,
     /// Whether the node has given a template since it was last said to be lost.
     served: bool,
     /// Whether it was said that a call has stalled, since the last template.
     said_stalled: bool,
 }
 
+/// What was said last.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Connected,
+    Lost,
+    /// It is tried again, and why.
+    Retrying(String),
+}
+
 impl Standing {
     /// Nothing has been said.
     pub const fn new() -> Self {
-        Self { trouble: Some(String::new()), served: false, said_stalled: false }
+        Self { said: Said::Nothing, served: false, said_stalled: false }
     }
 
     /// Says what is wrong, once.
     pub fn say(&mut self, port: &Port, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
-            port.source_is(SourceState::Retrying, Some(reason.clone()));
-            self.trouble = Some(reason);
+        let said = Said::Retrying(reason.clone());
+        if self.said != said {
+            self.said = said;
+            port.source_is(SourceState::Retrying, Some(reason));
         }
     }
 
     /// Says that all is well, if it was not.
     pub fn well(&mut self, port: &Port) {
-        if self.trouble.take().is_some() {
+        if std::mem::replace(&mut self.said, Said::Connected) != Said::Connected {
             port.source_is(SourceState::Connected, None);
         }
     }
@@ -44,8 +54,7 @@ impl Standing {
     /// Says that the node is lost, or, where it gave no template since that was last said, why.
     pub fn lost(&mut self, port: &Port, reason: String) {
         if std::mem::take(&mut self.served) {
-            // The first try is announced whatever it says.
-            self.trouble = Some(String::new());
+            self.said = Said::Lost;
             port.source_is(SourceState::Lost, Some(reason));
         } else {
             self.say(port, reason);
@@ -68,7 +77,7 @@ impl Standing {
     /// Says that there has been no template, where nothing was said that explains it: a run that
     /// never mined must not look like one that was merely without luck.
     pub fn ended(&mut self, port: &Port) {
-        if self.trouble.as_ref().is_some_and(String::is_empty) {
+        if self.said == Said::Nothing {
             self.say(port, "mining here has ended before the node gave a template".to_owned());
         }
     }
