@@ -6,6 +6,7 @@ mod complaint;
 mod login;
 mod quantities;
 mod source;
+mod suggesting;
 mod texts;
 mod values;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use bitcoin::Amount;
 use bitcoin::address::{Address, NetworkUnchecked};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 pub use address::{PoolUrl, RpcUrl};
@@ -26,9 +27,10 @@ pub use login::{PoolLogin, RpcLogin};
 pub use source::SourceSpec;
 pub use values::{LogFormat, ValueError, VersionRolling, nearest, redact};
 
+use suggesting::suggesting;
 use texts::{
-    AFTER_HELP, BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT,
-    ESTIMATE_EXAMPLES, GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
+    BENCH_ABOUT, BENCH_EXAMPLES, CHECK_ABOUT, COMPLETIONS_ABOUT, ESTIMATE_ABOUT, ESTIMATE_EXAMPLES,
+    GRIND_ABOUT, MAN_ABOUT, MINE_ABOUT, MINE_EXAMPLES,
 };
 
 use crate::chain::coinbase::CoinbaseText;
@@ -49,8 +51,7 @@ use crate::source::net::Proxy;
 #[command(
     name = "adit",
     version,
-    after_help = AFTER_HELP,
-    disable_help_subcommand = true,
+    after_help = texts::after_help(),
     infer_long_args = false
 )]
 pub struct Cli {
@@ -96,7 +97,7 @@ pub enum Command {
 
 /// `--backend` of a command that hashes with one CPU kernel.
 fn one_kernel(backend: clap::Arg) -> clap::Arg {
-    backend.value_parser(BackendList::of_one_kernel)
+    backend.value_parser(suggesting(backend::suggested_backends, BackendList::of_one_kernel))
 }
 
 /// Options that every command takes.
@@ -104,7 +105,7 @@ fn one_kernel(backend: clap::Arg) -> clap::Arg {
 #[command(next_help_heading = "Output and settings")]
 pub struct OutputArgs {
     /// Read settings from FILE instead of adit.toml in the user's configuration directory
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Write JSON to stdout: for `mine` one object a line
     #[arg(long, global = true)]
@@ -115,15 +116,8 @@ pub struct OutputArgs {
     /// Log more: -v what happens, -vv in every detail
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// The form of the log on stderr: text or json
-    #[arg(
-        long,
-        value_name = "FORM",
-        global = true,
-        value_enum,
-        default_value = "text",
-        hide_possible_values = true
-    )]
+    /// The form of the log on stderr
+    #[arg(long, value_name = "FORM", global = true, value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// Don't use these CPU features, by commas: avx512, avx2, sha, sse4.1, ssse3
     ///
@@ -136,7 +130,9 @@ pub struct OutputArgs {
         long,
         value_name = "LIST",
         global = true,
-        value_parser = backend::without_cpu_features
+        value_parser =
+            suggesting(backend::suggested_cpu_features, backend::without_cpu_features),
+        hide_possible_values = true
     )]
     pub disable_cpu_features: Option<CpuFeatures>,
 }
@@ -162,20 +158,27 @@ pub struct MineArgs {
     ///
     /// Several sources: the first that works is mined, and a better-placed one is returned to when
     /// it is well again. The options below hold for all; a URL's own user and password beat them.
-    #[arg(value_name = "SOURCE", default_value = "builtin", num_args = 1..)]
+    #[arg(
+        value_name = "SOURCE",
+        default_value = "builtin",
+        num_args = 1..,
+        value_parser = suggesting(source::suggested_sources, str::parse::<SourceSpec>),
+        hide_possible_values = true
+    )]
     pub source: Vec<SourceSpec>,
 
     /// Stop after N accepted blocks
-    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    #[arg(long, value_name = "N", value_parser = values::count, allow_hyphen_values = true, help_heading = "When to stop")]
     pub blocks: Option<NonZeroU64>,
     /// Stop after N accepted shares
-    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "When to stop")]
+    #[arg(long, value_name = "N", value_parser = values::count, allow_hyphen_values = true, help_heading = "When to stop")]
     pub shares: Option<NonZeroU64>,
     /// Stop after this time: 500ms, 90s, 10m, 2h, 1h30m
     #[arg(
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         help_heading = "When to stop"
     )]
     pub run_for: Option<Duration>,
@@ -185,6 +188,7 @@ pub struct MineArgs {
         long,
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         help_heading = "At what pace"
     )]
     pub every: Option<Duration>,
@@ -206,7 +210,12 @@ pub struct MineArgs {
     )]
     pub coinbase_text: Option<CoinbaseText>,
     /// Write found blocks into this directory before they are submitted
-    #[arg(long, value_name = "DIR", help_heading = "What to mine")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        help_heading = "What to mine"
+    )]
     pub journal: Option<PathBuf>,
 
     /// How to log in to a node.
@@ -220,17 +229,10 @@ pub struct MineArgs {
     #[command(flatten)]
     pub hashing: HashingArgs,
     /// Spend only this share of the time hashing, in percent
-    #[arg(long, value_name = "PERCENT", value_parser = values::throttle, help_heading = "Hashing")]
+    #[arg(long, value_name = "PERCENT", value_parser = values::throttle, allow_hyphen_values = true, help_heading = "Hashing")]
     pub throttle: Option<Throttle>,
-    /// Roll the version field: auto, where the job allows it, or off
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Hashing"
-    )]
+    /// When to roll the version field
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Hashing")]
     pub version_rolling: VersionRolling,
 }
 
@@ -241,13 +243,14 @@ pub struct NodeArgs {
     #[arg(
         long,
         value_name = "FILE",
+        value_hint = ValueHint::FilePath,
         conflicts_with_all = ["rpc_user", "rpc_password"],
         help_heading = "Node"
     )]
     pub rpc_cookie: Option<PathBuf>,
     /// The node's data directory, where it is not the usual one: its configuration and cookie are
     /// there
-    #[arg(long, value_name = "DIR", help_heading = "Node")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Node")]
     pub datadir: Option<PathBuf>,
     /// Log in to the node as USER
     #[arg(long, value_name = "USER", help_heading = "Node")]
@@ -273,6 +276,7 @@ pub struct PoolArgs {
         long,
         value_name = "N",
         value_parser = values::difficulty,
+        allow_hyphen_values = true,
         help_heading = "Pool"
     )]
     pub suggest_difficulty: Option<String>,
@@ -285,7 +289,7 @@ pub struct PoolArgs {
     #[arg(long, value_name = "PASS", help_heading = "Pool")]
     pub proxy_password: Option<Secret>,
     /// Trust the certificates in this PEM file too, beside the system's and the bundled ones
-    #[arg(long, value_name = "FILE", help_heading = "Pool")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Pool")]
     pub tls_ca: Option<PathBuf>,
 }
 
@@ -298,10 +302,17 @@ pub struct HashingArgs {
     /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
     /// avx512, of which `bench` and `check` take several; `gpu:N` is the device that `adit devices`
     /// lists under this number.
-    #[arg(long, value_name = "LIST", default_value = "auto", help_heading = "Hashing")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "auto",
+        value_parser = suggesting(backend::suggested_backends, str::parse::<BackendList>),
+        hide_possible_values = true,
+        help_heading = "Hashing"
+    )]
     pub backend: BackendList,
     /// CPU threads [default: as many as the process may use]
-    #[arg(long, value_name = "N", value_parser = values::threads, help_heading = "Hashing")]
+    #[arg(long, value_name = "N", value_parser = values::threads, allow_hyphen_values = true, help_heading = "Hashing")]
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -316,6 +327,7 @@ pub struct BenchArgs {
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         default_value = "5s"
     )]
     pub run_for: Duration,
@@ -323,18 +335,23 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
     /// Draw a chart of it into FILE, whose name ends with .svg or .png
-    #[arg(long, value_name = "FILE", value_parser = quantities::plot_file)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = quantities::plot_file,
+        value_hint = ValueHint::FilePath
+    )]
     pub plot: Option<PlotFile>,
     /// Compare with a run that was saved with --json: the verdict accounts for the noise
-    #[arg(long, value_name = "FILE", conflicts_with = "csv")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "csv")]
     pub compare: Option<PathBuf>,
     /// Exit with 1 if a result is shown to be slower than RATIO times what it was, or could not be
     /// compared; a RATIO nearer to 1 than the noise is warned of
-    #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, requires = "compare")]
+    #[arg(long, value_name = "RATIO", value_parser = quantities::ratio, allow_hyphen_values = true, requires = "compare")]
     pub fail_below: Option<f64>,
     /// What the machine draws while it hashes, as 65W, instead of what its own counters say; the same
     /// for every result
-    #[arg(long, value_name = "W", value_parser = quantities::watts)]
+    #[arg(long, value_name = "W", value_parser = quantities::watts, allow_hyphen_values = true)]
     pub watts: Option<Watts>,
 }
 
@@ -367,19 +384,25 @@ pub struct DevicesArgs {}
 pub struct EstimateArgs {
     /// Ask this node how hard its next block is: http://[USER[:PASS]@]HOST:PORT, or regtest, signet,
     /// testnet4, testnet3 or main
-    #[arg(value_name = "NODE", conflicts_with = "difficulty")]
+    #[arg(
+        value_name = "NODE",
+        conflicts_with = "difficulty",
+        value_parser = suggesting(source::suggested_nodes, str::parse::<SourceSpec>),
+        hide_possible_values = true
+    )]
     pub node: Option<SourceSpec>,
     /// A block's difficulty: 152.3T, 1.5e14, 0.001
-    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty, allow_hyphen_values = true)]
     pub difficulty: Option<Difficulty>,
     /// A share's difficulty
-    #[arg(long, value_name = "D", value_parser = quantities::difficulty)]
+    #[arg(long, value_name = "D", value_parser = quantities::difficulty, allow_hyphen_values = true)]
     pub share_difficulty: Option<Difficulty>,
     /// The hash rate, as 150MH/s, instead of what this machine is measured to do
     #[arg(
         long,
         value_name = "RATE",
         value_parser = quantities::hash_rate,
+        allow_hyphen_values = true,
         conflicts_with_all = ["backend", "threads", "run_for"]
     )]
     pub hash_rate: Option<HashRate>,
@@ -388,21 +411,22 @@ pub struct EstimateArgs {
         long = "for",
         value_name = "DURATION",
         value_parser = values::duration,
+        allow_hyphen_values = true,
         default_value = "2s"
     )]
     pub run_for: Duration,
 
     /// What the machine draws while it hashes, as 65W; without it, what its own counters say
-    #[arg(long, value_name = "W", value_parser = quantities::watts, help_heading = "Costs")]
+    #[arg(long, value_name = "W", value_parser = quantities::watts, allow_hyphen_values = true, help_heading = "Costs")]
     pub watts: Option<Watts>,
     /// What a kilowatt-hour costs, in any currency
-    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, allow_hyphen_values = true, help_heading = "Costs")]
     pub price_per_kwh: Option<Price>,
     /// What a block pays, in coins [default: the subsidy at the node's height]
-    #[arg(long, value_name = "COINS", value_parser = quantities::coins, help_heading = "Costs")]
+    #[arg(long, value_name = "COINS", value_parser = quantities::coins, allow_hyphen_values = true, help_heading = "Costs")]
     pub reward: Option<Amount>,
     /// What a coin is worth, in the same currency
-    #[arg(long, value_name = "PRICE", value_parser = quantities::price, help_heading = "Costs")]
+    #[arg(long, value_name = "PRICE", value_parser = quantities::price, allow_hyphen_values = true, help_heading = "Costs")]
     pub coin_price: Option<Price>,
 
     /// How to log in to the node.
@@ -416,8 +440,8 @@ pub struct EstimateArgs {
 /// What `adit completions` takes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell: bash, zsh, fish, powershell or elvish
-    #[arg(value_name = "SHELL", value_enum, hide_possible_values = true)]
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 }
 
@@ -425,7 +449,11 @@ pub struct CompletionsArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ManArgs {
     /// The command whose page it is to be
-    #[arg(value_name = "COMMAND", value_parser = values::command)]
+    #[arg(
+        value_name = "COMMAND",
+        value_parser = suggesting(values::commands, values::command),
+        hide_possible_values = true
+    )]
     pub page: Option<String>,
 }
 

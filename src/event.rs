@@ -175,7 +175,7 @@ impl Tally {
 }
 
 /// The whole run in figures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// From start to stop.
     pub elapsed: Duration,

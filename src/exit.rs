@@ -18,6 +18,10 @@ pub enum Exit {
     SelfTest,
     /// The work source refused us for good.
     Refused,
+    /// The time was over before as much was mined as was asked for.
+    TimeOver,
+    /// Stopped by SIGHUP after a clean end.
+    HungUp,
     /// Stopped by SIGINT after a clean end.
     Interrupted,
     /// Stopped by SIGTERM after a clean end.
@@ -25,6 +29,35 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::SelfTest,
+        Self::Refused,
+        Self::TimeOver,
+        Self::HungUp,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// What it means, in the words of the help.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed while running",
+            Self::Usage => "wrong usage or configuration",
+            Self::SelfTest => "a backend failed its self-test",
+            Self::Refused => "the work source refused us for good",
+            Self::TimeOver => "--for ran out before --blocks or --shares was reached",
+            Self::HungUp => "stopped by SIGHUP after a clean end",
+            Self::Interrupted => "stopped by SIGINT after a clean end",
+            Self::Terminated => "stopped by SIGTERM after a clean end",
+        }
+    }
+
     /// The number that the process hands to its parent.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -34,6 +67,9 @@ impl Exit {
             Self::Usage => 2,
             Self::SelfTest => 3,
             Self::Refused => 4,
+            Self::TimeOver => 5,
+            // As shells count a signal: 128 and its number.
+            Self::HungUp => 129,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }
@@ -76,21 +112,41 @@ impl Failure {
     /// From any error: its first line says what failed, what caused it says why.
     #[must_use]
     pub fn from_chain(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes: Vec<_> = std::iter::successors(error.source(), |e| e.source())
-            .map(ToString::to_string)
-            .collect();
-        Self::new(exit, error.to_string(), causes.join(": "))
+        let mut causes: Vec<_> =
+            std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+        // Some say what their cause says.
+        causes.dedup();
+        Self::new(exit, causes.remove(0), causes.join(": "))
     }
 
     /// `error: <what>: <why>`, and a second line `hint: <what to do>` where there is one. Each is
-    /// one line, whatever the parts hold.
+    /// one line, whatever the parts hold. A long `what` is cut, so that the reason is always there.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = format!("error: {}\n", one_line(&self.to_string()));
+        let what = printable(&on_one_line(&self.what), WHAT_MAX);
+        let shown = Self { what, ..self.clone() };
+        let mut text = format!("error: {}\n", one_line(&shown.to_string()));
         if let Some(hint) = &self.hint {
             text.extend(["hint: ", &one_line(hint), "\n"]);
         }
         text
+    }
+}
+
+/// What to do about an error that comes of a limit which the system sets a process.
+#[must_use]
+pub fn limit_hint(error: &std::io::Error) -> Option<&'static str> {
+    #[cfg(unix)]
+    if [Some(libc::EMFILE), Some(libc::ENFILE)].contains(&error.raw_os_error()) {
+        return Some("the limit on open files (ulimit -n) is reached");
+    }
+    match error.kind() {
+        // Of a thread: there are no more to be had.
+        std::io::ErrorKind::WouldBlock => Some("the limit on processes (ulimit -u) is reached"),
+        std::io::ErrorKind::FileTooLarge => {
+            Some("the limit on a file's size (ulimit -f) is reached")
+        }
+        _ => None,
     }
 }
 
@@ -117,11 +173,18 @@ impl From<SourceError> for Failure {
 /// Longest text of a peer's that is shown in one line.
 const LINE_MAX: usize = 1_000;
 
+/// Longest part of an error that says what failed: it may repeat a value that was given.
+const WHAT_MAX: usize = 300;
+
 /// `text` fit to be shown to a person: one line of bounded length, nothing that steers a terminal
 /// or turns the direction of writing.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    printable(&text.replace(['\n', '\r', '\t'], " "), LINE_MAX)
+    printable(&on_one_line(text), LINE_MAX)
+}
+
+fn on_one_line(text: &str) -> String {
+    text.replace(['\n', '\r', '\t'], " ")
 }
 
 #[cfg(test)]
@@ -154,6 +217,12 @@ mod tests {
         struct Outer(#[source] std::io::Error);
         let error = Outer(std::io::Error::other("inner"));
         assert_eq!(Failure::from_chain(Exit::Failed, &error).to_string(), "outer: inner");
+    }
+
+    #[test]
+    fn a_long_value_leaves_room_for_the_reason() {
+        let text = Failure::new(Exit::Usage, "x".repeat(5_000), "it is too long").render();
+        assert!(text.ends_with("…: it is too long\n") && text.len() < 400, "{text}");
     }
 
     #[test]

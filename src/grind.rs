@@ -142,12 +142,15 @@ pub fn grind(
     };
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let scan = || {
             let _ended = Ended(&feed);
             if let Err(error) = scanner.run(&feed) {
                 feed.state().failed = Some(error);
             }
-        });
+        };
+        std::thread::Builder::new().name("grind".into()).spawn_scoped(scope, scan).map_err(
+            |error| GrindError::Backend(BackendError::Device(format!("no thread: {error}"))),
+        )?;
         let mut state = feed.state();
         while !state.ended {
             let (woken, waited) =

@@ -1,39 +1,114 @@
-//! SIGINT and SIGTERM: the first asks for a clean end, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks for an end, the second ends at once.
+//!
+//! What the first one does depends on what runs. A command that has something to bring to its end
+//! (`mine`: the answers on their way and the summary) says so by [`Signals::ends_cleanly`], and is
+//! told of the signal. Everything else is ended at once: it has printed nothing yet, and what it
+//! waits for, a driver or a reader, may never come.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::exit::Exit;
 
+/// How long the command line and the configuration file may take to be read after a signal.
+const UNDECIDED: Duration = Duration::from_secs(2);
+
+/// What the first signal does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It is not known yet which command runs.
+    Undecided,
+    /// It ends the process.
+    AtOnce,
+    /// The command is told and ends by itself, within this time.
+    Clean(Duration),
+}
+
 /// Listens for the signals that ask us to stop. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Signals {
     received: watch::Receiver<Option<Exit>>,
+    ending: watch::Sender<Ending>,
+    last_act: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+/// As long as this lives, a signal is told to the command instead of ending the process.
+#[derive(Debug)]
+pub struct EndsCleanly(watch::Sender<Ending>);
+
+impl Drop for EndsCleanly {
+    fn drop(&mut self) {
+        self.0.send_replace(Ending::AtOnce);
+    }
 }
 
 impl Signals {
     /// Starts listening, on a thread of its own: so a second signal is heard whatever else hangs.
+    /// From now on, a write beyond the limit on a file's size (`ulimit -f`) fails instead of ending
+    /// the process.
     ///
     /// # Errors
-    /// When the handlers cannot be installed.
+    /// When the handlers cannot be installed, or there is no thread to be had.
     pub fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        files_for_tokio()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut incoming = {
             let _context = runtime.enter();
             Incoming::new()?
         };
         let (tell, received) = watch::channel(None);
+        let signals = Self {
+            received,
+            ending: watch::Sender::new(Ending::Undecided),
+            last_act: Arc::default(),
+        };
+        let Self { ending, last_act, .. } = signals.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
-            runtime.block_on(async move {
+            let exit = runtime.block_on(async move {
                 let first = incoming.next().await;
                 tell.send_replace(Some(first));
-                let second = incoming.next().await;
-                std::process::exit(second.code().into());
+                tokio::select! {
+                    second = incoming.next() => second,
+                    () = patience(ending) => first,
+                }
             });
+            if let Some(act) = last_act.get() {
+                act();
+            }
+            leave(exit);
         })?;
-        Ok(Self { received })
+        Ok(signals)
+    }
+
+    /// Sets what is done right before a signal ends the process, such as to leave a terminal in
+    /// order. It must come back soon. Only the first call counts.
+    pub fn before_the_end(&self, act: impl Fn() + Send + Sync + 'static) {
+        let _ = self.last_act.set(Box::new(act));
+    }
+
+    /// A signal ends the process from now on. To be called once it is known what runs.
+    pub fn end_at_once(&self) {
+        self.ending.send_replace(Ending::AtOnce);
+    }
+
+    /// A signal is told to the caller, until what is returned is dropped. It ends the process all the
+    /// same where that takes longer than `patience`.
+    #[must_use]
+    pub fn ends_cleanly(&self, patience: Duration) -> EndsCleanly {
+        self.ending.send_replace(Ending::Clean(patience));
+        EndsCleanly(self.ending.clone())
     }
 
     /// Whether a signal came, as the exit code it leads to.
@@ -52,28 +127,84 @@ impl Signals {
     }
 }
 
+/// Ends the process at once. What C libraries have registered for the end of a process is not run: a
+/// graphics driver that another thread is loading or using at that moment crashes in it.
+pub fn leave(exit: Exit) -> ! {
+    let code = exit.code().into();
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code);
+}
+
+/// Comes back when the process is to be ended after the first signal.
+async fn patience(ending: watch::Sender<Ending>) {
+    let mut ending = ending.subscribe();
+    let mut leaves = async |one: Ending, time| {
+        let left = ending.wait_for(|ending| *ending != one);
+        let left = tokio::time::timeout(time, left).await;
+        left.ok().and_then(Result::ok).map(|ending| *ending)
+    };
+    if let Some(clean @ Ending::Clean(patience)) = leaves(Ending::Undecided, UNDECIDED).await {
+        leaves(clean, patience).await;
+    }
+}
+
 #[cfg(unix)]
 struct Incoming {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// `None` where it is ignored: `nohup` starts programs so, and they go on without a terminal.
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Incoming {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        // The handler stays when what is returned is dropped, and is all that it takes.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+        let hang_up = if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up,
         })
     }
 
     async fn next(&mut self) -> Exit {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
+            _ = hang_up => Exit::HungUp,
         }
     }
+}
+
+/// Fails where there are not as many files to be had as tokio opens to hear of signals (of three
+/// pairs): it panics when it gets the first of them and not the last.
+#[cfg(unix)]
+fn files_for_tokio() -> io::Result<()> {
+    let pair = std::os::unix::net::UnixStream::pair;
+    drop((pair()?, pair()?, pair()?));
+    Ok(())
+}
+
+/// Whether SIGHUP was ignored when we were started, as far as the system tells: where it does not,
+/// the signal is left as it is.
+#[cfg(unix)]
+fn hang_up_is_ignored() -> bool {
+    // Linux: the mask of ignored signals in hex, the lowest bit for signal 1, which is SIGHUP.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & 1 == 1)
 }
 
 #[cfg(windows)]

@@ -1,10 +1,7 @@
-//! `adit estimate`, `adit completions` and `adit man`: what they say, and that those who read it
-//! understand it.
+//! `adit estimate`: what it says, and that those who read it understand it.
 
 mod common;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::adit::{Adit, Exit, Home};
@@ -182,96 +179,4 @@ fn wrong_usage_is_one_clear_line() {
         assert!(exit.stderr.contains(told), "{arguments:?}: {}", exit.stderr);
         assert!(exit.stdout.is_empty());
     }
-}
-
-/// Runs a program with `input`, and gives back what it says on both streams.
-fn through(program: &str, arguments: &[&str], input: &str, package: &str) -> (bool, String) {
-    let child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.unwrap_or_else(|error| {
-        panic!("{program}: {error} (on Debian: apt-get install {package}; tests/run does it)")
-    });
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    let _ = writer.join().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
-
-#[test]
-fn bash_completes_what_the_grammar_has() {
-    let script = Adit::new(["completions", "bash"]).run(SOON).expect_code(0).stdout;
-    let complete = |words: &str| {
-        let ask = format!(
-            "{script}\nCOMP_WORDS=({words})\nCOMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
-             _adit adit \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
-             printf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
-        );
-        let (well, said) = through("bash", &["--norc", "-s"], &ask, "bash");
-        assert!(well, "{said}");
-        said.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
-    assert_eq!(complete("adit est"), ["estimate"]);
-    assert_eq!(complete("adit bench --comp"), ["--compare"]);
-    assert!(complete("adit mine --").contains(&"--version-rolling".to_owned()));
-    assert_eq!(complete("adit completions fi"), ["fish"]);
-}
-
-#[test]
-fn every_shell_has_its_script() {
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = Adit::new(["completions", shell]).run(SOON).expect_code(0).stdout;
-        assert!(script.contains("adit") && script.contains("estimate"), "{shell}");
-        assert!(script.contains("fail-below"), "{shell}");
-    }
-    let json = object(&Adit::new(["completions", "bash", "--json"]).run(SOON).expect_code(0));
-    assert!(json["text"].as_str().unwrap().contains("_adit()"));
-    let wrong = Adit::new(["completions", "tcsh"]).run(SOON).expect_code(2).stderr;
-    assert!(wrong.starts_with("error: "), "{wrong}");
-    let missing = Adit::new(["completions"]).run(SOON).expect_code(2).stderr;
-    assert!(missing.contains("is missing"), "{missing}");
-}
-
-#[test]
-fn the_manual_pages_can_be_read() {
-    let help = Adit::new(["--help"]).run(SOON).expect_code(0).stdout;
-    let commands = ["mine", "bench", "grind", "check", "devices", "estimate", "completions", "man"];
-    for command in [None].into_iter().chain(commands.map(Some)) {
-        let page = Adit::new(["man"]).args(command).run(SOON).expect_code(0).stdout;
-        let (well, faults) = through("mandoc", &["-T", "lint", "-W", "error"], &page, "mandoc");
-        assert!(well && faults.is_empty(), "{command:?}: {faults}");
-        let (well, shown) = through("mandoc", &["-T", "ascii"], &page, "mandoc");
-        // What is set bold in a terminal is typed twice.
-        let mut plain = String::new();
-        for c in shown.chars() {
-            if c == '\u{8}' {
-                plain.pop();
-            } else {
-                plain.push(c);
-            }
-        }
-        assert!(well, "{plain}");
-        match command {
-            None => {
-                for command in commands {
-                    assert!(
-                        help.contains(command) && plain.contains(&format!("adit-{command}(1)"))
-                    );
-                }
-                // The exit codes, line for line as the help has them.
-                assert!(plain.contains("2  wrong usage or settings    143  stopped by"), "{plain}");
-            }
-            Some(command) => assert!(plain.contains(&format!("adit-{command}")), "{plain}"),
-        }
-    }
-    let bench = Adit::new(["man", "bench"]).run(SOON).expect_code(0).stdout;
-    assert!(bench.contains("fail\\-below") && bench.contains("RATIO"), "{bench}");
-    let wrong = Adit::new(["man", "bnch"]).run(SOON).expect_code(2).stderr;
-    assert!(wrong.contains("did you mean bench?"), "{wrong}");
 }

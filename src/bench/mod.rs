@@ -92,13 +92,19 @@ impl Team {
     fn run(&self, course: &Course) -> Result<(), BackendError> {
         let [first, others @ ..] = &self.0[..] else { return Ok(()) };
         std::thread::scope(|scope| {
-            let others: Vec<_> = others.iter().map(|s| scope.spawn(|| s.run(course))).collect();
+            let failed = |why: String| Err(BackendError::Device(why));
+            let start = |scanner: &Arc<dyn Scanner>| {
+                let scanner = scanner.clone();
+                std::thread::Builder::new().spawn_scoped(scope, move || scanner.run(course))
+            };
+            let others: Vec<_> = others.iter().map(start).collect();
             let mut outcome = first.run(course);
             for other in others {
-                let other = other.join().unwrap_or_else(|_| {
-                    Err(BackendError::Device("its thread has panicked".to_owned()))
+                outcome = outcome.and(match other.map(std::thread::ScopedJoinHandle::join) {
+                    Ok(Ok(other)) => other,
+                    Ok(Err(_)) => failed("its thread has panicked".to_owned()),
+                    Err(error) => failed(format!("no thread: {error}")),
                 });
-                outcome = outcome.and(other);
             }
             outcome
         })

@@ -17,6 +17,17 @@ fn kernel(text: &str) -> Result<KernelName, ValueError> {
     })
 }
 
+/// What can stand in `--backend` on any machine.
+pub(super) fn suggested_backends() -> Vec<String> {
+    let kernels = KernelName::all().map(|kernel| format!("cpu:{kernel}"));
+    ["auto", "cpu", "gpu"].map(str::to_owned).into_iter().chain(kernels).collect()
+}
+
+/// The CPU features that can be disabled.
+pub(super) fn suggested_cpu_features() -> Vec<String> {
+    CpuFeature::names().map(str::to_owned).collect()
+}
+
 /// Takes the CPU features to be disabled, by commas, and gives those that are left.
 ///
 /// # Errors
@@ -57,10 +68,8 @@ impl FromStr for BackendSpec {
                     .hint("write gpu:0; `adit devices` lists the numbers")
             }),
             _ => {
-                let kernels: Vec<_> =
-                    KernelName::all().map(|kernel| format!("cpu:{kernel}")).collect();
-                let known =
-                    ["auto", "cpu", "gpu"].into_iter().chain(kernels.iter().map(String::as_str));
+                let known = suggested_backends();
+                let known = known.iter().map(String::as_str);
                 let why = format!("there is no backend {text:?}");
                 Err(match nearest_backend(text, known.clone()) {
                     Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),

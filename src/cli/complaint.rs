@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::values::{ValueError, nearest, redact};
+use super::values::{ValueError, commands, redact, slip};
 use crate::exit::{Exit, Failure};
 
 /// Where to read on.
@@ -28,9 +28,10 @@ pub fn complaint(error: &clap::Error) -> Failure {
         ErrorKind::UnknownArgument => unknown(error),
         ErrorKind::InvalidSubcommand => {
             let word = text(error, ContextKind::InvalidSubcommand);
-            let failure = usage(format!("command {word:?}"), "there is no such command".into());
-            let near = list(error, ContextKind::SuggestedSubcommand);
-            match nearest(&word, near.iter().map(String::as_str)) {
+            let failure =
+                usage(format!("command {:?}", echo(&word)), "there is no such command".into());
+            // clap suggests some, and none to `help`.
+            match slip(&word, commands().iter().map(String::as_str)) {
                 Some(near) => failure.hint(format!("did you mean {near}?")),
                 None => failure.hint(HELP),
             }
@@ -88,14 +89,15 @@ fn unknown(error: &clap::Error) -> Failure {
     if !given.starts_with('-') {
         return Failure::new(
             Exit::Usage,
-            format!("argument {:?}", redact(&given)),
+            format!("argument {:?}", echo(&given)),
             "it is one too many",
         )
         .hint(HELP);
     }
     // What follows the equals sign may be a password after a slip of the pen.
     let option = given.split('=').next().unwrap_or_default();
-    let failure = Failure::new(Exit::Usage, format!("option {option}"), "there is no such option");
+    let failure =
+        Failure::new(Exit::Usage, format!("option {}", echo(option)), "there is no such option");
     match first(error, ContextKind::SuggestedArg) {
         Some(near) => failure.hint(format!("did you mean {}?", bare(&near))),
         None => failure.hint(HELP),
@@ -116,7 +118,20 @@ fn bare(arg: &str) -> String {
 }
 
 fn with_value(error: &clap::Error, name: &str) -> String {
-    format!("{name} {:?}", redact(&text(error, ContextKind::InvalidValue)))
+    format!("{name} {:?}", echo(&text(error, ContextKind::InvalidValue)))
+}
+
+/// The longest value that is repeated in full.
+const ECHO_MAX: usize = 80;
+
+/// What was given, as it may be shown: without secrets, and not at length.
+fn echo(value: &str) -> String {
+    let value = redact(value);
+    // The quotes that come around it show what is not printable.
+    match value.char_indices().nth(ECHO_MAX) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value,
+    }
 }
 
 fn list(error: &clap::Error, kind: ContextKind) -> Vec<String> {

@@ -62,6 +62,32 @@ impl FromStr for SourceSpec {
     }
 }
 
+/// The local nodes of all chains, and how the address of a node begins.
+pub(super) fn suggested_nodes() -> Vec<String> {
+    Params::all().iter().map(|params| params.name).chain(["http://"]).map(str::to_owned).collect()
+}
+
+/// The same, and the other kinds of sources.
+pub(super) fn suggested_sources() -> Vec<String> {
+    let others = ["stratum+tcp://", "stratum+tls://", "builtin"].map(str::to_owned);
+    suggested_nodes().into_iter().chain(others).collect()
+}
+
+/// Other words for a source than ours, and what is meant by them.
+const OTHER_WORDS: [(&[&str], &str); 4] = [
+    (
+        &["bitcoin", "mainnet", "btc", "livenet"],
+        "did you mean main, the local node of the main chain?",
+    ),
+    (&["testnet", "test"], "did you mean testnet4 or testnet3?"),
+    (
+        &["bitcoind", "node", "localhost", "local", "core", "rpc"],
+        "write which chain the local node is on: regtest, signet, testnet4, testnet3 or main; or its \
+         address: http://127.0.0.1:18443",
+    ),
+    (&["pool", "stratum", "stratum+tcp"], "write the pool's address: stratum+tcp://HOST:PORT"),
+];
+
 /// A source given as a word.
 fn named_source(text: &str) -> Result<SourceSpec, ValueError> {
     if text == "builtin" {
@@ -73,12 +99,21 @@ fn named_source(text: &str) -> Result<SourceSpec, ValueError> {
     if text.is_empty() {
         return Err(ValueError::new("it is empty").hint(SOURCES_HINT));
     }
-    let address = text.rsplit_once('@').map_or(text, |(_, address)| address);
-    if let Some((_, port)) = address.rsplit_once(':')
-        && port.bytes().all(|b| b.is_ascii_digit())
-    {
+    let (login, address) = match text.rfind('@') {
+        Some(at) => text.split_at(at + 1),
+        None => ("", text),
+    };
+    let (host, port) = address.rsplit_once(':').unwrap_or(("", address));
+    if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) {
+        let host = if host.is_empty() { "127.0.0.1" } else { host };
+        let whole = redact(&format!("{login}{host}:{port}"));
         return Err(ValueError::new("the scheme is missing")
-            .hint(format!("write http:// before it: http://{}", redact(text))));
+            .hint(format!("write http://{whole} for a node, stratum+tcp://{whole} for a pool")));
+    }
+    let lower = text.to_ascii_lowercase();
+    let meant = OTHER_WORDS.iter().find(|(words, _)| words.contains(&lower.as_str()));
+    if let Some((_, hint)) = meant {
+        return Err(ValueError::new("there is no such source").hint(*hint));
     }
     let words = Params::all().iter().map(|params| params.name).chain(["builtin"]);
     Err(match slip(text, words) {
@@ -180,9 +215,17 @@ mod tests {
             ("stratum://pool:3333", "it does not say how the pool is reached"),
             ("STRATUM2+tcp://pool:3333/key", "not in this version"),
             ("ftp://h", "the scheme is not known | a source is http://"),
-            ("localhost:18443", "the scheme is missing | write http:// before it"),
+            ("localhost:18443", "the scheme is missing | write http://localhost:18443 for a node"),
+            (":18443", "the scheme is missing | write http://127.0.0.1:18443 for a node"),
+            ("18443", "the scheme is missing | write http://127.0.0.1:18443 for a node"),
+            ("al@h:1", "the scheme is missing | write http://***@h:1 for a node"),
+            ("h:", "there is no such source"),
+            ("bitcoin", "did you mean main, the local"),
+            ("Testnet", "did you mean testnet4 or testnet3?"),
+            ("bitcoind", "which chain the local node is on"),
+            ("pool", "stratum+tcp://HOST:PORT"),
             ("regtst", "did you mean regtest?"),
-            ("mainnet", "did you mean main?"),
+            ("mainnet", "did you mean main, the"),
             ("qqqqqq", "a source is http://"),
             ("", "it is empty"),
         ] {

@@ -1,12 +1,20 @@
 //! The longer texts of the help.
 
-pub(super) const AFTER_HELP: &str = "\
-Exit codes:
-  0  done                       4    the work source refused us for good
-  1  failed while running       130  stopped by SIGINT, after a clean end
-  2  wrong usage or settings    143  stopped by SIGTERM, after a clean end
-  3  a backend failed its self-test
+use std::fmt::Write as _;
 
+use crate::exit::Exit;
+
+/// What stands below the list of commands: the exit codes, and how options become settings.
+pub(super) fn after_help() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        let _ = writeln!(text, "  {:<4} {}", exit.code(), exit.meaning());
+    }
+    text.extend(["\n", SETTINGS]);
+    text
+}
+
+const SETTINGS: &str = "\
 Every option may stand in the configuration file, under its long name:
   source = \"regtest\"
   rpc-password = \"...\"

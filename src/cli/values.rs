@@ -154,19 +154,24 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
     Ok(Duration::from_millis(total))
 }
 
+/// The names of all commands.
+pub(super) fn commands() -> Vec<String> {
+    use clap::CommandFactory as _;
+    let root = super::Cli::command();
+    root.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Takes the name of a command.
 ///
 /// # Errors
 /// When there is none of that name.
 pub fn command(text: &str) -> Result<String, ValueError> {
-    use clap::CommandFactory as _;
-    let root = super::Cli::command();
-    let mut names = root.get_subcommands().map(clap::Command::get_name);
-    if names.any(|name| name == text) {
+    let names = commands();
+    if names.iter().any(|name| name == text) {
         return Ok(text.to_owned());
     }
     let why = "there is no such command";
-    Err(match slip(text, root.get_subcommands().map(clap::Command::get_name)) {
+    Err(match slip(text, names.iter().map(String::as_str)) {
         Some(near) => ValueError::new(why).hint(format!("did you mean {near}?")),
         None => ValueError::new(why).hint("--help lists what there is"),
     })

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit::bench::compare::Row;
 use adit::bench::{BenchError, Measurement, Plan, measure};
@@ -14,6 +15,10 @@ use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner, Throttle};
 use adit::signals::Signals;
 use anyhow::Context as _;
+
+/// How long a measurement may take to notice a signal. Some of its steps do not look for one, such as
+/// the first opening of a card; then it is ended.
+pub const BREAK_OFF: Duration = Duration::from_secs(2);
 
 /// As many threads as were asked for.
 pub fn threads(hashing: &HashingArgs) -> usize {
@@ -31,10 +36,12 @@ pub fn scanners(
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take their time to say what there is; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
-        let gpus = scope.spawn(|| gpus(hashing));
+        let aside = std::thread::Builder::new().name("gpus".into());
+        let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("threads")?;
         let cpu = cpu_scanner(hashing, features, version_rolling, throttle);
-        (cpu, gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+        let gpus = gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        anyhow::Ok((cpu, gpus))
+    })?;
     let options = options(version_rolling, throttle);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
@@ -230,7 +237,10 @@ pub fn measured(
     plan: Plan,
     signals: &Signals,
     progress: &Progress,
-) -> Result<Result<Vec<Measurement>, Exit>, Failure> {
+) -> anyhow::Result<Result<Vec<Measurement>, Exit>> {
+    // What is found is verified by rayon's own threads, and it panics where it gets none.
+    rayon::ThreadPoolBuilder::new().build_global().context("threads")?;
+    let _ending = signals.ends_cleanly(BREAK_OFF);
     let measured = measure(plan, &mut |at| {
         progress.show(&report::bench::measuring(at));
         if signals.received().is_some() {

@@ -12,12 +12,16 @@ use adit::report::{Progress, bench, results};
 use adit::scan::cpu::{self, CpuFeatures};
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
-use anyhow::Context as _;
 
 use super::backends;
 
 /// Measures, and shows the figures.
-pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+pub fn run(
+    args: &BenchArgs,
+    output: &OutputArgs,
+    progress: &Progress,
+    signals: &Signals,
+) -> anyhow::Result<Exit> {
     // Before any other thread, so that all of theirs are counted.
     let cycles = CycleCounter::start();
     let machine = Machine::read(Path::new("/"));
@@ -29,8 +33,7 @@ pub fn run(args: &BenchArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         in_common(&plan, file, saved)?;
     }
 
-    let signals = Signals::listen().context("signal handlers")?;
-    let measured = match backends::measured(plan, &signals, progress)? {
+    let measured = match backends::measured(plan, signals, progress)? {
         Ok(measured) => measured,
         Err(signal) => return Ok(signal),
     };

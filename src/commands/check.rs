@@ -6,6 +6,7 @@ use adit::cli::{CheckArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::report::{Progress, results};
 use adit::scan::{cpu, gpu};
+use anyhow::Context as _;
 
 use super::backends;
 
@@ -17,7 +18,7 @@ pub fn run(args: &CheckArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     let mut checked = Vec::new();
     for opened in backends::kernels(&args.hashing, output.cpu_features())? {
         progress.show(&format!("checking cpu:{} on {threads} threads", opened.0));
-        checked.push(cpu::check_up(&opened, threads, seed));
+        checked.push(cpu::check_up(&opened, threads, seed).context("threads")?);
     }
     let mut checked_gpus = Vec::new();
     for gpu in gpus {

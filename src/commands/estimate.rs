@@ -18,18 +18,24 @@ use anyhow::Context as _;
 use super::{backends, node};
 
 /// Measures and asks what was not given, and reckons.
-pub fn run(args: &EstimateArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+pub fn run(
+    args: &EstimateArgs,
+    output: &OutputArgs,
+    progress: &Progress,
+    signals: &Signals,
+) -> anyhow::Result<Exit> {
     if args.node.is_none() && args.difficulty.is_none() && args.share_difficulty.is_none() {
         return Err(Failure::new(Exit::Usage, "the command line", "a difficulty is missing")
             .hint("give --difficulty, --share-difficulty, or a node to ask")
             .into());
     }
     let node = args.node.as_ref().map(|spec| ask(args, spec)).transpose()?;
-    let Rated { rate, rate_from, watts, watts_from } =
-        match rated(args, output.cpu_features(), progress)? {
-            Ok(rated) => rated,
-            Err(signal) => return Ok(signal),
-        };
+    let features = output.cpu_features();
+    let rated = rated(args, features, progress, signals)?;
+    let Rated { rate, rate_from, watts, watts_from } = match rated {
+        Ok(rated) => rated,
+        Err(signal) => return Ok(signal),
+    };
     let subsidy = node.as_ref().map(|node| subsidy(node.params.network, node.height));
     let terms = Terms {
         rate,
@@ -58,18 +64,18 @@ fn rated(
     args: &EstimateArgs,
     features: CpuFeatures,
     progress: &Progress,
+    signals: &Signals,
 ) -> anyhow::Result<Result<Rated, Exit>> {
     let given = args.watts.map(|_| Origin::Given);
     if let Some(rate) = args.hash_rate {
         let watts_from = given.ok_or_else(|| "nothing was measured".to_owned());
         return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
     }
-    let signals = Signals::listen().context("signal handlers")?;
     let scanners = backends::scanners(&args.hashing, features, true, Throttle::NONE)?;
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };
-    let measured = match backends::measured(plan, &signals, progress)? {
+    let measured = match backends::measured(plan, signals, progress)? {
         Ok(measured) => measured,
         Err(signal) => return Ok(Err(signal)),
     };
@@ -102,10 +108,7 @@ fn ask(args: &EstimateArgs, spec: &SourceSpec) -> anyhow::Result<MiningInfo> {
     };
     let credentials = node::credentials(args.login.login(spec)?, &endpoint, network)?;
     let what = format!("node {endpoint}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("network runtime")?;
+    let runtime = super::network_runtime()?;
     let info = runtime.block_on(MiningInfo::ask(endpoint, credentials))?;
     match network.filter(|wanted| *wanted != info.params.network) {
         None => Ok(info),

@@ -8,9 +8,8 @@ use adit::bench::BenchError;
 use adit::cli::{GrindArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::grind::{GrindError, Puzzle, grind};
-use adit::report::{Progress, results};
+use adit::report::{Progress, log, results};
 use adit::signals::Signals;
-use anyhow::Context as _;
 
 use super::backends;
 
@@ -22,7 +21,12 @@ const TICK: Duration = Duration::from_millis(100);
 const EASY: f64 = 268_435_456.0;
 
 /// Grinds, and says why not in the words of `bitcoin-util grind`.
-pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow::Result<Exit> {
+pub fn run(
+    args: &GrindArgs,
+    output: &OutputArgs,
+    progress: &Progress,
+    signals: &Signals,
+) -> anyhow::Result<Exit> {
     // The backend first: that it is missing is wrong usage, and holds for every header.
     let backend = backends::One::find(&args.hashing, output.cpu_features())?;
     let puzzle = match &args.header[..] {
@@ -34,7 +38,7 @@ pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow
     };
     let easy = puzzle.expected_hashes() < EASY;
     let scanner = backend.scanner(&args.hashing, easy)?;
-    let signals = Signals::listen().context("signal handlers")?;
+    let ending = signals.ends_cleanly(backends::BREAK_OFF);
     let ground = grind(&puzzle, &*scanner, TICK, &mut |at| {
         progress.show(&results::grinding(&at));
         if signals.received().is_some() {
@@ -44,6 +48,7 @@ pub fn run(args: &GrindArgs, output: &OutputArgs, progress: &Progress) -> anyhow
         }
     });
     progress.finish();
+    drop(ending);
     match ground {
         Ok(Some(nonce)) if output.json => {
             super::finish(&results::shown(&results::Ground::new(&puzzle, nonce), true), Exit::Done)
@@ -63,6 +68,7 @@ fn refuse(error: GrindError) -> Exit {
     if std::io::stderr().is_terminal() {
         text.extend(["hint: ", &error.hint(), "\n"]);
     }
+    log::flush();
     // Nobody is left to tell if stderr is gone.
     let _ = std::io::stderr().write_all(text.as_bytes());
     Exit::Failed

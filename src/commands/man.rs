@@ -13,7 +13,8 @@ const SOURCE: &str = concat!("adit ", env!("CARGO_PKG_VERSION"));
 
 /// Writes one.
 pub fn run(args: &ManArgs, output: &OutputArgs) -> anyhow::Result<Exit> {
-    let mut root = Cli::command();
+    // `adit help mine` shows the same, and has no page of its own.
+    let mut root = Cli::command().disable_help_subcommand(true);
     // So that each command knows its whole name, and the options that all of them take.
     root.build();
     let command = match &args.page {
@@ -26,12 +27,25 @@ pub fn run(args: &ManArgs, output: &OutputArgs) -> anyhow::Result<Exit> {
 }
 
 /// Its page, with the closing notes line for line as the help shows them.
-fn render(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
+fn render(command: clap::Command) -> std::io::Result<Vec<u8>> {
     let notes = command.get_after_help().map(ToString::to_string);
-    command = command.after_help("");
+    let has_commands = command.has_subcommands();
+    let has_version = command.get_version().is_some();
     let man = Man::new(command).source(SOURCE).manual("adit manual");
     let mut page = Vec::new();
-    man.render(&mut page)?;
+    // Section by section: `Man::render` puts the notes into one paragraph, under a heading that
+    // says nothing.
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if has_commands {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if has_version {
+        man.render_version_section(&mut page)?;
+    }
     if let Some(notes) = notes {
         let mut roff = Roff::new();
         roff.control("SH", ["NOTES"]).control("nf", []);

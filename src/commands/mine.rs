@@ -2,16 +2,18 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::bench::BenchError;
 use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, RpcUrl, SourceSpec, VersionRolling};
 use adit::engine::{Engine, Goal};
-use adit::event::{Announcer, Event};
+use adit::event::{Announcer, Event, Summary};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
-use adit::report::{Format, OutputError, Progress, Report};
+use adit::report::{Format, OutputError, Progress, Report, Writer};
+use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
 use adit::source::builtin::Builtin;
@@ -22,7 +24,7 @@ use adit::source::pace::Pace;
 use adit::source::stratum_v1::{self, StratumV1, Timing};
 use anyhow::Context as _;
 use bitcoin::Network;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{backends, node};
 
@@ -35,37 +37,117 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// The same when it waits for none, and has but to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Mines until told to stop.
-pub fn run(args: MineArgs, output: &OutputArgs, progress: Progress) -> anyhow::Result<Exit> {
-    let throttle = args.throttle.unwrap_or(Throttle::NONE);
-    let version_rolling = args.version_rolling == VersionRolling::Auto;
-    let features = output.cpu_features();
-    let scanners = backends::scanners(&args.hashing, features, version_rolling, throttle)?;
+/// Mines until told to stop. Once the command line is known to be right, there is always a summary.
+pub fn run(
+    args: MineArgs,
+    output: &OutputArgs,
+    progress: Progress,
+    stderr: &Writer,
+    signals: &Signals,
+) -> anyhow::Result<Exit> {
+    let begun = Instant::now();
+    shares_are_to_be_had(&args)?;
     let sources = sources(&args)?;
-    let signals = Signals::listen().context("signal handlers")?;
+    // One thread for all of the network: a job and its solution need no hand-over between workers.
+    let runtime = super::network_runtime()?;
+    let scanners = runtime.block_on(async {
+        tokio::select! {
+            scanners = scanners(&args, output.cpu_features()) => scanners.map(Ok),
+            signal = signals.stop() => Ok(Err(signal)),
+        }
+    })?;
 
     let (announcer, events) = Announcer::new();
     let output_lost = Arc::new(Notify::new());
     let lost = output_lost.clone();
     let format = if output.json { Format::Json } else { Format::Lines };
-    let report = Report::start(events, format, progress, move || lost.notify_one())
+    let report = Report::start(events, format, progress, stderr, move || lost.notify_one())
         .context("report thread")?;
 
-    // One thread for all of the network: a job and its solution need no hand-over between workers.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("network runtime")?;
-    let mined =
-        runtime.block_on(mine(&args, scanners, sources, &signals, &output_lost, &announcer));
+    let mined = match scanners {
+        Ok(scanners) => {
+            runtime.block_on(mine(&args, scanners, sources, signals, &output_lost, &announcer))
+        }
+        Err(signal) => {
+            announcer.conclude(Summary { elapsed: begun.elapsed(), ..Summary::default() });
+            Ok(signal)
+        }
+    };
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(announcer);
     let shown = report.join();
     let exit = mined?;
     match shown.output {
-        Ok(()) | Err(OutputError::Closed) => Ok(exit),
-        Err(error) => Err(error.into()),
+        Ok(()) | Err(OutputError::Closed) => {}
+        Err(error) => return Err(error.into()),
     }
+    if exit != Exit::TimeOver {
+        return Ok(exit);
+    }
+    match shown.summary.and_then(|summary| time_over(&args, &summary)) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(Exit::Done),
+    }
+}
+
+/// What hashes. It is measured on a thread of its own, so that a signal need not wait for it: a
+/// driver may take its time.
+async fn scanners(args: &MineArgs, features: CpuFeatures) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
+    let throttle = args.throttle.unwrap_or(Throttle::NONE);
+    let version_rolling = args.version_rolling == VersionRolling::Auto;
+    let hashing = args.hashing.clone();
+    let (tell, told) = oneshot::channel();
+    let measuring = thread::Builder::new()
+        .name("backends".into())
+        .spawn(move || {
+            // If it is not wanted any more, the process is about to end.
+            let _ = tell.send(backends::scanners(&hashing, features, version_rolling, throttle));
+        })
+        .context("threads")?;
+    match told.await {
+        Ok(scanners) => scanners,
+        Err(_) => match measuring.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => anyhow::bail!("the backends were not measured"),
+        },
+    }
+}
+
+/// Refuses `--shares` where there will never be one.
+fn shares_are_to_be_had(args: &MineArgs) -> Result<(), Failure> {
+    let is_pool = |source: &SourceSpec| matches!(source, SourceSpec::Pool(_));
+    if args.shares.is_none() || args.source.iter().any(is_pool) {
+        return Ok(());
+    }
+    let why = match &args.source[..] {
+        [SourceSpec::Builtin] => "the built-in chain has blocks and no shares",
+        [_] => "a node has blocks and no shares",
+        _ => "none of the sources has shares",
+    };
+    Err(Failure::new(Exit::Usage, "--shares", why)
+        .hint("count blocks with --blocks, or name a pool: stratum+tcp://HOST:PORT"))
+}
+
+/// What to say where the time ran out before any of the goals was reached.
+fn time_over(args: &MineArgs, summary: &Summary) -> Option<Failure> {
+    let goals: Vec<_> = [
+        (args.blocks, "--blocks", "block", summary.blocks.accepted),
+        (args.shares, "--shares", "share", summary.shares.accepted),
+    ]
+    .into_iter()
+    .filter_map(|(goal, option, of, reached)| Some((goal?.get(), option, of, reached)))
+    .collect();
+    if goals.is_empty() || goals.iter().any(|(goal, .., reached)| reached >= goal) {
+        return None;
+    }
+    let options: Vec<_> =
+        goals.iter().map(|(goal, option, ..)| format!("{option} {goal}")).collect();
+    let reached: Vec<_> = goals
+        .iter()
+        .map(|(.., of, reached)| format!("{reached} {of}{}", if *reached == 1 { "" } else { "s" }))
+        .collect();
+    let why = format!("accepted when --for ran out: {}", reached.join(" and "));
+    Some(Failure::new(Exit::TimeOver, options.join(" and "), why))
 }
 
 /// Runs engine and source against each other until one of the reasons to stop is there.
@@ -93,7 +175,10 @@ async fn mine(
     let ended = tokio::select! {
         ended = &mut running => Some(ended),
         () = engine.stopped() => None,
-        () = deadline => None,
+        () = deadline => {
+            exit = Exit::TimeOver;
+            None
+        }
         () = output_lost.notified() => None,
         signal = signals.stop() => {
             exit = signal;

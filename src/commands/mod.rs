@@ -12,8 +12,29 @@ pub mod man;
 pub mod mine;
 mod node;
 
+use std::thread;
+use std::time::Duration;
+
 use adit::exit::Exit;
 use adit::report::{OutputError, print};
+use anyhow::Context as _;
+use tokio::runtime::{Builder, Runtime};
+
+/// One thread for all of the network, and one for what waits without it: names that are resolved, and
+/// large templates that are read. That one is taken now and kept: where there are no more threads to be
+/// had, tokio panics instead of saying so.
+fn network_runtime() -> anyhow::Result<Runtime> {
+    const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(FOR_EVER)
+        .build()
+        .context("network runtime")?;
+    let is_to_be_had = thread::Builder::new().spawn(|| ()).context("threads")?;
+    let _ = is_to_be_had.join();
+    runtime.spawn_blocking(|| ());
+    Ok(runtime)
+}
 
 /// Writes a result to stdout and ends with `exit`. Whoever closed stdout does not want the result,
 /// and that is no failure of ours.

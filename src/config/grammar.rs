@@ -20,7 +20,8 @@ pub(super) struct Grammar {
 
 impl Grammar {
     pub(super) fn new() -> Self {
-        let mut root = Cli::command();
+        // `adit help mine` is a way of asking, and nothing that has settings.
+        let mut root = Cli::command().disable_help_subcommand(true);
         root.build();
         Self { root }
     }

@@ -152,7 +152,10 @@ impl Shared {
 
     /// Counts the verdict on a solution of this seat's, and announces it.
     fn judge(&self, state: &mut State, seat: usize, solution: &Solution, verdict: Verdict) {
-        if solution.is_share() {
+        // A pool may take a block as a share that we did not think to be one: not every share is sought
+        // that it would take.
+        let is_taken = verdict == Verdict::Accepted && !solution.job.ends_when_solved;
+        if solution.is_share() || is_taken {
             state.shares.count(&verdict);
             self.announcer.announce(Event::Share {
                 verdict: verdict.clone(),

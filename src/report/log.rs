@@ -1,6 +1,8 @@
 //! The log on stderr.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -8,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::Progress;
+use super::{Progress, Stream, Writer};
 use crate::cli::{LogFormat, OutputArgs};
 
 /// Whether the terminal says of itself that it can only add lines.
@@ -35,11 +37,31 @@ fn levels(output: &OutputArgs) -> Targets {
     Targets::new().with_default(theirs).with_target("adit", ours)
 }
 
+/// The whole process's, like the subscriber that writes to it.
+static WRITER: OnceLock<Writer> = OnceLock::new();
+
+/// How long the reader of stderr may take nothing before it is not waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits until what was logged is written, if its reader reads.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        let _ = writer.drain(PATIENCE);
+    }
+}
+
+/// Writes `text` to stderr behind what was logged, and waits for it as [`flush`] does.
+pub fn write(writer: &Writer, text: &str) {
+    writer.insist(Stream::Stderr, text.as_bytes());
+    let _ = writer.drain(PATIENCE);
+}
+
 /// Sets the log up for the whole process. To be called once; a second call changes nothing.
-pub fn init(output: &OutputArgs, progress: &Progress) {
+pub fn init(output: &OutputArgs, progress: &Progress, log: &Writer) {
+    let _ = WRITER.set(log.clone());
     let terminal = io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(AroundProgress(progress.clone()))
+        .with_writer(AroundProgress { progress: progress.clone(), log: log.clone() })
         .with_ansi(terminal && colours())
         .with_target(output.verbose > 0);
     let registry = tracing_subscriber::registry().with(levels(output));
@@ -53,7 +75,10 @@ pub fn init(output: &OutputArgs, progress: &Progress) {
 
 /// Writes to stderr with the progress line out of the way.
 #[derive(Clone)]
-struct AroundProgress(Progress);
+struct AroundProgress {
+    progress: Progress,
+    log: Writer,
+}
 
 impl<'a> MakeWriter<'a> for AroundProgress {
     type Writer = Self;
@@ -65,8 +90,9 @@ impl<'a> MakeWriter<'a> for AroundProgress {
 
 impl Write for AroundProgress {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The subscriber hands over whole lines; nobody is left to tell if stderr is gone.
-        self.0.suspend(|| io::stderr().write_all(bytes)).map(|()| bytes.len())
+        // The subscriber hands over whole lines.
+        self.progress.suspend(|| self.log.log(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

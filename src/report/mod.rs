@@ -8,8 +8,9 @@ mod lines;
 pub mod log;
 mod progress;
 pub mod results;
+mod writer;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,7 @@ use json::Json;
 use lines::Lines;
 use progress::Board;
 pub use progress::Progress;
+pub use writer::{Stream, Writer};
 
 use crate::chain::params::Params;
 use crate::event::{Announcement, Event, Summary};
@@ -38,6 +40,9 @@ pub enum OutputError {
     /// Whoever read stdout has closed it. No failure of ours, and reason enough to stop.
     #[error("stdout was closed")]
     Closed,
+    /// The reader of stdout takes nothing for this long, though it has not closed it.
+    #[error("stdout: its reader took nothing for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// Anything else, such as a full disk.
     #[error("stdout")]
     Failed(#[source] io::Error),
@@ -57,6 +62,8 @@ impl From<io::Error> for OutputError {
 /// # Errors
 /// When stdout does not take it.
 pub fn print(text: &str) -> Result<(), OutputError> {
+    // On a terminal the log comes first.
+    log::flush();
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(OutputError::from)
 }
@@ -79,8 +86,9 @@ pub struct Report {
 impl Report {
     /// Starts showing what comes out of `events` until the summary came or all senders are gone.
     ///
-    /// When stdout takes no more, `on_output_lost` is called once and it goes on without: so nobody
-    /// who waits for the end of the events waits in vain.
+    /// When stdout takes no more, `on_output_lost` is called once and it goes on without, up to the
+    /// end of the events. A reader that stalls is not waited for: what it does not take is dropped
+    /// and counted.
     ///
     /// # Errors
     /// When there is no thread to be had.
@@ -88,10 +96,12 @@ impl Report {
         events: Receiver<Announcement>,
         format: Format,
         progress: Progress,
+        log: &Writer,
         on_output_lost: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let out = io::stdout();
-        let terminal = out.is_terminal();
+        let out = Writer::for_results(log)?;
+        out.on_failure(on_output_lost);
+        let terminal = io::stdout().is_terminal();
         let view: Box<dyn View> = match format {
             Format::Json => Box::new(Json),
             Format::Lines => Box::new(Lines::new(terminal, terminal && log::colours())),
@@ -107,7 +117,7 @@ impl Report {
             pending: Vec::new(),
             busy: false,
             lost: None,
-            on_output_lost: Some(Box::new(on_output_lost)),
+            dropped: 0,
         };
         let thread =
             thread::Builder::new().name("report".into()).spawn(move || show.run(&events))?;
@@ -144,21 +154,25 @@ const BREATH: Duration = Duration::from_millis(4);
 /// How many bytes are collected at most before they are written.
 const PENDING_MAX: usize = 64 * 1024;
 
-struct Show<W: Write> {
+/// How long the reader of stdout may take nothing at the end before what is left is given up.
+const LAST_RESULTS: Duration = Duration::from_secs(5);
+
+struct Show {
     view: Box<dyn View>,
     board: Board,
     progress: Progress,
     line_below: Progress,
     plain_status: bool,
-    out: W,
+    out: Writer,
     pending: Vec<u8>,
     /// Whether there was something to show since the last wait.
     busy: bool,
     lost: Option<OutputError>,
-    on_output_lost: Option<Box<dyn FnOnce() + Send>>,
+    /// Lines that stdout's reader did not keep up with.
+    dropped: u64,
 }
 
-impl<W: Write> Show<W> {
+impl Show {
     fn run(mut self, events: &Receiver<Announcement>) -> Outcome {
         let mut summary = None;
         let mut next_tick = SystemTime::now();
@@ -171,10 +185,23 @@ impl<W: Write> Show<W> {
             self.tick(&mut next_tick);
         }
         self.view.tick(SystemTime::now() + Duration::from_secs(3_600), &mut self.pending);
-        self.flush();
+        // The summary comes always.
+        self.write(true);
         self.progress.finish();
+        if !self.out.drain(LAST_RESULTS) {
+            self.lost = Some(OutputError::Stalled(LAST_RESULTS));
+        }
+        if let Some(error) = self.out.failure() {
+            self.lost = Some(error);
+        }
         if let Some(Summary { events_lost: lost @ 1.., .. }) = summary {
             tracing::warn!("{lost} events came too fast to be shown; the summary counts them all");
+        }
+        if self.dropped > 0 {
+            tracing::warn!(
+                "{} lines of results were dropped: stdout was not read; the summary counts them all",
+                self.dropped
+            );
         }
         Outcome { summary, output: self.lost.map_or(Ok(()), Err) }
     }
@@ -229,7 +256,8 @@ impl<W: Write> Show<W> {
         {
             tracing::info!("{status}");
         }
-        if self.pending.len() > PENDING_MAX {
+        // The summary is handed over by itself, since it must not be dropped.
+        if self.pending.len() > PENDING_MAX && !matches!(announcement.event, Event::Summary(_)) {
             self.flush();
         }
     }
@@ -250,15 +278,25 @@ impl<W: Write> Show<W> {
     }
 
     fn flush(&mut self) {
+        self.write(false);
+    }
+
+    /// Hands over what is pending; even where there is no room, if it is the `last`.
+    fn write(&mut self, last: bool) {
+        if self.lost.is_none() {
+            self.lost = self.out.failure();
+        }
         if !self.pending.is_empty() && self.lost.is_none() {
-            let (out, pending) = (&mut self.out, &self.pending);
-            let written =
-                self.line_below.suspend(|| out.write_all(pending).and_then(|()| out.flush()));
-            if let Err(error) = written {
-                self.lost = Some(error.into());
-                if let Some(call) = self.on_output_lost.take() {
-                    call();
+            let Self { out, pending, .. } = &*self;
+            out.wait_for_room(pending.len());
+            let taken = self.line_below.suspend(|| {
+                if last {
+                    out.insist(Stream::Stdout, pending);
                 }
+                last || out.results(pending)
+            });
+            if !taken {
+                self.dropped += pending.iter().filter(|byte| **byte == b'\n').count() as u64;
             }
         }
         self.pending.clear();
@@ -322,6 +360,7 @@ fn log_event(event: &Event) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
@@ -434,21 +473,24 @@ mod tests {
         }
     }
 
-    fn show(sink: &Sink, view: impl View + 'static, lost: &Arc<AtomicUsize>) -> Show<Sink> {
+    fn show(sink: &Sink, view: impl View + 'static, lost: &Arc<AtomicUsize>) -> Show {
         let lost = Arc::clone(lost);
+        let out = [Box::new(sink.clone()) as Box<dyn Write + Send>, Box::new(io::sink())];
+        let out = Writer::start("test", out).unwrap();
+        out.on_failure(move || {
+            lost.fetch_add(1, Ordering::Relaxed);
+        });
         Show {
             view: Box::new(view),
             board: Board::new(at(0)),
             progress: Progress::hidden(),
             line_below: Progress::hidden(),
             plain_status: true,
-            out: sink.clone(),
+            out,
             pending: Vec::new(),
             busy: false,
             lost: None,
-            on_output_lost: Some(Box::new(move || {
-                lost.fetch_add(1, Ordering::Relaxed);
-            })),
+            dropped: 0,
         }
     }
 
@@ -466,7 +508,8 @@ mod tests {
         assert!(outcome.output.is_ok() && outcome.summary.is_some());
         let text = String::from_utf8(sink.bytes.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("block ")).count(), 50_000);
-        assert!(sink.writes.load(Ordering::Relaxed) < 200);
+        // Many lines in each: one has about a hundred bytes.
+        assert!(sink.writes.load(Ordering::Relaxed) < 5_000);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
+use super::Writer;
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::{Difficulty, HashRate};
 use crate::event::{Announcement, Event, SourceState, Summary, Tally};
@@ -27,12 +30,14 @@ impl Progress {
 
     /// A line on stderr if that is a terminal that one can draw on.
     #[must_use]
-    pub fn on_stderr() -> Self {
+    pub fn on_stderr(log: &Writer) -> Self {
         if !io::stderr().is_terminal() || super::log::dumb() {
             return Self::hidden();
         }
         let style = ProgressStyle::with_template("{wide_msg}");
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10))
+        let screen = Screen { log: log.clone(), drawn: Mutex::default(), terminal: Term::stderr() };
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen), 10);
+        let bar = ProgressBar::with_draw_target(None, target)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         Self { bar: Some(bar) }
     }
@@ -62,7 +67,84 @@ impl Progress {
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            super::log::flush();
         }
+    }
+}
+
+/// A terminal that is drawn on by the thread that writes the log.
+#[derive(Debug)]
+struct Screen {
+    log: Writer,
+    /// What was drawn since the last flush.
+    drawn: Mutex<Vec<u8>>,
+    /// Only asked for its size.
+    terminal: Term,
+}
+
+impl Screen {
+    fn add(&self, text: &str) {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.extend_from_slice(text.as_bytes());
+    }
+
+    /// Moves the cursor, in the given direction of ECMA-48, `n` times.
+    fn move_cursor(&self, n: usize, direction: char) {
+        if n > 0 {
+            self.add(&format!("\u{1b}[{n}{direction}"));
+        }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        self.terminal.size().1
+    }
+
+    fn height(&self) -> u16 {
+        self.terminal.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'A');
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'B');
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'C');
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'D');
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.add(text);
+        self.add("\n");
+        Ok(())
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.add(text);
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\u{1b}[2K");
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let drawn = std::mem::take(&mut *self.drawn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.log.draw(&drawn);
+        Ok(())
     }
 }
 

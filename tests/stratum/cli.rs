@@ -35,7 +35,7 @@ fn shares_are_lines_and_a_number_of_them_is_enough() {
 #[test]
 fn json_keeps_its_promise() {
     // Easier than the shares, so that each is a block wherever their pace has settled.
-    let pool = ScriptedPool::start(Rules { nbits: 0x207f_ffff, ..Rules::default() });
+    let pool = ScriptedPool::start(Rules { nbits: 0x1e0f_ffff, ..Rules::default() });
     let exit = on(&pool).args(["--user", "a", "--shares", "20", "--json"]).run(SOON).expect_code(0);
     let events = promised::check(&exit.stdout);
     let of =

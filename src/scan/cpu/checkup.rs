@@ -1,6 +1,7 @@
 //! Examines the kernels of this processor, on as many threads as it has: one bad core is enough to
 //! lose a block.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,26 +48,32 @@ impl Checked {
 
 /// Holds a kernel against plain code on `threads` threads at once: known blocks, and random headers
 /// that `seed` leads to, others on each thread.
-#[must_use]
-pub fn check_up(opened: &Opened, threads: usize, seed: u64) -> Checked {
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn check_up(opened: &Opened, threads: usize, seed: u64) -> io::Result<Checked> {
     let begun = Instant::now();
     let (kernel, found) = opened;
     let result = match found {
         Err(missing) => Err(Unfit::from(*missing)),
-        Ok(kernel) => on_all_threads(kernel, threads, seed).map_err(Unfit::from),
+        Ok(kernel) => on_all_threads(kernel, threads, seed)?.map_err(Unfit::from),
     };
-    Checked { kernel: *kernel, result, took: begun.elapsed() }
+    Ok(Checked { kernel: *kernel, result, took: begun.elapsed() })
 }
 
-fn on_all_threads(kernel: &Arc<dyn Kernel>, threads: usize, seed: u64) -> Result<(), Lie> {
+fn on_all_threads(
+    kernel: &Arc<dyn Kernel>,
+    threads: usize,
+    seed: u64,
+) -> io::Result<Result<(), Lie>> {
     std::thread::scope(|scope| {
         let test = |thread: u64| move || long_self_test(&**kernel, seed ^ thread << 48, HEADERS);
-        let tests: Vec<_> =
-            (0..threads.max(1) as u64).map(|thread| scope.spawn(test(thread))).collect();
-        tests.into_iter().try_for_each(|test| match test.join() {
+        let start = |thread| std::thread::Builder::new().spawn_scoped(scope, test(thread));
+        let tests: Vec<_> = (0..threads.max(1) as u64).map(start).collect::<io::Result<_>>()?;
+        Ok(tests.into_iter().try_for_each(|test| match test.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
-        })
+        }))
     })
 }
 
@@ -79,7 +86,7 @@ mod tests {
     #[test]
     fn the_kernels_of_this_machine_are_fit_or_missing() {
         for opened in open_all(CpuFeatures::detected()) {
-            let checked = check_up(&opened, 2, 7);
+            let checked = check_up(&opened, 2, 7).unwrap();
             assert_eq!(checked.result.is_ok(), opened.1.is_ok(), "{checked:?}");
             assert_eq!(checked.lie(), None);
         }
@@ -92,12 +99,12 @@ mod tests {
             (Unavailable::Missing(CpuFeature::Sse41), "this processor has no sse4.1"),
             (Unavailable::Disabled(CpuFeature::Sha), "sha is disabled by --disable-cpu-features"),
         ] {
-            let checked = check_up(&(name, Err(reason)), 1, 0);
+            let checked = check_up(&(name, Err(reason)), 1, 0).unwrap();
             assert_eq!(checked.lie(), None);
             assert_eq!(checked.result.unwrap_err().to_string(), told);
         }
         let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::LastNonce };
-        let lies = check_up(&(name, Ok(Arc::new(liar))), 3, 0);
+        let lies = check_up(&(name, Ok(Arc::new(liar))), 3, 0).unwrap();
         assert!(lies.lie().is_some_and(|lie| lie.to_string().contains("nonce ffffffff")));
     }
 }
