@@ -27,36 +27,25 @@ struct Tip {
     next_height: Option<u32>,
 }
 
-/// What a tip says of a block that was given to a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
-    /// It is in the chain.
-    BuildsOnIt,
-    /// Another block is at its height.
-    BuildsOnAnother,
-    /// Nothing yet.
-    Nothing,
-    /// The chain is further on: this pool will not say it any more.
-    TooLate,
-}
-
 impl Tip {
     fn of(job: &Job) -> Self {
         Self { hash: job.previous_block_hash, next_height: job.height }
     }
 
-    fn says(self, block: &Solution) -> Says {
+    /// What this tip, which is not from before the block's own job, says of a block that was given to
+    /// a pool. Where the chain is further on by more than one block, it says nothing: the block may
+    /// be below it.
+    fn verdict(self, block: &Solution) -> Option<Verdict> {
         if self.hash == block.hash {
-            return Says::BuildsOnIt;
+            return Some(Verdict::Accepted);
         }
-        if self.hash == block.job.previous_block_hash {
-            return Says::Nothing;
-        }
-        match (block.job.height, self.next_height) {
-            (Some(height), Some(next)) if next <= height => Says::Nothing,
-            (Some(height), Some(next)) if next > height + 1 => Says::TooLate,
-            _ => Says::BuildsOnAnother,
-        }
+        let is_at_its_height = match (block.job.height, self.next_height) {
+            (Some(height), Some(next)) => height.checked_add(1) == Some(next),
+            _ => true,
+        };
+        let why = Refusal::new("", "the pool's next job builds on another block");
+        (is_at_its_height && self.hash != block.job.previous_block_hash)
+            .then_some(Verdict::Stale(why))
     }
 }
 
@@ -94,21 +83,27 @@ impl Shared {
     ) {
         let why = match verdict {
             Verdict::Stale(_) => return self.block(state, solution, verdict, false),
-            Verdict::Accepted => Refusal::new("", "the pool has it; its next job will show more"),
-            Verdict::Rejected(why) | Verdict::Unknown(why) => {
-                Refusal::new(why.to_string(), "the pool's next job will show more")
-            }
+            Verdict::Accepted => Refusal::new(
+                "",
+                "not confirmed yet: the pool has it, and its next job will show more",
+            ),
+            Verdict::Rejected(why) | Verdict::Unknown(why) => Refusal::new(
+                why.to_string(),
+                "not confirmed yet: the pool's next job will show more",
+            ),
         };
         self.block(state, solution, Verdict::Unknown(why), false);
         let Confirmations { waiting, tips } = &mut state.seats[seat].confirmations;
+        // The job that builds on it may have been quicker than the answer.
+        let own = tips.iter().rposition(|tip| tip.hash == solution.job.previous_block_hash);
+        let mut since = tips.iter().skip(own.map_or(0, |at| at + 1));
+        if let Some(verdict) = since.find_map(|tip| tip.verdict(solution)) {
+            return self.block(state, solution, verdict, true);
+        }
         if waiting.len() == WAITING {
             waiting.pop_front();
         }
         waiting.push_back(solution.clone());
-        // The job that builds on it may have been quicker than the answer.
-        for tip in tips.clone() {
-            self.settle_blocks(state, seat, tip);
-        }
     }
 
     /// A new job of this seat's: it may build on a block that was given to its pool, or to another.
@@ -127,16 +122,9 @@ impl Shared {
             let waiting = std::mem::take(&mut state.seats[index].confirmations.waiting);
             let mut left = VecDeque::new();
             for block in waiting {
-                match tip.says(&block) {
-                    Says::BuildsOnIt => self.block(state, &block, Verdict::Accepted, true),
-                    Says::BuildsOnAnother if index == seat => {
-                        let why = Refusal::new("", "the pool's next job builds on another block");
-                        self.block(state, &block, Verdict::Stale(why), true);
-                    }
-                    Says::TooLate if index == seat => {
-                        tracing::debug!(hash = %block.hash, "the pool's jobs tell no more of a block");
-                    }
-                    Says::Nothing | Says::BuildsOnAnother | Says::TooLate => left.push_back(block),
+                match tip.verdict(&block).filter(|v| index == seat || *v == Verdict::Accepted) {
+                    Some(verdict) => self.block(state, &block, verdict, true),
+                    None => left.push_back(block),
                 }
             }
             state.seats[index].confirmations.waiting = left;

@@ -113,3 +113,143 @@ fn a_solution(engine: &Engine) -> Solution {
     let of_a = state.unanswered.values().find(|waiting| waiting.seat == 0);
     of_a.unwrap().solution.clone()
 }
+
+/// A backend and a pool's port, and what is announced.
+struct Pool {
+    to: SyncSender<Act>,
+    port: Port,
+    engine: Engine,
+    events: std::sync::mpsc::Receiver<crate::event::Announcement>,
+}
+
+impl Pool {
+    fn new(goal: Goal) -> Self {
+        let (to, acts) = sync_channel(1);
+        let scanner: Arc<dyn Scanner> = Arc::new(Puppet(Mutex::new(acts)));
+        let (announcer, events) = Announcer::new();
+        let (engine, port) =
+            Engine::start(vec![scanner], "pool".to_owned(), goal, announcer).unwrap();
+        Self { to, port, engine, events }
+    }
+
+    /// A unit of the job at hand.
+    fn unit(&self) -> WorkUnit {
+        with(&self.to, |feed| feed.next(1, 10).unwrap())
+    }
+
+    /// Reports the unit's nonce at this place; gives the solution, if one is to be sent.
+    fn find(&mut self, unit: &WorkUnit, nonce: u32) -> Option<Solution> {
+        let (unit, hit) = (unit.clone(), Hit { midstate: 0, nonce: unit.nonces.first() + nonce });
+        let _ = with(&self.to, move |feed| feed.hit(&unit, hit));
+        self.port.solutions.try_recv().ok()
+    }
+
+    /// What was said of blocks since this was last asked.
+    fn blocks(&self) -> Vec<(BlockHash, &'static str)> {
+        let block = |told: crate::event::Announcement| match told.event {
+            Event::Block { hash, verdict, .. } => Some((hash, verdict.result())),
+            _ => None,
+        };
+        self.events.try_iter().filter_map(block).collect()
+    }
+
+    fn finish(self) -> Summary {
+        drop((self.to, self.port));
+        self.engine.finish()
+    }
+}
+
+/// A clean job of a pool's of which every hash is a block, and none or every one a share.
+fn pool_job(number: u64, previous: BlockHash, share_target: Target) -> Job {
+    Job { previous_block_hash: previous, share_target, ends_when_solved: false, ..job(number) }
+}
+
+fn no_share() -> Target {
+    Target::from_be_bytes([0; 32])
+}
+
+#[test]
+fn a_block_that_is_no_share_goes_out_once_on_each_tip() {
+    let mut pool = Pool::new(Goal::default());
+    let tip = |number: u8| BlockHash::from_byte_array([number; 32]);
+    pool.port.publish(pool_job(1, tip(1), no_share()));
+    let unit = pool.unit();
+    let block = pool.find(&unit, 0).expect("it is sent");
+    assert!(block.is_block() && !block.is_share());
+    assert!(pool.find(&unit, 1).is_none(), "one is enough");
+    assert_eq!(pool.unit().target, no_share(), "shares are sought from here on");
+    pool.port.publish(pool_job(2, tip(1), no_share()));
+    assert_eq!(pool.unit().target, no_share());
+    pool.port.publish(pool_job(3, tip(2), no_share()));
+    let unit = pool.unit();
+    assert_eq!(unit.target, Target::max());
+    assert!(pool.find(&unit, 0).is_some(), "the first on another tip");
+    let refused = Refusal::new("low difficulty", "");
+    pool.port.verdict(&block, Verdict::Rejected(refused));
+    assert_eq!(pool.blocks(), [(block.hash, "unknown"), (block.hash, "stale")]);
+    let summary = pool.finish();
+    assert_eq!(summary.shares, Tally::default(), "no share was refused");
+    assert_eq!((summary.blocks.stale, summary.blocks.unknown), (1, 1));
+}
+
+#[test]
+fn a_block_of_a_replaced_job_goes_out_while_its_tip_is_the_tip() {
+    let mut pool = Pool::new(Goal::default());
+    let tip = |number: u8| BlockHash::from_byte_array([number; 32]);
+    pool.port.publish(pool_job(1, tip(1), Target::max()));
+    let unit = pool.unit();
+    pool.port.publish(pool_job(2, tip(1), Target::max()));
+    assert!(pool.find(&unit, 0).is_some(), "its tip is the tip");
+    pool.port.publish(pool_job(3, tip(2), Target::max()));
+    assert!(pool.find(&unit, 1).is_none(), "its tip is past");
+    pool.port.withdraw();
+    assert_eq!(pool.blocks().last().unwrap().1, "stale");
+    pool.finish();
+}
+
+#[test]
+fn a_pools_block_is_unknown_until_a_job_builds_on_it() {
+    let mut pool = Pool::new(Goal { blocks: Some(2), shares: None });
+    pool.port.publish(pool_job(1, BlockHash::from_byte_array([1; 32]), Target::max()));
+    let unit = pool.unit();
+    let (block, other) = (pool.find(&unit, 0).unwrap(), pool.find(&unit, 1).unwrap());
+    for block in [&block, &other] {
+        pool.port.verdict(block, Verdict::Accepted);
+    }
+    pool.port.publish(pool_job(1, BlockHash::from_byte_array([1; 32]), Target::max()));
+    assert_eq!(pool.blocks(), [(block.hash, "unknown"), (other.hash, "unknown")]);
+    pool.port.publish(pool_job(2, block.hash, Target::max()));
+    assert_eq!(pool.blocks(), [(block.hash, "accepted"), (other.hash, "stale")]);
+
+    // The job that builds on it may come before the pool's answer to the share.
+    let unit = pool.unit();
+    let next = pool.find(&unit, 0).unwrap();
+    pool.port.publish(pool_job(3, next.hash, Target::max()));
+    assert!(!pool.engine.shared.state().stopped);
+    pool.port.verdict(&next, Verdict::Accepted);
+    assert_eq!(pool.blocks(), [(next.hash, "unknown"), (next.hash, "accepted")]);
+    assert!(pool.engine.shared.state().stopped, "two blocks were asked for");
+    let summary = pool.finish();
+    assert_eq!(
+        summary.blocks,
+        Tally { accepted: 2, stale: 1, unknown: 0, rejected: 0 },
+        "each block is counted once"
+    );
+    assert_eq!(summary.shares.accepted, 3);
+}
+
+#[test]
+fn a_block_that_no_job_tells_of_stays_unknown_and_that_is_said() {
+    let mut pool = Pool::new(Goal::default());
+    pool.port.publish(pool_job(1, BlockHash::from_byte_array([1; 32]), Target::max()));
+    let unit = pool.unit();
+    let block = pool.find(&unit, 0).unwrap();
+    pool.port.verdict(&block, Verdict::Accepted);
+    let Pool { to, port, engine, events } = pool;
+    drop((to, port));
+    assert_eq!(engine.finish().blocks, Tally { unknown: 1, ..Tally::default() });
+    let said = events.try_iter().any(|told| {
+        matches!(told.event, Event::Notice(text) if text.starts_with("a block is not confirmed"))
+    });
+    assert!(said);
+}

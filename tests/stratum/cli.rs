@@ -53,7 +53,10 @@ fn json_keeps_its_promise() {
     for block in &blocks {
         assert_eq!((&block["height"], &block["result"]), (&json!(201), &json!("unknown")));
         let reason = block["reason"].as_str().expect("a reason");
-        assert!(reason.contains("the pool has it; its next job will show more"), "{reason}");
+        assert!(
+            reason.contains("not confirmed yet: the pool has it, and its next job will show more"),
+            "{reason}"
+        );
     }
     let summary = &of("summary")[0];
     assert_eq!(summary["shares"]["accepted"].as_u64(), Some(pool.accepted() as u64));
