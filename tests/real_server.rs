@@ -12,10 +12,10 @@ use common::datum::DatumGateway;
 use common::microsocks::Microsocks;
 use common::node::{Chain, Node};
 use common::pool::{Rules, ScriptedPool};
+use common::promised;
 use common::relay::{Relay, Said, block_of};
 use common::scripted::hash_of;
 use common::stunnel::Stunnel;
-use common::{poll, promised};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
