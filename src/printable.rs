@@ -1,5 +1,7 @@
 //! Words of strangers (a node, a pool, a command line), made fit for a terminal and a log.
 
+use std::fmt::{self, Write as _};
+
 /// `text` on one line of at most `max` characters: what would move the cursor, start an escape
 /// sequence or turn the writing direction is replaced by `U+FFFD`, and what is too much is cut off
 /// with `…`.
@@ -12,6 +14,29 @@ pub fn printable(text: &str, max: usize) -> String {
         line.push('…');
     }
     line
+}
+
+/// The same of what `what` shows, of which no more is written than is kept: an error may quote
+/// megabytes.
+#[must_use]
+pub fn printable_display(what: &dyn fmt::Display, max: usize) -> String {
+    struct Beginning {
+        text: String,
+        room: usize,
+    }
+    impl fmt::Write for Beginning {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            let end = part.char_indices().nth(self.room).map_or(part.len(), |(at, _)| at);
+            self.room -= part[..end].chars().count();
+            self.text.push_str(&part[..end]);
+            if self.room > 0 { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    // One more than is kept, so that it shows where something is cut off.
+    let mut beginning = Beginning { text: String::new(), room: max + 1 };
+    // An error means that this was enough.
+    let _ = write!(beginning, "{what}");
+    printable(&beginning.text, max)
 }
 
 /// Whether `c` leaves a terminal and the order of the text around it alone.
@@ -47,5 +72,12 @@ mod tests {
         assert_eq!(printable("abcdef", 4), "abc…");
         assert_eq!(printable(&"x".repeat(1 << 20), 200).chars().count(), 200);
         assert_eq!(printable("abc", 0), "…");
+        for text in ["abcdef", "abcd", "abc", "", "größer als", "a\x1bb"] {
+            assert_eq!(printable_display(&text, 4), printable(text, 4));
+            assert_eq!(
+                printable_display(&format_args!("{}{text}", "x"), 4),
+                printable(&format!("x{text}"), 4)
+            );
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::adit::{Adit, Exit};
 use common::promised;
 #[cfg(debug_assertions)]
-use common::scripted::{Reply, ScriptedNode, Template, well_behaved};
+use common::scripted::{ScriptedNode, Template, well_behaved};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(120);
@@ -201,13 +201,7 @@ mod faults {
     /// A node whose blocks nobody finds.
     fn hard_node() -> ScriptedNode {
         let template = Template::regtest(7).bits(0x1900_ffff);
-        ScriptedNode::start(move |call| {
-            if call.longpoll_id().is_some() {
-                Reply::Silence
-            } else {
-                well_behaved(call, &template)
-            }
-        })
+        ScriptedNode::start(move |call| well_behaved(call, &template))
     }
 
     #[test]

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::adit::{Adit, Exit, Home, Running};
 use common::node::{Chain, Node, spend};
-use common::scripted::{Call, Gate, Reply, ScriptedNode, Template, submitted, well_behaved};
-use common::{block, poll, promised};
+use common::scripted::{Gate, Reply, ScriptedNode, Template, submitted, well_behaved};
+use common::{block, promised};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 /// nBits that nothing will meet.
 const HARD: u32 = 0x1900_ffff;
-const TEST_ADDRESS: &str = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
 /// The version bits that BIP 320 leaves to miners.
 const ROLLED: u32 = 0x1fff_e000;
 
@@ -46,16 +45,6 @@ fn now() -> f64 {
 /// The first event after `since` for which `wanted` holds.
 fn wait_after(run: &Running, since: f64, wanted: impl Fn(&Value) -> bool) -> Value {
     run.wait_for_event(|event| event["time"].as_f64().unwrap() > since && wanted(event), SOON)
-}
-
-/// The longpolls that the node serves at this moment: no other call takes a second.
-fn longpolls(node: &mut Node) -> usize {
-    let info = node.must("getrpcinfo", json!([]));
-    let commands = info["active_commands"].as_array().unwrap();
-    let lasting = |command: &&Value| {
-        command["method"] == "getblocktemplate" && command["duration"].as_u64() > Some(1_000_000)
-    };
-    commands.iter().filter(lasting).count()
 }
 
 #[test]
@@ -250,27 +239,6 @@ fn a_node_that_is_stopped_and_started_is_mined_on() {
 }
 
 #[test]
-fn a_stopped_node_on_which_nothing_is_found_is_returned_to() {
-    let mut node = Node::start(Chain::Testnet4, &[]);
-    // Four thousand million hashes a block, at a hundred thousand a second.
-    let mut run = mine(&node)
-        .args(["--address", TEST_ADDRESS, "--throttle", "1"])
-        .args(["--threads", "1", "--backend", "cpu:sha2"])
-        .start();
-    run.wait_for_event(|event| event["event"] == "job", SOON);
-    poll(SOON, || (longpolls(&mut node) == 1).then_some(())).expect("a longpoll");
-    let before = now();
-    node.stop();
-    wait_after(&run, before, |event| event["state"] == "lost");
-    node.restart();
-    wait_after(&run, before, |event| event["state"] == "connected");
-    poll(SOON, || (longpolls(&mut node) == 1).then_some(())).expect("a longpoll again");
-    run.signal("INT");
-    let exit = run.wait(SOON).expect_code(130);
-    assert!(promised::blocks(&promised::check(&exit.stdout)).is_empty());
-}
-
-#[test]
 fn heights_that_are_undone_are_mined_again() {
     let mut node = Node::start(Chain::Regtest, &[]);
     let mut run = mine(&node).start();
@@ -286,105 +254,6 @@ fn heights_that_are_undone_are_mined_again() {
     assert_eq!(node.hash_at(30), again["hash"].as_str().unwrap());
     run.signal("INT");
     run.wait(SOON).expect_code(130);
-}
-
-/// Signet's first blocks take five million hashes: next to none for one miner, and for the other,
-/// which hashes a hundredth of the time, out of reach.
-#[test]
-fn a_tip_from_elsewhere_is_known_at_once_by_the_one_longpoll_there_is() {
-    let mut node = Node::start(Chain::Signet, &["-signetchallenge=51"]);
-    let mut idle = mine(&node)
-        .args(["--address", TEST_ADDRESS, "--throttle", "1"])
-        .args(["--threads", "1", "--backend", "cpu:sha2"])
-        .start();
-    idle.wait_for_event(|event| event["event"] == "job", SOON);
-    poll(SOON, || (longpolls(&mut node) > 0).then_some(())).expect("a longpoll");
-    for height in 1..=3u64 {
-        assert_eq!(longpolls(&mut node), 1, "one at a time");
-        let quick = mine(&node).args(["--address", TEST_ADDRESS, "--blocks", "1"]);
-        let exit = quick.run(SOON).expect_code(0);
-        assert_eq!(exit.event("started")["network"], "signet");
-        let found = exit.event("block");
-        assert_eq!((&found["height"], &found["result"]), (&height.into(), &"accepted".into()));
-        let job = idle.wait_for_event(
-            |event| event["event"] == "job" && event["previous_block_hash"] == found["hash"],
-            SOON,
-        );
-        assert_eq!((&job["height"], &job["clean"]), (&(height + 1).into(), &true.into()));
-        // A refresh would come ten seconds after the template.
-        let late = job["time"].as_f64().unwrap() - found["time"].as_f64().unwrap();
-        assert!(late < 4.0, "{late} s late");
-        // The one before has ended with the tip, and the next is opened half a second later.
-        poll(SOON, || (longpolls(&mut node) == 1).then_some(())).expect("the next longpoll");
-    }
-    idle.signal("INT");
-    let exit = idle.wait(SOON).expect_code(130);
-    assert!(promised::blocks(&promised::check(&exit.stdout)).len() < 2);
-}
-
-#[test]
-fn a_chain_that_grows_quickly_needs_no_longpoll() {
-    let height = Arc::new(AtomicUsize::new(7));
-    let server = ScriptedNode::start(move |call| {
-        if call.method == "submitblock" {
-            height.fetch_add(1, Ordering::SeqCst);
-        }
-        well_behaved(call, &Template::regtest(height.load(Ordering::SeqCst) as u64))
-    });
-    let run = Adit::new(["mine", "--json", "--blocks", "200"]).arg(server.url());
-    let exit = run.run(SOON).expect_code(0);
-    promised::check_heights(&all_accepted(&exit), 7);
-    let polls = server.calls().iter().filter(|call| call.longpoll_id().is_some()).count();
-    // A busy machine may hold things up for half a second now and then.
-    assert!(polls < 5, "{polls} longpolls");
-    assert!(server.connections() <= 3 + 2 * polls as u64, "{} connections", server.connections());
-    assert!(poll(SOON, || (server.open_connections() == 0).then_some(())).is_some());
-}
-
-/// A chain where the tip is changed by the test: `height` and `gate` of the current template.
-struct Tip {
-    template: Template,
-    moved: Gate,
-}
-
-/// A node whose longpolls end when the tip moves, as a node's do.
-fn polled(tip: &Arc<Mutex<Tip>>, call: &Call) -> Reply {
-    let tip = tip.lock().unwrap();
-    match call.longpoll_id() {
-        // What comes then is the next template, which is not known yet.
-        Some(_) => Reply::when(&tip.moved, Reply::HangUp),
-        None => well_behaved(call, &tip.template),
-    }
-}
-
-#[test]
-fn never_two_longpolls_and_none_on_a_tip_that_has_one_already() {
-    let first = Tip { template: Template::regtest(7).bits(HARD), moved: Gate::new() };
-    let tip = Arc::new(Mutex::new(first));
-    let node = Arc::clone(&tip);
-    let server = ScriptedNode::start(move |call| polled(&node, call));
-    let mut run = Adit::new(["mine", "--json", "--threads", "1", "--throttle", "5"])
-        .arg(server.url())
-        .start();
-    let polls = || {
-        let calls = server.calls();
-        calls.iter().filter(|call| call.longpoll_id().is_some()).count()
-    };
-    for height in 7..10u64 {
-        run.wait_for_event(|event| event["height"] == height, SOON);
-        let count = height as usize - 6;
-        poll(SOON, || (polls() == count).then_some(())).expect("a longpoll");
-        // The longpoll, the refreshes and the submits each have their connection, and no more.
-        assert!(server.open_connections() <= 3, "{} connections", server.open_connections());
-        let mut tip = tip.lock().unwrap();
-        tip.moved.open();
-        tip.template = Template::regtest(height + 1).bits(HARD);
-        tip.moved = Gate::new();
-    }
-    run.wait_for_event(|event| event["height"] == 10, SOON);
-    run.signal("INT");
-    run.wait(SOON).expect_code(130);
-    assert!(poll(SOON, || (server.open_connections() == 0).then_some(())).is_some());
 }
 
 #[test]
@@ -457,15 +326,14 @@ fn a_cookie_that_is_gone_for_a_while_is_waited_for() {
     fs::write(&cookie, "__cookie__:one").unwrap();
     // "__cookie__:one" and "__cookie__:two" in base64.
     let (one, two) = ("Basic X19jb29raWVfXzpvbmU=", "Basic X19jb29raWVfXzp0d28=");
-    let first = Tip { template: Template::regtest(7).bits(HARD), moved: Gate::new() };
-    let state = Arc::new(Mutex::new((first, one)));
+    let state = Arc::new(Mutex::new((Template::regtest(7).bits(HARD), one)));
     let shared = Arc::clone(&state);
     let server = ScriptedNode::start(move |call| {
-        let (tip, right) = &*shared.lock().unwrap();
-        match call.longpoll_id() {
-            _ if call.header("authorization") != Some(right) => Reply::Status(401, String::new()),
-            Some(_) => Reply::when(&tip.moved, Reply::HangUp),
-            None => well_behaved(call, &tip.template),
+        let (template, right) = &*shared.lock().unwrap();
+        if call.header("authorization") == Some(right) {
+            well_behaved(call, template)
+        } else {
+            Reply::Status(401, String::new())
         }
     });
     let run = Adit::new(["mine", "--json", "--blocks", "1", "--rpc-cookie", "cookie"])
@@ -473,8 +341,8 @@ fn a_cookie_that_is_gone_for_a_while_is_waited_for() {
         .args(["--threads", "1", "--throttle", "5"])
         .home(&home)
         .start();
-    let longpoll = || server.calls().iter().any(|call| call.longpoll_id().is_some()).then_some(());
-    poll(SOON, longpoll).expect("a longpoll");
+    // The tip is asked for from now on.
+    server.wait_for_calls("getbestblockhash", 1, SOON);
     let retrying = |words: &'static str| {
         move |event: &Value| {
             event["state"] == "retrying" && event["reason"].as_str().unwrap().contains(words)
@@ -482,10 +350,7 @@ fn a_cookie_that_is_gone_for_a_while_is_waited_for() {
     };
     fs::remove_file(&cookie).unwrap();
     {
-        let mut state = state.lock().unwrap();
-        state.0.moved.open();
-        state.0.template = Template::regtest(8);
-        state.1 = two;
+        *state.lock().unwrap() = (Template::regtest(8), two);
     }
     run.wait_for_event(retrying("no cookie file"), SOON);
     fs::write(&cookie, "__cookie__:three").unwrap();

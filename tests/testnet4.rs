@@ -55,8 +55,10 @@ impl Testnet4 {
     fn answer(&self, call: &Call) -> Reply {
         match call.method.as_str() {
             "getblockchaininfo" => Reply::Result(json!({"chain": "testnet4"})),
-            "getblocktemplate" if call.longpoll_id().is_some() => Reply::Silence,
             "getblocktemplate" => self.template().reply(),
+            "getbestblockhash" => {
+                Reply::Result(Template::regtest(self.height).value()["previousblockhash"].clone())
+            }
             "getblockheader" => Reply::Result(json!({"time": self.tip})),
             "submitblock" => Reply::Result(Value::Null),
             _ => Reply::error(-32601, "Method not found"),

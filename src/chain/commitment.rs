@@ -39,6 +39,12 @@ impl WitnessCommitment {
         Some(Self(*hash))
     }
 
+    /// The hash itself, in internal byte order.
+    #[must_use]
+    pub const fn to_byte_array(self) -> Hash256 {
+        self.0
+    }
+
     /// The script of the output: `6a24aa21a9ed` and the hash.
     #[must_use]
     pub fn script(&self) -> ScriptBuf {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -45,6 +46,7 @@ pub struct Adit {
     variables: Vec<(OsString, OsString)>,
     home: Arc<Home>,
     terminal: bool,
+    privileges: bool,
 }
 
 impl Adit {
@@ -54,6 +56,7 @@ impl Adit {
             variables: Vec::new(),
             home: Home::new(),
             terminal: false,
+            privileges: true,
         }
     }
 
@@ -84,6 +87,12 @@ impl Adit {
         self
     }
 
+    /// Run without what root may do besides its own: a file's permissions hold for it too.
+    pub fn without_privileges(mut self) -> Self {
+        self.privileges = false;
+        self
+    }
+
     /// Starts it and watches what it says.
     pub fn start(mut self) -> Running {
         let home = self.home.path();
@@ -99,6 +108,15 @@ impl Adit {
             }
             program = "script".into();
             self.arguments = ["-qec".into(), line, "/dev/null".into()].into();
+        }
+        if !self.privileges {
+            // util-linux's too. Where the user is not root, there are none to give up.
+            let options = ["--bounding-set=-all", "--inh-caps=-all"].map(OsString::from);
+            let is_root = fs::metadata("/proc/self").is_ok_and(|of| of.uid() == 0);
+            if is_root {
+                self.arguments.splice(0..0, options.into_iter().chain([program]));
+                program = "setpriv".into();
+            }
         }
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {

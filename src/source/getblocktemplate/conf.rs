@@ -18,7 +18,14 @@ const INCLUDED_MAX: usize = 16;
 /// Options that a chain other than main takes from its own section only.
 const OF_ONE_CHAIN: [&str; 1] = ["rpcport"];
 
-/// What stands in the file and in those that it includes, in the order of precedence.
+/// The options that are read. Of the others nothing is kept.
+const KNOWN: [&str; 7] =
+    [INCLUDE, "rpcport", "rpcconnect", "rpcuser", "rpcpassword", "rpccookiefile", "datadir"];
+/// The option that is read more than once.
+const INCLUDE: &str = "includeconf";
+
+/// What stands in the file and in those that it includes, in the order of precedence. It holds no more
+/// than a few values a chain, however long the files are.
 #[derive(Debug, Default)]
 pub struct Conf {
     entries: Vec<Entry>,
@@ -48,7 +55,7 @@ impl Conf {
             Err(error) => return Err(error),
         }
         let included: Vec<PathBuf> = conf
-            .all("includeconf", params)
+            .all(INCLUDE, params)
             .take(INCLUDED_MAX)
             .map(|entry| base.join(&entry.value))
             .collect();
@@ -73,6 +80,9 @@ impl Conf {
                 Some((section, key)) => (section, key),
                 None => (section.as_str(), key),
             };
+            if !KNOWN.contains(&key) || !self.has_room_for(section, key) {
+                continue;
+            }
             self.entries.push(Entry {
                 section: section.to_owned(),
                 key: key.to_owned(),
@@ -80,6 +90,15 @@ impl Conf {
                 place: format!("{file}:{number}"),
             });
         }
+    }
+
+    /// Whether another value counts, since the first beats the later: of a section that is a chain's,
+    /// or of none.
+    fn has_room_for(&self, section: &str, key: &str) -> bool {
+        let known = section.is_empty() || Params::from_chain_name(section).is_some();
+        let most = if key == INCLUDE { INCLUDED_MAX } else { 1 };
+        let same = |entry: &&Entry| entry.key == key && entry.section == section;
+        known && self.entries.iter().filter(same).count() < most
     }
 
     /// Every value of `key` for this chain: its section's before the others, and of each the first
@@ -129,6 +148,15 @@ mod tests {
         assert_eq!(value(text, "rpcport", Network::Testnet).as_deref(), Some("2"));
         assert_eq!(value(text, "rpcport", Network::Signet).as_deref(), Some("3"));
         assert_eq!(value(text, "rpcport", Network::Bitcoin), None);
+    }
+
+    #[test]
+    fn a_long_file_leaves_little_in_memory() {
+        let mut conf = Conf::default();
+        for line in ["rpcuser=a\n", "includeconf=a\n", "x=y\n", "[x]\nrpcuser=a\n", "[test]\n"] {
+            conf.add(&line.repeat(10_000), NAME);
+        }
+        assert_eq!(conf.entries.len(), 1 + INCLUDED_MAX);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const LOGIN_HINT: &str =
 /// # Errors
 /// When its configuration can't be read or makes no sense.
 pub fn local_endpoint(network: Network, datadir: Option<&Path>) -> Result<Endpoint, SourceError> {
+    is_there(datadir)?;
     let params = Params::of(network);
     let mut endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: params.rpc_port };
     // Whoever has no home has no configuration in it.
@@ -59,6 +60,7 @@ pub fn local_login(
         let why = "a node on another machine has no cookie file here";
         SourceError::new(Refused::Configuration, what(), why).hint(LOGIN_HINT)
     };
+    is_there(datadir)?;
     // What this machine's node is told of passwords is for no other machine, unless its own
     // configuration says so. A data directory that is named makes no difference: the address does.
     if network.is_none() && !endpoint.is_loopback() {
@@ -113,6 +115,22 @@ pub fn local_login(
     Ok(Credentials::Cookie(cookies))
 }
 
+/// Whether a data directory that was named is a folder: a node does not start without it either. The
+/// folder of a chain in it may be missing, which the node makes.
+fn is_there(datadir: Option<&Path>) -> Result<(), SourceError> {
+    let of_chain = |datadir: &Path| {
+        let is_above = datadir.parent().is_some_and(Path::is_dir);
+        let mut folders = Params::all().iter().filter_map(|params| params.data_folder);
+        is_above && folders.any(|folder| datadir.ends_with(folder))
+    };
+    let missing = |datadir: &&Path| !datadir.is_dir() && !of_chain(datadir);
+    let Some(datadir) = datadir.filter(missing) else { return Ok(()) };
+    let what = format!("data directory {}", datadir.display());
+    let why = if datadir.exists() { "it is no folder" } else { "there is no such folder" };
+    let hint = "name the folder that the node was started with, in its -datadir";
+    Err(SourceError::new(Refused::Configuration, what, why).hint(hint))
+}
+
 /// The data directory in which the configuration of the chain's node is.
 fn base(params: &Params, datadir: Option<&Path>) -> Option<PathBuf> {
     let Some(datadir) = datadir else { return default_datadir() };
@@ -155,18 +173,38 @@ mod tests {
     }
 
     fn files(host: &str, port: u16, network: Option<Network>) -> Vec<String> {
-        let Credentials::Cookie(files) = login(host, port, network, Path::new("data")) else {
+        let data = tempfile::tempdir().unwrap();
+        let Credentials::Cookie(files) = login(host, port, network, data.path()) else {
             panic!("no cookie");
         };
-        files.into_iter().map(|path| path.to_string_lossy().replace('\\', "/")).collect()
+        let below = |path: PathBuf| path.strip_prefix(&data).unwrap().to_owned();
+        let text = |path: PathBuf| path.to_string_lossy().replace('\\', "/");
+        files.into_iter().map(below).map(text).collect()
+    }
+
+    #[test]
+    fn a_data_directory_that_is_not_there_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 18443 };
+        for (name, why) in [("nowhere", "no such folder"), ("file", "no folder")] {
+            let datadir = folder.path().join(name);
+            for error in [
+                local_login(&endpoint, None, Some(&datadir)).unwrap_err(),
+                local_endpoint(Network::Regtest, Some(&datadir)).unwrap_err(),
+            ] {
+                assert_eq!(error.refused, Refused::Configuration);
+                assert!(error.why.contains(why), "{error}");
+            }
+        }
     }
 
     #[test]
     fn the_chain_or_the_port_tells_the_folder() {
-        let regtest = ["data/regtest/.cookie", "data/.cookie"];
+        let regtest = ["regtest/.cookie", ".cookie"];
         assert_eq!(files("127.0.0.1", 1, Some(Network::Regtest)), regtest);
         assert_eq!(files("localhost", 18443, None), regtest);
-        assert_eq!(files("::1", 8332, None), ["data/.cookie"]);
+        assert_eq!(files("::1", 8332, None), [".cookie"]);
         assert_eq!(files("127.0.0.1", 1, None).len(), 5);
     }
 

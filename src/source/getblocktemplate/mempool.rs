@@ -3,21 +3,19 @@
 //!
 //! A longpoll is of no use for this: a node answers it sixty seconds after a mere transaction.
 
-use std::io;
-use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Number;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
 use super::session::request;
-use super::zmtp::{Subscriber, ZmtpError};
-use super::{ANSWER_BYTES, DEADLINE};
+use super::zmq::{Heard, Publisher};
+use super::{ANSWER_BYTES, DEADLINE, stall};
 
 /// How often the mempool is looked at where nobody tells of it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,12 +28,9 @@ const GATHER: Duration = Duration::from_millis(10);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long a node is left alone that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long connecting to the node's publisher may take.
-const CONNECT: Duration = Duration::from_secs(5);
 
-/// What tells of a transaction, the best first: each is a topic that `getzmqnotifications` calls
-/// `pub` and the topic. `sequence` says in a few bytes what was added; the others speak of the
-/// transactions of blocks too.
+/// What tells of a transaction, the best first. `sequence` says in a few bytes what was added; the
+/// others speak of the transactions of blocks too.
 const TOPICS: [&str; 3] = ["sequence", "hashtx", "rawtx"];
 
 /// What is told of a mempool.
@@ -47,10 +42,21 @@ pub enum Sighting {
     Still,
 }
 
+/// What comes of the watch.
+#[derive(Debug)]
+pub enum Report {
+    /// The mempool holds something.
+    Seen(Sighting),
+    /// The node has not answered for a while, with the likely cause; it is still waited for.
+    Stalled(String),
+    /// The node does not answer, or the watch has failed: then another is to be started.
+    Failed(RpcError),
+}
+
 /// Watches a node's mempool for as long as it is kept.
 #[derive(Debug)]
 pub struct MempoolWatch {
-    sightings: mpsc::Receiver<Result<Sighting, RpcError>>,
+    reports: mpsc::Receiver<Report>,
     again: Arc<Notify>,
     task: AbortHandle,
 }
@@ -59,28 +65,25 @@ impl MempoolWatch {
     /// Watches the mempool of the node that `rpc` calls.
     pub fn start(rpc: Rpc, endpoint: Endpoint) -> Self {
         // One is enough: whoever is told looks for himself.
-        let (tell, sightings) = mpsc::channel(1);
+        let (tell, reports) = mpsc::channel(1);
         let again = Arc::new(Notify::new());
         let task = tokio::spawn(watch(rpc, endpoint, tell, again.clone())).abort_handle();
-        Self { sightings, again, task }
+        Self { reports, again, task }
     }
 
     /// Waits until the mempool holds something, and something else than when that was last said; or
     /// the same for a while; or until the node does not answer.
-    ///
-    /// # Errors
-    /// When it does not, and when the watch has failed: then another is to be started.
-    pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
-        self.sightings.recv().await.unwrap_or_else(|| {
+    pub async fn report(&mut self) -> Report {
+        self.reports.recv().await.unwrap_or_else(|| {
             let why = "a bug in adit ended the watch of the mempool";
-            Err(RpcError::Connection(why.to_owned()))
+            Report::Failed(RpcError::Connection(why.to_owned()))
         })
     }
 
     /// Has the mempool told of again, if it holds anything: what was there before has been mined, or
     /// a part of it.
     pub fn look_again(&mut self) {
-        while self.sightings.try_recv().is_ok() {}
+        while self.reports.try_recv().is_ok() {}
         self.again.notify_one();
     }
 }
@@ -91,29 +94,36 @@ impl Drop for MempoolWatch {
     }
 }
 
-async fn watch(
-    mut rpc: Rpc,
-    endpoint: Endpoint,
-    tell: mpsc::Sender<Result<Sighting, RpcError>>,
-    again: Arc<Notify>,
-) {
+async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, again: Arc<Notify>) {
     let news = Arc::new(Notify::new());
-    let publisher = publisher(&mut rpc, &endpoint).await;
+    let publisher = Publisher::find(&mut rpc, &endpoint, &TOPICS).await;
     let pause = if publisher.is_some() { LOOK_ALL_THE_SAME } else { LOOK };
     tracing::debug!(
         "the mempool is watched {}",
         publisher.as_ref().map_or("by asking", |_| "over ZeroMQ")
     );
     let listening = async {
-        if let Some((topic, address)) = publisher {
-            listen(topic, &address, &news).await;
+        if let Some(publisher) = &publisher {
+            listen(publisher, &news).await;
         }
     };
+    let another = rpc.sibling();
     let looking = async {
         let mut last: Option<(Mempool, Instant)> = None;
         loop {
             let mut wait = pause;
-            match look(&mut rpc).await {
+            let looked = {
+                let mut look = pin!(look(&mut rpc));
+                tokio::select! {
+                    biased;
+                    looked = &mut look => looked,
+                    reason = stall::reason(|| another.sibling()) => {
+                        let _ = tell.try_send(Report::Stalled(reason));
+                        look.await
+                    }
+                }
+            };
+            match looked {
                 Ok(mempool) => {
                     let sighting = match &last {
                         _ if mempool.size == 0 => None,
@@ -124,14 +134,14 @@ async fn watch(
                     };
                     if let Some(sighting) = sighting {
                         // Where one is waiting to be heard, that will do.
-                        let _ = tell.try_send(Ok(sighting));
+                        let _ = tell.try_send(Report::Seen(sighting));
                         last = Some((mempool, Instant::now()));
                     } else if mempool.size == 0 {
                         last = None;
                     }
                 }
                 Err(error) => {
-                    let _ = tell.try_send(Err(error));
+                    let _ = tell.try_send(Report::Failed(error));
                     wait = PAUSE;
                 }
             }
@@ -167,77 +177,21 @@ async fn look(rpc: &mut Rpc) -> Result<Mempool, RpcError> {
         .ok_or_else(|| RpcError::Nonsense("the node says nothing of its mempool".to_owned()))
 }
 
-#[derive(Debug, Deserialize)]
-struct Publisher {
-    r#type: String,
-    address: String,
-}
-
-/// What the node publishes that would tell of a transaction, and where.
-async fn publisher(rpc: &mut Rpc, endpoint: &Endpoint) -> Option<(&'static str, String)> {
-    let body = request("getzmqnotifications", "");
-    // A node without ZeroMQ does not know the call.
-    let body = rpc.call(body.into(), ANSWER_BYTES, DEADLINE).await.ok()?;
-    let envelope: Envelope<Vec<Publisher>> = serde_json::from_slice(&body).ok()?;
-    let publishers = envelope.into_result().ok()??;
-    TOPICS.iter().find_map(|topic| {
-        let of_topic = |publisher: &&Publisher| publisher.r#type.strip_prefix("pub") == Some(topic);
-        let mut addresses = publishers.iter().filter(of_topic);
-        addresses.find_map(|publisher| Some((*topic, reachable(&publisher.address, endpoint)?)))
-    })
-}
-
-/// The host and port at which a publisher is to be reached that says it listens at `address`, if it
-/// can be from here: TCP, on the node's machine.
-fn reachable(address: &str, endpoint: &Endpoint) -> Option<String> {
-    let address = address.strip_prefix("tcp://")?;
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    let everywhere = host == "*" || ip.is_some_and(|ip| ip.is_unspecified());
-    let here = ip.is_some_and(|ip| ip.is_loopback()) || host == "localhost";
-    if everywhere {
-        let node = Endpoint { host: endpoint.host.clone(), port };
-        Some(node.to_string())
-    } else if here && !endpoint.is_loopback() {
-        // Another machine's loopback: what listens there on this one is something else.
-        None
-    } else {
-        Some(address.to_owned())
-    }
-}
-
-/// Passes on what the node publishes, for ever. What goes wrong is tried again; the mempool is looked
-/// at all the same.
-async fn listen(topic: &str, address: &str, news: &Notify) {
-    loop {
-        if let Err(error) = hear(topic, address, news).await {
-            tracing::debug!(%error, "{address}: nothing is heard of the mempool");
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-async fn hear(topic: &str, address: &str, news: &Notify) -> Result<(), ZmtpError> {
-    let subscribing = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Subscriber::subscribe(stream, topic).await
-    };
-    let subscribed = tokio::time::timeout(CONNECT, subscribing).await;
-    let mut subscriber = subscribed.map_err(io::Error::from)??;
-    loop {
-        let message = subscriber.message().await?;
-        if message.first().is_none_or(|first| first != topic.as_bytes()) {
-            continue;
-        }
+/// Wakes the look at the mempool when the node publishes that it has changed.
+async fn listen(publisher: &Publisher, news: &Notify) {
+    let hear = |heard: Heard<'_>| match heard {
         // A hash of 32 bytes, and a letter that says what became of it: only what was added to
         // the mempool (A), or came back to it with a block that was undone (D), can be mined.
-        let label = message.get(1).filter(|_| topic == "sequence").and_then(|body| body.get(32));
-        if label.is_none_or(|label| matches!(label, b'A' | b'D')) {
-            news.notify_one();
+        Heard::Message(body) if publisher.topic() == "sequence" => {
+            if body.get(32).is_none_or(|label| matches!(label, b'A' | b'D')) {
+                news.notify_one();
+            }
         }
-    }
+        Heard::Message(_) => news.notify_one(),
+        // The mempool is looked at all the same.
+        Heard::Subscribed | Heard::Lost => {}
+    };
+    publisher.listen(hear).await;
 }
 
 #[cfg(test)]
@@ -251,27 +205,9 @@ mod tests {
         let rpc = Rpc::new(endpoint.clone(), Credentials::Cookie(Vec::new()));
         let mut watch = MempoolWatch::start(rpc, endpoint);
         watch.task.abort();
-        while watch.sighting().await.is_ok() {}
-        let error = watch.sighting().await.unwrap_err();
-        assert!(matches!(error, RpcError::Connection(_)), "{error}");
-    }
-
-    #[test]
-    fn a_publisher_is_sought_where_the_node_is() {
-        let at = |address: &str, host: &str| {
-            reachable(address, &Endpoint { host: host.to_owned(), port: 18443 })
-        };
-        let is = |address: &str| Some(address.to_owned());
-        assert_eq!(at("tcp://127.0.0.1:28332", "127.0.0.1"), is("127.0.0.1:28332"));
-        assert_eq!(at("tcp://0.0.0.0:28332", "10.0.0.5"), is("10.0.0.5:28332"));
-        assert_eq!(at("tcp://*:28332", "localhost"), is("localhost:28332"));
-        assert_eq!(at("tcp://[::]:28332", "::1"), is("[::1]:28332"));
-        assert_eq!(at("tcp://192.168.0.7:28332", "127.0.0.1"), is("192.168.0.7:28332"));
-        // Not for us: another machine's own loopback, a socket file, nonsense.
-        assert_eq!(at("tcp://127.0.0.1:28332", "10.0.0.5"), None);
-        assert_eq!(at("ipc:///run/zmq", "127.0.0.1"), None);
-        for nonsense in ["", "tcp://", "tcp://h", "tcp://h:x", "tcp://:99999"] {
-            assert_eq!(at(nonsense, "127.0.0.1"), None, "{nonsense}");
+        for _ in 0..3 {
+            let report = watch.report().await;
+            assert!(matches!(report, Report::Failed(RpcError::Connection(_))), "{report:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::rpc::Envelope;
+use super::trouble::refusal_of;
 use super::{ANSWER_BYTES, Credentials, Endpoint, Rpc, RpcError, template};
 use crate::chain::min_difficulty::PERIOD;
 use crate::chain::params::Params;
@@ -96,26 +97,25 @@ impl MiningInfo {
     /// When it can't be reached, won't have us, or answers nonsense.
     pub async fn ask(endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
         let what = format!("node {endpoint}");
-        let mut rpc = Rpc::new(endpoint, credentials);
+        let mut rpc = Rpc::new(endpoint, credentials.clone());
         let body = Bytes::from_static(
             br#"{"jsonrpc":"1.0","id":"adit","method":"getmininginfo","params":[]}"#,
         );
         let answer = rpc.call(body, ANSWER_BYTES, DEADLINE).await.map_err(AskError::from);
         answer.and_then(|body| Self::read(&body)).map_err(|error| {
-            let (refused, hint) = match &error {
-                AskError::Rpc(RpcError::Connection(_)) => (Refused::Failure, "is the node running, and is this its port?"),
-                AskError::Rpc(RpcError::Unauthorized(_)) => (
-                    Refused::BySource,
-                    "check --rpc-user and ADIT_RPC_PASSWORD, or name the right --rpc-cookie or --datadir",
-                ),
-                AskError::Rpc(RpcError::NoCookie(_) | RpcError::BadCookie { .. }) => (
-                    Refused::Configuration,
-                    "name the node's data directory with --datadir, its cookie with --rpc-cookie, or \
-                     log in with --rpc-user and ADIT_RPC_PASSWORD",
-                ),
-                AskError::Rpc(RpcError::Forbidden) => (Refused::BySource, "allow it with the node's -rpcallowip"),
-                _ => (Refused::Failure, "--difficulty takes one without a node"),
+            let refusal = match &error {
+                AskError::Rpc(error) => refusal_of(error, &credentials),
+                AskError::NoNext(_) => None,
             };
+            let (refused, hint) = refusal.unwrap_or_else(|| {
+                let hint = match &error {
+                    AskError::Rpc(RpcError::Connection(_)) => {
+                        "is the node running, and is this its port?"
+                    }
+                    _ => "--difficulty takes one without a node",
+                };
+                (Refused::Failure, hint.to_owned())
+            });
             SourceError::new(refused, what, error.to_string()).hint(hint)
         })
     }

@@ -1,27 +1,31 @@
 //! A Bitcoin node's `getblocktemplate` and `submitblock`.
 //!
-//! Three connections, so that nothing waits behind anything else: one submits blocks (and brings
+//! Several connections, so that nothing waits behind anything else: one submits blocks (and brings
 //! the next template in the same batch, which is what makes a regtest chain grow quickly), one
-//! refreshes the template, one long-polls. A node serves each open longpoll with a thread of its
-//! own, also when nobody listens any more; so there is never more than one, and after one was left
-//! open there is no other until the tip has moved, which ends them all.
+//! refreshes the template, two watch the tip (see [`tip`]). There are no longpolls: a node goes on
+//! serving one, with an RPC thread of its own, when its client has gone.
 
+mod bounded;
 mod clocks;
 mod conf;
+mod fetch;
 mod local;
 mod mempool;
 mod mining_info;
 mod pacer;
+mod proposal;
 mod rpc;
 mod session;
+mod stall;
+mod standing;
 mod submission;
 mod template;
+mod tip;
 mod trouble;
+mod zmq;
 mod zmtp;
 
 use std::borrow::Cow;
-use std::future::{Future, pending};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +44,9 @@ pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
 use self::clocks::Clocks;
 use self::mempool::MempoolWatch;
 use self::pacer::{Pacer, Wanted};
+use self::proposal::Proposals;
 use self::rpc::Envelope;
+use self::standing::Standing;
 use super::pace::{Pace, left_out};
 use super::refusals;
 use super::{NO_ADDRESS, Refused, Run, Source, SourceError};
@@ -50,30 +56,24 @@ use crate::chain::min_difficulty::{Stage, bip94_earliest};
 use crate::chain::params::Params;
 use crate::chain::payout::{PayoutError, PayoutScript};
 use crate::engine::Port;
-use crate::event::SourceState;
 use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal};
 use crate::printable::printable;
 
-/// The largest template that is read: a block's 4 million weight units are 8 MB of hex, and 16,000
-/// small transactions bring 10 MB of names and hashes with them.
-const TEMPLATE_BYTES: usize = 32 << 20;
+/// The largest template that is read: a block's 4 million weight units are at most 8 MB of hex, and
+/// the names and hashes of the 16,666 smallest transactions 4 MB.
+const TEMPLATE_BYTES: usize = 16 << 20;
 /// The largest other answer that is read.
 const ANSWER_BYTES: usize = 1 << 20;
-/// How long a node may take for anything but a longpoll.
+/// How long a node may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a node may take for a small question aside: a solution may be waiting meanwhile.
 const ASIDE: Duration = Duration::from_secs(5);
-/// How long a longpoll may stay open. It ends with the next block, so this is only for a node that
-/// has vanished without a word; the refreshes notice that sooner.
-const LONGPOLL: Duration = Duration::from_secs(24 * 3600);
-/// How long a template must have lasted before a longpoll is opened on it. On regtest none does,
-/// and none is opened.
-const LONGPOLL_AFTER: Duration = Duration::from_millis(500);
+/// How long a template must have been mined before the tip is watched: on a chain that grows by our
+/// own blocks none is, and the watch costs nothing.
+const LASTING: Duration = Duration::from_millis(500);
 /// How often the template is fetched again for new transactions. Nodes cache theirs for 5 s.
 const REFRESH: Duration = Duration::from_secs(10);
-/// The same where there is no longpoll to tell of a new tip.
-const POLL: Duration = Duration::from_secs(1);
 /// How old a job may grow before it is replaced for the sake of its nTime alone.
 const NTIME_AGE: Duration = Duration::from_secs(60);
 /// How long the last template is mined on while the node is away. What is found is kept and sent
@@ -116,6 +116,13 @@ pub struct Config {
     pub pace: Option<Pace>,
 }
 
+impl Config {
+    /// A client of the node.
+    fn client(&self) -> Rpc {
+        Rpc::new(self.endpoint.clone(), self.credentials.clone())
+    }
+}
+
 /// The source.
 #[derive(Debug)]
 pub struct GetBlockTemplate {
@@ -146,7 +153,7 @@ impl Source for GetBlockTemplate {
             let local = self.config.endpoint.is_loopback();
             let backoff = Backoff::new(if local { LOCAL_BACKOFF } else { BACKOFF });
             let pacer = Pacer::new(self.config.pace);
-            let submit = Rpc::new(self.config.endpoint.clone(), self.config.credentials.clone());
+            let submit = self.config.client();
             let mut session = Session {
                 keeper: Keeper { journal: self.journal, name, network: "" },
                 config: self.config,
@@ -156,11 +163,9 @@ impl Source for GetBlockTemplate {
                 connection: 0,
                 jobs: 0,
                 current: None,
-                left_open: None,
                 setbacks: 0,
                 batches: true,
-                trouble: Some(String::new()),
-                served: false,
+                standing: Standing::new(),
                 backoff,
                 renewed: Instant::now(),
                 begun: Instant::now(),
@@ -169,6 +174,7 @@ impl Source for GetBlockTemplate {
                 tip_time: None,
                 stage: None,
                 pacer,
+                proposals: Proposals::default(),
                 clocks: Clocks::now(),
                 said_ahead: None,
                 known_tips: Vec::new(),
@@ -197,11 +203,17 @@ struct Unanswered {
 #[derive(Debug)]
 struct Current {
     previous_block_hash: BlockHash,
-    longpollid: Option<String>,
     fingerprint: template::Fingerprint,
     published: Instant,
     /// When the twenty-minute rule makes another template of it.
     until: Option<Instant>,
+}
+
+impl Current {
+    /// Whether it is older than one of a chain that is just growing.
+    fn has_lasted(&self) -> bool {
+        self.published.elapsed() >= LASTING
+    }
 }
 
 /// What ends mining on one connection.
@@ -214,9 +226,6 @@ enum End {
 
 /// The answers to a batch of `submitblock` and `getblocktemplate`.
 type Both<'a, T> = (Envelope<Cow<'a, str>>, T);
-
-/// A template on its way, with the connection it comes over.
-type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + Send>>;
 
 /// Makes blocks of solutions and keeps them on disk.
 struct Keeper {
@@ -236,16 +245,12 @@ struct Session {
     connection: u64,
     jobs: u64,
     current: Option<Current>,
-    /// The tip under which a longpoll was left open on the node.
-    left_open: Option<BlockHash>,
     /// Blocks refused in a row.
     setbacks: u32,
     /// Whether the node takes batches.
     batches: bool,
-    /// What is wrong at present, so that it is said once.
-    trouble: Option<String>,
-    /// Whether the node has given a template since it was last said to be lost.
-    served: bool,
+    /// What was said of the connection.
+    standing: Standing,
     /// The wait before the next try, where tries fail.
     backoff: Backoff,
     /// When the node last gave a template.
@@ -262,6 +267,8 @@ struct Session {
     stage: Option<(Stage, CompactTarget)>,
     /// Whether a block is owed.
     pacer: Pacer,
+    /// Whether the node would take our blocks.
+    proposals: Proposals,
     /// The clocks at the last look.
     clocks: Clocks,
     /// When it was last said that block time is too far ahead of the clock.

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::mempool::{MempoolWatch, Sighting};
-use super::rpc::RpcError;
+use super::mempool::{MempoolWatch, Report, Sighting};
 use crate::source::pace::{Pace, Schedule};
 
 /// How long a node may give out a template that it made before a transaction came: Bitcoin Core's
@@ -87,12 +86,9 @@ impl Pacer {
     }
 
     /// Waits for something in the mempool.
-    ///
-    /// # Errors
-    /// When the node does not answer.
-    pub async fn sighting(&mut self) -> Result<Sighting, RpcError> {
+    pub async fn mempool(&mut self) -> Report {
         match &mut self.watch {
-            Some(watch) => watch.sighting().await,
+            Some(watch) => watch.report().await,
             None => std::future::pending().await,
         }
     }

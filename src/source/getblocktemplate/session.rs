@@ -1,22 +1,27 @@
 //! Mining on a node: finding it, keeping its template fresh, and publishing it.
 
+use std::pin::pin;
+
+use super::fetch::{Fetched, Fetching};
+use super::mempool::Report;
+use super::tip::{News, TipWatch};
 use super::*;
 
 impl Session {
     pub(super) async fn run(&mut self) -> Result<(), SourceError> {
         loop {
-            let Some(payout) = self.connect().await? else { return Ok(()) };
-            match self.mine(&payout).await? {
-                End::Stopped => return Ok(()),
+            let end = match self.connect().await? {
+                Some(payout) => self.mine(&payout).await?,
+                None => End::Stopped,
+            };
+            match end {
+                End::Stopped => {
+                    self.standing.ended(&self.port);
+                    return Ok(());
+                }
                 End::Lost(reason) => {
                     self.submit.hang_up();
-                    if std::mem::take(&mut self.served) {
-                        // The first try is announced whatever it says.
-                        self.trouble = Some(String::new());
-                        self.port.source_is(SourceState::Lost, Some(reason));
-                    } else {
-                        self.say(reason);
-                    }
+                    self.standing.lost(&self.port, reason);
                     let wait = self.backoff.next();
                     if self.wait(wait).await == Waited::Stopped {
                         return Ok(());
@@ -28,17 +33,7 @@ impl Session {
 
     /// Says what is wrong, once.
     pub(super) fn say(&mut self, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
-            self.port.source_is(SourceState::Retrying, Some(reason.clone()));
-            self.trouble = Some(reason);
-        }
-    }
-
-    /// Says that all is well, if it was not.
-    pub(super) fn well(&mut self) {
-        if self.trouble.take().is_some() {
-            self.port.source_is(SourceState::Connected, None);
-        }
+        self.standing.say(&self.port, reason);
     }
 
     /// Tries until the node answers and is one that we can mine on; `None` if it is time to go.
@@ -67,22 +62,43 @@ impl Session {
         }
     }
 
-    /// Calls the node over the connection that submits, keeping what is found meanwhile.
+    /// Calls the node over the connection that submits, keeping what is found meanwhile. Goes on when
+    /// it is time to go: a block may be on its way.
     pub(super) async fn call(&mut self, body: String, limit: usize) -> Result<Bytes, RpcError> {
-        let mut stopping = false;
-        let mut call = std::pin::pin!(self.submit.call(body.into(), limit, DEADLINE));
+        let Self { submit, port, keeper, unanswered, config, standing, .. } = self;
+        let (mut stopping, mut stalled) = (false, false);
+        let mut call = pin!(submit.call(body.into(), limit, DEADLINE));
+        let mut reason = pin!(stall::reason(|| config.client()));
         loop {
             tokio::select! {
+                biased;
                 answer = &mut call => return answer,
-                solution = self.port.solution(), if !stopping => match solution {
-                    Some(solution) => {
-                        let found = self.keeper.keep(solution, &self.port);
-                        self.unanswered.push(found);
+                solution = port.solution(), if !stopping => {
+                    if let Some(solution) = solution {
+                        unanswered.push(keeper.keep(solution, port));
+                    } else {
+                        stopping = true;
+                        standing.ended(port);
                     }
-                    None => stopping = true,
-                },
+                }
+                reason = &mut reason, if !stalled => {
+                    stalled = true;
+                    standing.stalled(port, reason);
+                }
             }
         }
+    }
+
+    /// Asks the node something small while it is mined.
+    async fn ask_aside(&mut self, call: String) -> Result<Bytes, RpcError> {
+        let Self { submit, port, config, standing, .. } = self;
+        let mut call = pin!(submit.call(call.into(), ANSWER_BYTES, ASIDE));
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            reason = stall::reason(|| config.client()) => standing.stalled(port, reason),
+        }
+        call.await
     }
 
     /// Waits, keeping what is found meanwhile.
@@ -107,9 +123,7 @@ impl Session {
         let body = match self.call(request("getblockchaininfo", ""), ANSWER_BYTES).await {
             Ok(body) => body,
             Err(error) => {
-                // A node that takes no connection serves no longpoll either.
                 if matches!(error, RpcError::Connection(_)) {
-                    self.left_open = None;
                     self.unreachable = Some(Instant::now());
                 }
                 return Err(self.trouble_of(error));
@@ -182,143 +196,161 @@ impl Session {
 
     /// Mines until the connection is lost or it is time to go.
     pub(super) async fn mine(&mut self, payout: &Payout) -> Result<End, SourceError> {
-        let mut fetch: Option<Fetch> = Some(self.fetch(None, None, payout));
-        let mut kept: Option<Rpc> = None;
-        let mut longpoll: Option<Fetch> = None;
-        let mut refresh_at = Instant::now() + REFRESH;
+        let mut fetching = Fetching::new();
+        let mut tips = self.watch_tip();
         self.watch_mempool();
         self.clocks = Clocks::now();
         self.known_tips.clear();
+        // Also where no block is due yet: it shows that the node gives templates.
+        self.begin_fetch(payout, &mut fetching);
         loop {
             if self.clock_jumped() {
                 // The machine may have slept, and every connection with it.
-                fetch = None;
-                kept = None;
-                if longpoll.take().is_some() {
-                    self.left_open = self.tip();
-                }
+                fetching.start_again();
+                tips = self.watch_tip();
                 self.submit.hang_up();
                 self.watch_mempool();
-                refresh_at = Instant::now();
             }
-            let wake = self.wake(refresh_at, longpoll.is_some());
-            tokio::select! {
+            tips.mining_on(self.tip());
+            let wake = self.wake(fetching.due);
+            let end = tokio::select! {
                 biased;
-                solution = self.port.solution() => {
-                    let Some(solution) = solution else { return Ok(End::Stopped) };
-                    // Whatever is under way was asked for before this block.
-                    fetch = None;
-                    if longpoll.take().is_some() {
-                        self.left_open = Some(solution.job.previous_block_hash);
-                    }
-                    match self.submit(solution, payout).await {
-                        Ok(Next::Template(ready)) => match self.take(*ready, true).await {
-                            Ok(at) => refresh_at = at,
-                            Err(lost) => return Ok(End::Lost(lost)),
-                        },
-                        Ok(Next::FetchIn(wait)) => refresh_at = Instant::now() + wait,
-                        Err(Trouble::Passing(reason)) => return Ok(End::Lost(reason)),
-                        Err(Trouble::Final(error)) => return Err(error),
-                    }
-                }
-                (rpc, outcome) = next(&mut fetch) => {
-                    fetch = None;
-                    kept = Some(rpc);
-                    match outcome {
-                        Ok(ready) => match self.take(ready, longpoll.is_some()).await {
-                            Ok(at) => refresh_at = at,
-                            Err(lost) => return Ok(End::Lost(lost)),
-                        },
-                        Err(error) => {
-                            if let Some(lost) = self.survive(error)? {
-                                self.left_open = longpoll.and(self.tip());
-                                return Ok(End::Lost(lost));
-                            }
-                            self.give_up_old_template();
-                            refresh_at = Instant::now() + self.backoff.next();
-                        }
-                    }
-                }
-                (_, outcome) = next(&mut longpoll) => {
-                    longpoll = None;
-                    match outcome {
-                        Ok(ready) => {
-                            fetch = None;
-                            match self.take(ready, true).await {
-                                Ok(at) => refresh_at = at,
-                                Err(lost) => return Ok(End::Lost(lost)),
-                            }
-                        }
-                        Err(error) => {
-                            // The node may still be waiting on our behalf.
-                            self.left_open = self.tip();
-                            tracing::debug!(%error, "longpoll broke off");
-                            refresh_at = Instant::now();
-                        }
-                    }
-                }
-                sighting = self.pacer.sighting(), if self.pacer.rests() => match sighting {
-                    Ok(sighting) => {
-                        refresh_at = Instant::now();
-                        self.pacer.seen(sighting, refresh_at);
-                    }
-                    Err(error) => match self.trouble_of(error) {
-                        Trouble::Final(error) => return Err(error),
-                        Trouble::Passing(lost) => return Ok(End::Lost(lost)),
-                    },
+                solution = self.port.solution() => match solution {
+                    Some(solution) => self.on_solution(solution, payout, &mut fetching).await?,
+                    None => return Ok(End::Stopped),
                 },
-                () = sleep_until(wake.into()) => {
-                    let now = Instant::now();
-                    if self.pacer.due().is_some_and(|due| due <= now) {
-                        if let Some(number) = self.pacer.begin(now) {
-                            self.port.notice(left_out(number));
-                        }
-                        refresh_at = now;
-                    }
-                    if now >= refresh_at && !self.pacer.rests() {
-                        // One that is still on its way has its own deadline.
-                        refresh_at = now + REFRESH;
-                        if fetch.is_none() {
-                            fetch = Some(self.fetch(kept.take(), None, payout));
-                        }
-                    }
-                    if longpoll.is_none() && self.may_longpoll() && self.has_lasted() {
-                        let id = self.current.as_ref().and_then(|c| c.longpollid.clone());
-                        longpoll = Some(self.fetch(None, id, payout));
-                    }
-                    if let Err(error) = self.keeper.journal.flush() {
-                        self.port.notice(error.to_string());
-                    }
+                fetched = fetching.next() => self.on_fetched(fetched, &mut fetching).await?,
+                news = tips.news() => {
+                    self.on_news(news, &mut fetching);
+                    None
                 }
-            }
-            // Nothing is mined that a longpoll could tell of.
-            if self.pacer.rests() && longpoll.take().is_some() {
-                self.left_open = self.tip();
+                report = self.pacer.mempool(), if self.pacer.rests() => {
+                    self.on_mempool(report, &mut fetching)?
+                }
+                () = self.proposals.answered() => {
+                    if let Some(why) = self.proposals.refusal(self.connection) {
+                        self.say(why);
+                    }
+                    None
+                }
+                () = sleep_until(wake.into()) => {
+                    self.on_wake(payout, &mut fetching);
+                    None
+                }
+            };
+            if let Some(end) = end {
+                return Ok(end);
             }
         }
     }
 
-    /// When there is something to be done without anything having happened.
-    fn wake(&self, refresh_at: Instant, longpolls: bool) -> Instant {
-        let now = Instant::now();
-        let wake = if self.pacer.rests() {
-            now + LOOK_AROUND
-        } else if !longpolls && self.may_longpoll() {
-            refresh_at.min(now + LONGPOLL_AFTER)
-        } else {
-            refresh_at
-        };
-        self.pacer.due().map_or(wake, |due| due.min(wake))
+    /// Submits a block.
+    async fn on_solution(
+        &mut self,
+        solution: Solution,
+        payout: &Payout,
+        fetching: &mut Fetching,
+    ) -> Result<Option<End>, SourceError> {
+        // Whatever is under way was asked for before this block.
+        fetching.drop_under_way();
+        match self.submit(solution, payout).await {
+            Ok(Next::Template(ready)) => return Ok(self.take_next(*ready, fetching).await),
+            Ok(Next::FetchIn(wait)) => fetching.next_at(Instant::now() + wait),
+            Err(Trouble::Passing(reason)) => return Ok(Some(End::Lost(reason))),
+            Err(Trouble::Final(error)) => return Err(error),
+        }
+        Ok(None)
     }
 
-    /// Fetches a template, at once or by longpoll.
-    fn fetch(&self, rpc: Option<Rpc>, longpollid: Option<String>, payout: &Payout) -> Fetch {
-        let rpc = rpc.unwrap_or_else(|| self.submit.sibling());
+    /// Takes the template that was fetched, or bears that there is none.
+    async fn on_fetched(
+        &mut self,
+        fetched: Fetched,
+        fetching: &mut Fetching,
+    ) -> Result<Option<End>, SourceError> {
+        match fetched {
+            Fetched::Stalled(reason) => self.standing.stalled(&self.port, reason),
+            Fetched::Answer(Ok(ready)) => return Ok(self.take_next(*ready, fetching).await),
+            Fetched::Answer(Err(error)) => {
+                if let Some(lost) = self.survive(error)? {
+                    return Ok(Some(End::Lost(lost)));
+                }
+                self.give_up_old_template();
+                fetching.next_at(Instant::now() + self.backoff.next());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has a template fetched on a tip that is neither the last one nor a block of ours.
+    fn on_news(&self, news: News, fetching: &mut Fetching) {
+        let is_known = matches!(news, News::Tip(tip) if self.known_tips.contains(&tip));
+        if !is_known && !self.pacer.rests() {
+            fetching.tip_moved();
+        }
+    }
+
+    /// Has a template fetched for what is in the mempool.
+    fn on_mempool(
+        &mut self,
+        report: Report,
+        fetching: &mut Fetching,
+    ) -> Result<Option<End>, SourceError> {
+        match report {
+            Report::Seen(sighting) => {
+                fetching.due = Instant::now();
+                self.pacer.seen(sighting, fetching.due);
+                Ok(None)
+            }
+            Report::Stalled(reason) => {
+                self.standing.stalled(&self.port, reason);
+                Ok(None)
+            }
+            Report::Failed(error) => match self.trouble_of(error) {
+                Trouble::Final(error) => Err(error),
+                Trouble::Passing(lost) => Ok(Some(End::Lost(lost))),
+            },
+        }
+    }
+
+    /// Does what is due by the clock.
+    fn on_wake(&mut self, payout: &Payout, fetching: &mut Fetching) {
+        let now = Instant::now();
+        if self.pacer.due().is_some_and(|due| due <= now) {
+            if let Some(number) = self.pacer.begin(now) {
+                self.port.notice(left_out(number));
+            }
+            fetching.due = now;
+        }
+        if !self.pacer.rests() {
+            self.begin_fetch(payout, fetching);
+        }
+        if let Err(error) = self.keeper.journal.flush() {
+            self.port.notice(error.to_string());
+        }
+    }
+
+    /// Begins to fetch a template, if one is due.
+    fn begin_fetch(&self, payout: &Payout, fetching: &mut Fetching) {
         // At a pace, each is to hold what the mempool holds by then. And where the clock was set
         // back, a node may have kept a template of before that, which it would refuse.
         let fresh = self.pacer.pace().is_some() || self.kept_templates == Kept::Distrusted;
-        let request = template_request(longpollid.as_deref(), fresh);
-        fetch_template(rpc, request, longpollid.is_some(), payout.clone())
+        fetching.begin(&self.submit, fresh, payout);
+    }
+
+    /// When there is something to be done without anything having happened.
+    fn wake(&self, fetch_due: Instant) -> Instant {
+        let mut wake = if self.pacer.rests() { Instant::now() + LOOK_AROUND } else { fetch_due };
+        // The journal is written to when no block has come for a moment.
+        if let Some(current) = self.current.as_ref().filter(|current| !current.has_lasted()) {
+            wake = wake.min(current.published + LASTING);
+        }
+        self.pacer.due().map_or(wake, |due| due.min(wake))
+    }
+
+    /// Watches the node's tip, over connections of its own.
+    fn watch_tip(&self) -> TipWatch {
+        TipWatch::start(&self.submit, self.config.endpoint.clone())
     }
 
     /// Watches the mempool, where the pace wants that, over connections of its own.
@@ -339,18 +371,27 @@ impl Session {
         jump.is_some()
     }
 
-    /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next, where no
-    /// longpoll `tells` of one; or why the node is not the one that it was.
-    async fn take(&mut self, ready: Ready, tells: bool) -> Result<Instant, String> {
+    /// Takes a template, and plans when the next is fetched.
+    async fn take_next(&mut self, ready: Ready, fetching: &mut Fetching) -> Option<End> {
+        match self.take(ready).await {
+            Ok(due) => {
+                fetching.next_at(due);
+                None
+            }
+            Err(lost) => Some(End::Lost(lost)),
+        }
+    }
+
+    /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next; or why the
+    /// node is not the one that it was.
+    async fn take(&mut self, ready: Ready) -> Result<Instant, String> {
         self.recognize(ready.previous_block_hash()).await?;
         self.answered();
+        let refresh_at = Instant::now() + REFRESH;
         Ok(match self.pacer.wants(ready.has_transactions(), Instant::now()) {
             Wanted::Yes => {
                 self.learn_tip_time(&ready).await;
                 self.publish(ready);
-                let now = Instant::now();
-                let polled = !tells && !self.may_longpoll();
-                let refresh_at = now + if polled { POLL } else { REFRESH };
                 let until = self.current.as_ref().and_then(|current| current.until);
                 until.map_or(refresh_at, |until| until.min(refresh_at))
             }
@@ -360,7 +401,7 @@ impl Session {
             }
             Wanted::No => {
                 self.rest();
-                Instant::now() + REFRESH
+                refresh_at
             }
         })
     }
@@ -376,7 +417,7 @@ impl Session {
             return Ok(());
         }
         let call = request("getblockchaininfo", "");
-        let body = self.submit.call(call.into(), ANSWER_BYTES, ASIDE).await;
+        let body = self.ask_aside(call).await;
         let body = body.map_err(|error| error.to_string())?;
         let envelope: Envelope<ChainInfo<'_>> =
             template::parse(&body).map_err(|error| error.to_string())?;
@@ -412,7 +453,7 @@ impl Session {
         }
         self.tip_time = None;
         let call = request("getblockheader", &format!("\"{hash}\""));
-        let body = self.submit.call(call.into(), ANSWER_BYTES, ASIDE).await;
+        let body = self.ask_aside(call).await;
         let time = body.and_then(|body| {
             serde_json::from_slice::<Envelope<BlockHeader>>(&body)
                 .map_err(|error| RpcError::Nonsense(error.to_string()))?
@@ -467,22 +508,13 @@ impl Session {
         })
     }
 
-    /// Whether a longpoll may be opened on the current template.
-    pub(super) fn may_longpoll(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| {
-            current.longpollid.is_some() && self.left_open != Some(current.previous_block_hash)
-        })
-    }
-
-    /// Whether the current template is older than one of a chain that is just growing.
-    pub(super) fn has_lasted(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.published.elapsed() >= LONGPOLL_AFTER)
-    }
-
     /// The node has given a template.
     fn answered(&mut self) {
-        self.well();
-        self.served = true;
+        match self.proposals.refusal(self.connection) {
+            Some(why) => self.say(why),
+            None => self.standing.well(&self.port),
+        }
+        self.standing.served();
         self.backoff.reset();
         self.renewed = Instant::now();
     }
@@ -500,25 +532,19 @@ impl Session {
         let same = self.current.as_ref().is_some_and(|current| {
             current.fingerprint == ready.fingerprint && current.published.elapsed() < NTIME_AGE
         });
-        let longpollid = ready.longpollid.clone();
         if same {
             if let Some(current) = &mut self.current {
-                current.longpollid = longpollid;
                 current.until = until;
             }
             return;
         }
-        // A new tip ends every longpoll on the old one, also those left open.
-        if self.left_open.is_some_and(|tip| tip != ready.previous_block_hash()) {
-            self.left_open = None;
-        }
         self.current = Some(Current {
             previous_block_hash: ready.previous_block_hash(),
-            longpollid,
             fingerprint: ready.fingerprint.clone(),
             published: Instant::now(),
             until,
         });
+        self.proposals.consider(&ready, self.connection, || self.submit.sibling());
         self.jobs += 1;
         let key = JobKey { connection: self.connection, number: self.jobs };
         self.port.publish(ready.into_job(key, clean));
@@ -541,56 +567,4 @@ struct ChainInfo<'a> {
 /// A JSON-RPC call. `params` are JSON already.
 pub(super) fn request(method: &str, params: &str) -> String {
     format!("{{\"jsonrpc\":\"1.0\",\"id\":\"adit\",\"method\":\"{method}\",\"params\":[{params}]}}")
-}
-
-/// The call for a template: at once, or when the one that `longpollid` names is out of date; one
-/// that the node has just made, or one made for this call.
-pub(super) fn template_request(longpollid: Option<&str>, fresh: bool) -> String {
-    let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
-    if let Some(id) = longpollid {
-        request_object["longpollid"] = id.into();
-    }
-    if fresh {
-        // Knots keeps a template for five seconds unless it is asked for one with limits of its own:
-        // here the usual room for the coinbase and one weight unit of four. Bitcoin Core does not
-        // know this.
-        request_object["blockreservedweight"] = 8_004.into();
-    }
-    request("getblocktemplate", &request_object.to_string())
-}
-
-/// Fetches a template over `rpc`, by longpoll or not, and makes it ready.
-fn fetch_template(mut rpc: Rpc, request: String, longpoll: bool, payout: Payout) -> Fetch {
-    Box::pin(async move {
-        let deadline = if longpoll { LONGPOLL } else { DEADLINE };
-        let answer = rpc.call(request.into(), TEMPLATE_BYTES, deadline).await;
-        let received = Instant::now();
-        let ready = match answer {
-            Ok(body) => read_where_it_disturbs_nobody(body, payout, received).await,
-            Err(error) => Err(error.into()),
-        };
-        (rpc, ready)
-    })
-}
-
-async fn read_where_it_disturbs_nobody(
-    body: Bytes,
-    payout: Payout,
-    received: Instant,
-) -> Result<Ready, TemplateError> {
-    if body.len() <= READ_ASIDE_BYTES {
-        return read_answer(&body, &payout, received);
-    }
-    let read = move || read_answer(&body, &payout, received);
-    tokio::task::spawn_blocking(read)
-        .await
-        .unwrap_or_else(|_| Err(TemplateError::Json("reading it failed".to_owned())))
-}
-
-/// What a pending template comes to; never returns where none is pending.
-async fn next(fetch: &mut Option<Fetch>) -> (Rpc, Result<Ready, TemplateError>) {
-    match fetch {
-        Some(fetch) => fetch.await,
-        None => pending().await,
-    }
 }

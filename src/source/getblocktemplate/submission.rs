@@ -1,6 +1,6 @@
 //! From a solution to its verdict: the block on disk, on its way, and sent again.
 
-use super::session::template_request;
+use super::fetch::template_request;
 use super::*;
 
 impl Keeper {
@@ -104,10 +104,12 @@ impl Session {
         if !self.batches || self.pacer.pace().is_some() {
             return self.submit_apart(found).await;
         }
-        let and_template = format!(",{}]", template_request(None, false));
+        let and_template = format!(",{}]", template_request(false));
         let batch = submit_request(&found.block_hex, "[", &and_template);
         let body = match self.call(batch, TEMPLATE_BYTES).await {
             Ok(body) => body,
+            // One of both calls, or batches: apart, the node says which.
+            Err(RpcError::Forbidden(_)) => return self.submit_apart(found).await,
             Err(error) => {
                 self.unanswered.push(found);
                 return Err(self.trouble_of(error));

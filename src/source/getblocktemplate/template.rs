@@ -4,17 +4,19 @@
 //! transactions' text is borrowed, looked at once, and copied once into the block to come.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{Amount, BlockHash, CompactTarget, ScriptBuf};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
+use super::bounded::{self, Text};
 use super::rpc::{Envelope, RpcError};
+use crate::chain::block;
 use crate::chain::coinbase::{AuxTooLong, CoinbaseTemplate, CoinbaseText, ScriptSigData};
 use crate::chain::commitment::WitnessCommitment;
 use crate::chain::merkle::{self, Hash256};
@@ -29,6 +31,15 @@ const RULES: [&str; 5] = ["csv", "segwit", "taproot", "signet", "testdummy"];
 
 /// 21 million coins in satoshis: no coinbase pays more.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
+
+/// A block has 4,000,000 weight units (BIP 141), and a transaction no less than 60 bytes of 4 each
+/// (Bitcoin Core's `MIN_TRANSACTION_WEIGHT`).
+const TRANSACTIONS_MAX: usize = 4_000_000 / 240;
+/// Hex digits of all transactions together: a byte has at least one weight unit.
+const TRANSACTIONS_HEX_MAX: usize = 2 * 4_000_000;
+/// The most entries of `rules`, `capabilities`, `vbavailable` and `coinbaseaux`: there are 29 version
+/// bits, and nodes list fewer rules than that.
+const ENTRIES_MAX: usize = 64;
 
 /// What the template does not say and a job needs.
 #[derive(Clone, Debug)]
@@ -69,9 +80,12 @@ pub enum TemplateError {
     SignetSignature,
 }
 
+/// The most characters that are shown of a node's words.
+const SHOWN: usize = 80;
+
 /// A node's words on one short line.
 fn shown(words: &str) -> String {
-    printable::printable(words, 80)
+    printable::printable(words, SHOWN)
 }
 
 /// A field that is not what it must be.
@@ -85,17 +99,17 @@ pub struct Template<'a> {
     version: i64,
     #[serde(borrow)]
     previousblockhash: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "transactions")]
     transactions: Vec<Transaction<'a>>,
-    #[serde(default)]
-    coinbaseaux: BTreeMap<String, String>,
+    #[serde(default, borrow, deserialize_with = "capabilities")]
+    capabilities: Vec<Text<'a>>,
+    #[serde(default, borrow, deserialize_with = "coinbaseaux")]
+    coinbaseaux: Vec<(Cow<'a, str>, Text<'a>)>,
     coinbasevalue: Option<i64>,
     #[serde(default)]
     coinbasetxn: Option<IgnoredAny>,
     #[serde(default)]
     workid: Option<IgnoredAny>,
-    #[serde(default)]
-    longpollid: Option<String>,
     #[serde(borrow)]
     target: Cow<'a, str>,
     mintime: i64,
@@ -103,18 +117,52 @@ pub struct Template<'a> {
     #[serde(borrow)]
     bits: Cow<'a, str>,
     height: i64,
-    #[serde(default)]
-    rules: Vec<String>,
-    #[serde(default)]
-    vbavailable: BTreeMap<String, i64>,
-    #[serde(default)]
-    vbrequired: i64,
-    #[serde(default)]
-    noncerange: Option<String>,
-    #[serde(default)]
-    signet_challenge: Option<String>,
-    #[serde(default)]
-    default_witness_commitment: Option<String>,
+    #[serde(default, borrow, deserialize_with = "rules")]
+    rules: Vec<Text<'a>>,
+    #[serde(default, borrow, deserialize_with = "vbavailable")]
+    vbavailable: Vec<(Cow<'a, str>, i64)>,
+    vbrequired: Option<i64>,
+    #[serde(default, borrow)]
+    noncerange: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    signet_challenge: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    default_witness_commitment: Option<Cow<'a, str>>,
+}
+
+fn transactions<'de, D>(deserializer: D) -> Result<Vec<Transaction<'de>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    bounded::list(deserializer, "transactions", TRANSACTIONS_MAX)
+}
+
+fn capabilities<'de, D>(deserializer: D) -> Result<Vec<Text<'de>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    bounded::optional_list(deserializer, "capabilities", ENTRIES_MAX)
+}
+
+fn coinbaseaux<'de, D>(deserializer: D) -> Result<Vec<(Cow<'de, str>, Text<'de>)>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    bounded::optional_members(deserializer, "entries of coinbaseaux", ENTRIES_MAX)
+}
+
+fn rules<'de, D>(deserializer: D) -> Result<Vec<Text<'de>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    bounded::optional_list(deserializer, "rules", ENTRIES_MAX)
+}
+
+fn vbavailable<'de, D>(deserializer: D) -> Result<Vec<(Cow<'de, str>, i64)>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    bounded::optional_members(deserializer, "entries of vbavailable", ENTRIES_MAX)
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,12 +179,23 @@ struct Transaction<'a> {
 #[derive(Debug)]
 pub struct Ready {
     job: Job,
-    /// What to long-poll with (BIP 22).
-    pub longpollid: Option<String>,
     /// Tells whether another template would be mined the same way.
     pub fingerprint: Fingerprint,
     /// The node's time, for which its bits hold: seconds since 1970.
     pub curtime: u32,
+    /// What our blocks have in common.
+    pub layout: Layout,
+    /// Whether the node judges blocks before they are solved (BIP 23, "Block Proposal").
+    pub takes_proposals: bool,
+}
+
+/// What is our own in a block, whatever its height, its transactions and its reward: if a node refuses
+/// one block for it, it refuses all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    script_sig_data: ScriptSigData,
+    payout: PayoutScript,
+    commits_to_witnesses: bool,
 }
 
 /// What a template asks for, short: two that are equal need no new job, but for the time.
@@ -188,6 +247,18 @@ impl Ready {
         self.job.ntime.first
     }
 
+    /// A block of this template, unsolved: all that comes before its transactions, and those.
+    #[must_use]
+    pub fn unsolved_block(&self) -> Option<(Vec<u8>, Arc<BlockBody>)> {
+        let (MerkleRoot::Rolled(coinbase), Some(body)) = (&self.job.merkle_root, &self.job.body)
+        else {
+            return None;
+        };
+        let root = coinbase.merkle_root(0);
+        let header = self.job.header(self.job.version, root, self.job.ntime.first, 0);
+        Some((block::head(&header, coinbase, 0, body), body.clone()))
+    }
+
     /// When it was received.
     #[must_use]
     pub fn received(&self) -> Instant {
@@ -221,7 +292,12 @@ pub fn read_answer(
 
 /// Parses JSON; a node's mistakes come back on one line.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError> {
-    serde_json::from_slice(body).map_err(|error| TemplateError::Json(shown(&error.to_string())))
+    if !bounded::is_plain(body) {
+        let why = "it is large and holds what a template has not, escapes or other than ASCII";
+        return Err(TemplateError::Json(why.to_owned()));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| TemplateError::Json(printable::printable_display(&error, SHOWN)))
 }
 
 /// Makes a job of what the node answered.
@@ -266,17 +342,22 @@ impl Template<'_> {
         };
 
         let ids = self.transaction_ids()?;
-        let segwit = self.rules.iter().any(|rule| rule.trim_start_matches('!') == "segwit");
+        let segwit = self.is_segwit(&ids);
         let witness_commitment =
             if segwit { Some(self.witness_commitment(&ids.witness)?) } else { None };
         let merkle_branch = merkle::branch(ids.plain);
         let transactions = merkle::sha256d(merkle_branch.as_flattened());
 
+        let layout = Layout {
+            script_sig_data: self.script_sig_data(payout)?,
+            payout: payout.script.clone(),
+            commits_to_witnesses: segwit,
+        };
         let mut coinbase = CoinbaseTemplate {
             height,
-            data: self.script_sig_data(payout)?,
+            data: layout.script_sig_data.clone(),
             value: Amount::from_sat(coinbase_value),
-            payout: payout.script.clone(),
+            payout: layout.payout.clone(),
             witness_commitment,
         }
         .build(merkle_branch);
@@ -304,14 +385,20 @@ impl Template<'_> {
             body: Some(body.into()),
             received,
         };
-        Ok(Ready { job, longpollid: self.longpollid, fingerprint, curtime })
+        Ok(Ready {
+            job,
+            fingerprint,
+            curtime,
+            layout,
+            takes_proposals: self.capabilities.iter().any(|Text(name)| name == "proposal"),
+        })
     }
 
     /// Refuses what we would get wrong.
     fn check_demands(&self) -> Result<(), TemplateError> {
         let unknown =
-            |rule: &&String| rule.strip_prefix('!').is_some_and(|rule| !RULES.contains(&rule));
-        if let Some(rule) = self.rules.iter().find(unknown) {
+            |rule: &&Text<'_>| rule.0.strip_prefix('!').is_some_and(|rule| !RULES.contains(&rule));
+        if let Some(Text(rule)) = self.rules.iter().find(unknown) {
             return Err(TemplateError::Unsupported(format!("the rule {}", shown(rule))));
         }
         if self.workid.is_some() {
@@ -336,7 +423,8 @@ impl Template<'_> {
     }
 
     fn required_bits(&self) -> Result<u32, TemplateError> {
-        u32::try_from(self.vbrequired).map_err(|_| field("vbrequired", self.vbrequired.to_string()))
+        let bits = self.vbrequired.unwrap_or(0);
+        u32::try_from(bits).map_err(|_| field("vbrequired", bits.to_string()))
     }
 
     /// The BIP 320 bits, but none that the template uses, lists in `vbavailable` or requires.
@@ -345,7 +433,7 @@ impl Template<'_> {
             return Ok(VersionMask::NONE);
         }
         let mut taken = version;
-        for &bit in self.vbavailable.values() {
+        for &(_, bit) in &self.vbavailable {
             let bit = u32::try_from(bit)
                 .ok()
                 .and_then(|bit| 1u32.checked_shl(bit))
@@ -384,7 +472,8 @@ impl Template<'_> {
 
     fn script_sig_data(&self, payout: &Payout) -> Result<ScriptSigData, TemplateError> {
         let mut aux = Vec::new();
-        for value in self.coinbaseaux.values() {
+        for (_, Text(value)) in &self.coinbaseaux {
+            let value: &str = value;
             aux.extend(hex::decode(value).map_err(|_| field("coinbaseaux", "it is not hex"))?);
         }
         Ok(ScriptSigData::new(&aux, &payout.text)?)
@@ -404,24 +493,38 @@ impl Template<'_> {
         Ok(ids)
     }
 
+    /// Whether the block is one of BIP 141, and its coinbase commits to the witnesses: by the rules in
+    /// force, or, where the node lists none (btcd does not), by what such a block alone has.
+    fn is_segwit(&self, ids: &Ids) -> bool {
+        self.rules.iter().any(|Text(rule)| rule.trim_start_matches('!') == "segwit")
+            || self.default_witness_commitment.is_some()
+            || ids.plain != ids.witness
+    }
+
     /// The commitment to these witness ids, which must be the one that the template gives, if it
-    /// does.
+    /// does: as the output's script (BIP 145), or as the bare hash, which is what btcd gives.
     fn witness_commitment(&self, wtxids: &[Hash256]) -> Result<ScriptBuf, TemplateError> {
-        let ours = WitnessCommitment::of(wtxids).script();
-        if let Some(theirs) = &self.default_witness_commitment {
-            let theirs = hex::decode(theirs)
-                .map_err(|_| field("default_witness_commitment", "it is not hex"))?;
-            if theirs != ours.as_bytes() {
+        let ours = WitnessCommitment::of(wtxids);
+        let script = ours.script();
+        let is_ours = |theirs: &str| {
+            theirs.eq_ignore_ascii_case(&script.to_hex_string())
+                || theirs.eq_ignore_ascii_case(&hex::encode(ours.to_byte_array()))
+        };
+        match &self.default_witness_commitment {
+            Some(theirs) if !is_ours(theirs) => {
                 let why = "it does not commit to the template's transactions";
-                return Err(field("default_witness_commitment", why));
+                Err(field("default_witness_commitment", why))
             }
+            _ => Ok(script),
         }
-        Ok(ours)
     }
 
     /// The transactions' hex, one after the other.
     fn transactions_hex(&self) -> Result<String, TemplateError> {
         let length = self.transactions.iter().map(|transaction| transaction.data.len()).sum();
+        if length > TRANSACTIONS_HEX_MAX {
+            return Err(field("transactions", "they are more than a block can hold"));
+        }
         let mut text = String::with_capacity(length);
         for (index, transaction) in self.transactions.iter().enumerate() {
             if !is_hex(&transaction.data) {

@@ -1,5 +1,8 @@
 //! What goes wrong with a node, and whether it is the end.
 
+use std::io::ErrorKind;
+
+use super::rpc::{METHOD_NOT_FOUND, Protocol};
 use super::*;
 
 impl Session {
@@ -69,41 +72,18 @@ impl Session {
         let why = error.to_string();
         // A node that is starting again has no cookie yet, or not the one that we read.
         let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
-        let (refused, hint) = match &error {
-            RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_)
-                if by_cookie && self.may_be_starting() =>
-            {
-                return Trouble::Passing(why);
+        let may_pass = match &error {
+            RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_) => {
+                by_cookie && self.may_be_starting()
             }
-            RpcError::Unauthorized(_) => (
-                Refused::BySource,
-                match self.config.credentials {
-                    Credentials::UserPassword { .. } => {
-                        "check --rpc-user and ADIT_RPC_PASSWORD against the node's rpcauth or rpcuser"
-                    }
-                    Credentials::Cookie(_) => {
-                        "is it the cookie of this node? name its file with --rpc-cookie, or its data \
-                         directory with --datadir"
-                    }
-                },
-            ),
-            RpcError::Forbidden => (Refused::BySource, "allow it with the node's -rpcallowip"),
-            RpcError::NoCookie(_) => (
-                Refused::Configuration,
-                "name the node's data directory with --datadir, its cookie with --rpc-cookie, or log \
-                 in with --rpc-user and ADIT_RPC_PASSWORD",
-            ),
-            RpcError::BadCookie { .. } => {
-                (Refused::Configuration, "name the node's cookie with --rpc-cookie")
-            }
-            // Method not found: a wallet, a proxy, another daemon.
-            RpcError::Node { code: -32601, .. } => {
-                (Refused::BySource, "the source must be a node that knows getblocktemplate")
-            }
-            RpcError::Node { code: -8, message } if message.contains("rule") => {
-                (Refused::BySource, "this chain needs rules that adit does not know")
-            }
-            _ => return Trouble::Passing(why),
+            // A node has answered there before.
+            RpcError::NotHttp { .. } | RpcError::Moved { .. } => self.connection > 0,
+            _ => false,
+        };
+        let Some((refused, hint)) =
+            refusal_of(&error, &self.config.credentials).filter(|_| !may_pass)
+        else {
+            return Trouble::Passing(why);
         };
         Trouble::Final(SourceError::new(refused, self.what(), why).hint(hint))
     }
@@ -115,5 +95,100 @@ impl Session {
 
     pub(super) fn refused(&self, refused: Refused, why: String, hint: Option<String>) -> Trouble {
         Trouble::Final(SourceError { hint, ..SourceError::new(refused, self.what(), why) })
+    }
+}
+
+/// What kind of end a failed call is and what can be done about it, where trying again is of no use.
+pub(super) fn refusal_of(error: &RpcError, credentials: &Credentials) -> Option<(Refused, String)> {
+    let by_cookie = matches!(credentials, Credentials::Cookie(_));
+    let (refused, hint) = match error {
+        RpcError::Unauthorized(_) if by_cookie => (
+            Refused::BySource,
+            "is it the cookie of this node? name its file with --rpc-cookie, or its data directory \
+             with --datadir",
+        ),
+        RpcError::Unauthorized(_) => (
+            Refused::BySource,
+            "check --rpc-user and ADIT_RPC_PASSWORD against the node's rpcauth or rpcuser",
+        ),
+        RpcError::Forbidden(calls) => {
+            let hint = format!(
+                "the node's -rpcallowip must have this machine's address, and its -rpcwhitelist, where \
+                 there is one for this user, {calls} (docs/NODES.md lists all calls that adit makes)"
+            );
+            return Some((Refused::BySource, hint));
+        }
+        RpcError::NoCookie(_) => (
+            Refused::Configuration,
+            "name the node's data directory with --datadir, its cookie with --rpc-cookie, or log in \
+             with --rpc-user and ADIT_RPC_PASSWORD",
+        ),
+        RpcError::BadCookie { why, .. } if why.kind() == ErrorKind::PermissionDenied => (
+            Refused::Configuration,
+            "run adit as the node's user, or start the node with -rpccookieperms=group (or all), or \
+             log in with --rpc-user and ADIT_RPC_PASSWORD (the node's rpcauth)",
+        ),
+        RpcError::BadCookie { .. } => {
+            (Refused::Configuration, "name the node's cookie with --rpc-cookie")
+        }
+        RpcError::NotHttp { protocol: Protocol::JsonLines, .. } => {
+            (Refused::Configuration, "a pool is named stratum+tcp://HOST:PORT")
+        }
+        RpcError::NotHttp { protocol: Protocol::Tls, .. } => (
+            Refused::Configuration,
+            "adit speaks no TLS with nodes: name the node's own port, through an SSH tunnel or a \
+             VPN where it is on another machine",
+        ),
+        RpcError::NotHttp { .. } => {
+            (Refused::Configuration, "name the node's JSON-RPC port: http://HOST:PORT")
+        }
+        RpcError::Moved { to, .. } if to.starts_with("https:") => (
+            Refused::Configuration,
+            "adit speaks no TLS with nodes: name the node's own port, not that of a web server \
+             before it",
+        ),
+        RpcError::Moved { .. } => (Refused::Configuration, "name that address as the source"),
+        // A wallet, a proxy, another daemon.
+        RpcError::Node { code: METHOD_NOT_FOUND, .. } => {
+            (Refused::BySource, "the source must be a node that knows getblocktemplate")
+        }
+        RpcError::Node { code: -8, message } if message.contains("rule") => {
+            (Refused::BySource, "this chain needs rules that adit does not know")
+        }
+        _ => return None,
+    };
+    Some((refused, hint.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_done_about_a_cookie_depends_on_what_is_wrong_with_it() {
+        let credentials = Credentials::Cookie(vec!["cookie".into()]);
+        let hint = |why: ErrorKind| {
+            let error = RpcError::BadCookie { path: "cookie".into(), why: why.into() };
+            refusal_of(&error, &credentials).unwrap()
+        };
+        let (refused, denied) = hint(ErrorKind::PermissionDenied);
+        assert_eq!(refused, Refused::Configuration);
+        for way in ["the node's user", "-rpccookieperms", "rpcauth"] {
+            assert!(denied.contains(way), "{denied}");
+        }
+        assert!(hint(ErrorKind::InvalidData).1.contains("--rpc-cookie"));
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let credentials = Credentials::Cookie(Vec::new());
+        for error in [
+            RpcError::Connection(String::new()),
+            RpcError::Deadline(DEADLINE),
+            RpcError::Status { status: 503, body: String::new() },
+            RpcError::Node { code: -28, message: String::new() },
+        ] {
+            assert_eq!(refusal_of(&error, &credentials), None, "{error:?}");
+        }
     }
 }

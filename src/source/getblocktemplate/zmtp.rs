@@ -9,8 +9,8 @@ use std::io;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 
-/// How many bytes of a message's part are kept; the rest is read and forgotten.
-pub const PART_BYTES: usize = 64;
+/// How many bytes of a message's part are kept: a block header's. The rest is read and forgotten.
+pub const PART_BYTES: usize = 80;
 /// A message of more parts is no node's: theirs have three.
 const PARTS: usize = 8;
 /// The longest command that is read, in bytes. A publisher's READY has about thirty.

@@ -1,8 +1,11 @@
 //! A thin JSON-RPC client over one kept connection: bounded, with a deadline for everything.
 
+mod answer;
+mod cookie;
+mod peer;
+
 use std::fmt;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,21 +14,23 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub use self::answer::{Envelope, METHOD_NOT_FOUND, RpcError};
+pub use self::peer::{Protocol, peer_port};
+
+use self::answer::{WORDS, calls_of, name_unknown_method};
+use self::cookie::{missing_folder, read_first};
+use self::peer::{FirstBytes, Watched, rpc_ports};
 use crate::printable::printable;
 use crate::secret::Secret;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-
-/// The longest cookie file that is read, in bytes. A node writes 75.
-const COOKIE_BYTES: u64 = 4096;
 
 /// Where the node listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,122 +76,6 @@ pub enum Credentials {
     Cookie(Vec<PathBuf>),
 }
 
-/// Why a call brought no result.
-#[derive(Debug, thiserror::Error)]
-pub enum RpcError {
-    /// No connection was had, or it broke.
-    #[error("{0}")]
-    Connection(String),
-    /// Nothing came in time.
-    #[error("no answer within {} s", .0.as_secs())]
-    Deadline(Duration),
-    /// More came than any honest answer holds.
-    #[error("the answer is larger than {} MiB", .0 >> 20)]
-    TooLarge(usize),
-    /// There is no cookie where we looked.
-    #[error("no cookie file at {}", list(.0))]
-    NoCookie(Vec<PathBuf>),
-    /// A cookie file is there and can't be used.
-    #[error("cookie file {}: {why}", .path.display())]
-    BadCookie {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// HTTP 401.
-    #[error("the node refuses {0} (HTTP 401)")]
-    Unauthorized(&'static str),
-    /// HTTP 403.
-    #[error("the node does not take calls from this address (HTTP 403)")]
-    Forbidden,
-    /// Another HTTP status without a JSON-RPC answer.
-    #[error("HTTP {status}: {body}")]
-    Status {
-        /// The status.
-        status: u16,
-        /// The beginning of the body, made printable.
-        body: String,
-    },
-    /// The node's own error.
-    #[error("{message} (error {code})")]
-    Node {
-        /// Its code.
-        code: i64,
-        /// Its words, made printable.
-        message: String,
-    },
-    /// An answer that is not what was asked for.
-    #[error("the answer makes no sense: {0}")]
-    Nonsense(String),
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// The most characters that are kept of a node's words.
-const WORDS: usize = 200;
-
-/// The error member of a JSON-RPC answer.
-#[derive(Debug, Deserialize)]
-pub struct ErrorObject {
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-impl From<ErrorObject> for RpcError {
-    fn from(error: ErrorObject) -> Self {
-        Self::Node { code: error.code, message: printable(&error.message, WORDS) }
-    }
-}
-
-/// A JSON-RPC answer.
-#[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "T: Deserialize<'de>"))]
-pub struct Envelope<T> {
-    #[serde(default = "Member::missing", deserialize_with = "Member::read")]
-    result: Member<T>,
-    #[serde(default)]
-    error: Option<ErrorObject>,
-}
-
-/// The member `result`. A `submitblock` that was answered null has been taken; one whose answer has
-/// no result at all has not been looked at.
-#[derive(Debug)]
-enum Member<T> {
-    Missing,
-    /// `None` is null.
-    There(Option<T>),
-}
-
-impl<'de, T: Deserialize<'de>> Member<T> {
-    fn missing() -> Self {
-        Self::Missing
-    }
-
-    fn read<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::deserialize(deserializer).map(Self::There)
-    }
-}
-
-impl<T> Envelope<T> {
-    /// The result (`None` for null), or the node's error.
-    ///
-    /// # Errors
-    /// When the node answered with one, or with neither.
-    pub fn into_result(self) -> Result<Option<T>, RpcError> {
-        match (self.error, self.result) {
-            (Some(error), _) => Err(error.into()),
-            (None, Member::There(result)) => Ok(result),
-            (None, Member::Missing) => {
-                Err(RpcError::Nonsense("it has neither a result nor an error".to_owned()))
-            }
-        }
-    }
-}
-
 /// A connection to a node that is opened when needed and kept.
 #[derive(Debug)]
 pub struct Rpc {
@@ -197,6 +86,8 @@ pub struct Rpc {
     /// Which of the cookie files is in use.
     cookie: usize,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// Whether an HTTP answer ever came.
+    answered: bool,
 }
 
 impl Rpc {
@@ -205,7 +96,21 @@ impl Rpc {
     pub fn new(endpoint: Endpoint, credentials: Credentials) -> Self {
         let host = HeaderValue::from_str(&endpoint.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("localhost"));
-        Self { endpoint, host, credentials, authorization: None, cookie: 0, connection: None }
+        Self {
+            endpoint,
+            host,
+            credentials,
+            authorization: None,
+            cookie: 0,
+            connection: None,
+            answered: false,
+        }
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Another client of the same node.
@@ -213,6 +118,7 @@ impl Rpc {
     pub fn sibling(&self) -> Self {
         let mut sibling = Self::new(self.endpoint.clone(), self.credentials.clone());
         sibling.cookie = self.cookie;
+        sibling.answered = self.answered;
         sibling
     }
 
@@ -257,8 +163,9 @@ impl Rpc {
         deadline: Duration,
     ) -> Result<Bytes, RpcError> {
         let open = self.connection.take().filter(|connection| !connection.is_closed());
-        let mut connection = match open {
-            Some(connection) => connection,
+        let (mut connection, first) = match open {
+            // It has served before.
+            Some(connection) => (connection, FirstBytes::default()),
             None => self.connect().await?,
         };
         // After connecting: a node that is not up has no cookie either, and that it is not up is the
@@ -271,14 +178,27 @@ impl Rpc {
             .header(HOST, self.host.clone())
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(Full::new(body.clone()))
             .map_err(|error| RpcError::Nonsense(error.to_string()))?;
         let exchange = async {
             connection.ready().await.map_err(broken)?;
             let response = connection.send_request(request).await.map_err(broken)?;
-            read(response, limit, self.who()).await
+            read(response, limit, self.who(), &body).await
         };
-        let answer = timeout(deadline, exchange).await.map_err(|_| RpcError::Deadline(deadline))?;
+        let answer = match timeout(deadline, exchange).await {
+            Ok(Err(RpcError::Connection(why))) => Err(self.no_http(why, &first)),
+            Ok(answer) => {
+                self.answered = true;
+                answer
+            }
+            Err(_) if self.answered || first.get().is_some() => {
+                return Err(RpcError::Deadline(deadline));
+            }
+            Err(_) => {
+                let why = format!("no answer within {} s", deadline.as_secs());
+                return Err(self.no_http(why, &first));
+            }
+        };
         // Only a connection whose last answer was read to its end can serve again.
         let reusable = !matches!(answer, Err(RpcError::Connection(_) | RpcError::TooLarge(_)));
         if reusable {
@@ -287,18 +207,25 @@ impl Rpc {
         answer
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, RpcError> {
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, FirstBytes), RpcError> {
         let to = (self.endpoint.host.as_str(), self.endpoint.port);
         let stream = timeout(CONNECT, TcpStream::connect(to))
             .await
             .map_err(|_| RpcError::Deadline(CONNECT))?
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => {
-                    RpcError::Connection(format!("the node is not up yet, waiting for it: {error}"))
+                    let never_ran = match &self.credentials {
+                        Credentials::Cookie(paths) => missing_folder(paths),
+                        Credentials::UserPassword { .. } => String::new(),
+                    };
+                    RpcError::Connection(format!(
+                        "the node is not up yet, waiting for it: {error}{never_ran}"
+                    ))
                 }
                 _ => RpcError::Connection(error.to_string()),
             })?;
         stream.set_nodelay(true).map_err(|error| RpcError::Connection(error.to_string()))?;
+        let (stream, first) = Watched::new(stream);
         let (connection, driver) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(async move {
@@ -307,7 +234,25 @@ impl Rpc {
                 tracing::debug!(%error, "RPC connection ended");
             }
         });
-        Ok(connection)
+        Ok((connection, first))
+    }
+
+    /// Why a connection over which no HTTP answer came is of no use, as far as `first`, what came
+    /// first, and the port tell.
+    fn no_http(&self, why: String, first: &FirstBytes) -> RpcError {
+        let ports = || {
+            let ports = rpc_ports(self.endpoint.port).filter(|_| !self.answered);
+            ports.map(|ports| format!("; {ports}")).unwrap_or_default()
+        };
+        match first.get().map(Vec::as_slice) {
+            Some(bytes) if bytes.starts_with(b"HTTP/") => RpcError::Connection(why),
+            Some(bytes) => match Protocol::of(bytes) {
+                Some(protocol) => RpcError::NotHttp { protocol, ports: ports() },
+                None => RpcError::Connection(why + &ports()),
+            },
+            None if self.answered => RpcError::Connection(why),
+            None => RpcError::Connection(format!("{why} (not a byte came){}", ports())),
+        }
     }
 
     /// What the node refuses when it refuses us.
@@ -324,7 +269,7 @@ impl Rpc {
                 format!("{user}:{}", password.reveal()).into_bytes()
             }
             Credentials::Cookie(paths) => {
-                let (index, cookie) = read_first_cookie(paths, self.cookie)?;
+                let (index, cookie) = read_first(paths, self.cookie)?;
                 self.cookie = index;
                 cookie
             }
@@ -364,41 +309,16 @@ fn broken(error: hyper::Error) -> RpcError {
     RpcError::Connection(why)
 }
 
-/// The first cookie that is there, from the file number `from` on, and its file's number.
-fn read_first_cookie(paths: &[PathBuf], from: usize) -> Result<(usize, Vec<u8>), RpcError> {
-    for (index, path) in paths.iter().enumerate().skip(from) {
-        match read_cookie(path) {
-            Ok(cookie) => return Ok((index, cookie)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(RpcError::BadCookie { path: path.clone(), why: error.to_string() });
-            }
-        }
-    }
-    Err(RpcError::NoCookie(paths.to_vec()))
-}
-
-fn read_cookie(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut cookie = Vec::new();
-    std::fs::File::open(path)?.take(COOKIE_BYTES).read_to_end(&mut cookie)?;
-    while cookie.last().is_some_and(u8::is_ascii_whitespace) {
-        cookie.pop();
-    }
-    if cookie.contains(&b':') && !cookie.contains(&b'\n') {
-        Ok(cookie)
-    } else {
-        let why = "it does not hold one line of user:password";
-        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why))
-    }
-}
-
 /// Reads an answer of at most `limit` bytes to its end.
 async fn read(
     response: Response<Incoming>,
     limit: usize,
     who: &'static str,
+    request: &[u8],
 ) -> Result<Bytes, RpcError> {
     let status = response.status();
+    let to = response.headers().get(LOCATION).filter(|_| status.is_redirection());
+    let to = to.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
     let mut body = response.into_body();
     let announced = usize::try_from(hyper::body::Body::size_hint(&body).lower()).ok();
     if announced.is_none_or(|bytes| bytes > limit) {
@@ -413,11 +333,17 @@ async fn read(
         }
         bytes.extend_from_slice(&data);
     }
+    if let Some(to) = to {
+        return Err(RpcError::Moved { status: status.as_u16(), to });
+    }
     match status {
         StatusCode::UNAUTHORIZED => Err(RpcError::Unauthorized(who)),
-        StatusCode::FORBIDDEN => Err(RpcError::Forbidden),
+        StatusCode::FORBIDDEN => Err(RpcError::Forbidden(calls_of(request))),
         // A JSON-RPC error comes with 500 or 404 and a JSON body.
-        _ if status.is_success() || bytes.starts_with(b"{") => Ok(bytes.freeze()),
+        _ if status.is_success() || bytes.starts_with(b"{") => {
+            name_unknown_method(request, &bytes)?;
+            Ok(bytes.freeze())
+        }
         _ => Err(RpcError::Status {
             status: status.as_u16(),
             body: printable(

@@ -1,0 +1,161 @@
+//! Fetching templates: the one on its way, and when the next is due.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::rpc::Rpc;
+use super::session::request;
+use super::template::{Payout, Ready, TemplateError, read_answer};
+use super::{DEADLINE, READ_ASIDE_BYTES, REFRESH, TEMPLATE_BYTES, stall};
+
+/// The least time from one fetch to the next for the sake of tips: they may come in quick succession,
+/// or be those of another node whose publisher listens where ours was said to.
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// A template on its way, with the connection it comes over.
+type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + Send>>;
+
+/// What comes of a fetch.
+pub(super) enum Fetched {
+    /// A template, or why there is none.
+    Answer(Result<Box<Ready>, TemplateError>),
+    /// It has taken long, and goes on.
+    Stalled(String),
+}
+
+/// The templates that are fetched over a connection of their own, one at a time.
+pub(super) struct Fetching {
+    under_way: Option<Fetch>,
+    /// Why the one under way takes so long.
+    stalled: Option<Pin<Box<dyn Future<Output = String> + Send>>>,
+    connection: Option<Rpc>,
+    /// When the next is fetched.
+    pub(super) due: Instant,
+    /// When the last was begun.
+    begun: Option<Instant>,
+    /// Whether the tip has moved since the one under way was asked for.
+    is_old: bool,
+}
+
+impl Fetching {
+    /// The first is due at once.
+    pub(super) fn new() -> Self {
+        let due = Instant::now();
+        Self { under_way: None, stalled: None, connection: None, due, begun: None, is_old: false }
+    }
+
+    /// Begins, if one is due and none is under way, over the kept connection or one like `rpc`.
+    pub(super) fn begin(&mut self, rpc: &Rpc, fresh: bool, payout: &Payout) {
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        self.due = now + REFRESH;
+        // One that is still on its way has its own deadline.
+        if self.under_way.is_none() {
+            self.begun = Some(now);
+            let connection = self.connection.take().unwrap_or_else(|| rpc.sibling());
+            self.under_way = Some(fetch(connection, template_request(fresh), payout.clone()));
+            let another = rpc.sibling();
+            self.stalled = Some(Box::pin(stall::reason(|| another)));
+        }
+    }
+
+    /// What comes next of the one under way; never returns where none is. May be dropped at any time
+    /// and called again.
+    pub(super) async fn next(&mut self) -> Fetched {
+        let Some(under_way) = &mut self.under_way else { return pending().await };
+        let stalled = async {
+            match &mut self.stalled {
+                Some(stalled) => stalled.await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            (connection, outcome) = under_way => {
+                (self.under_way, self.stalled) = (None, None);
+                self.connection = Some(connection);
+                Fetched::Answer(outcome.map(Box::new))
+            }
+            reason = stalled => {
+                self.stalled = None;
+                Fetched::Stalled(reason)
+            }
+        }
+    }
+
+    /// Has the next fetched at `due`, or soon where the tip has moved since the last was asked for.
+    pub(super) fn next_at(&mut self, due: Instant) {
+        self.due = if std::mem::take(&mut self.is_old) { self.soon() } else { due };
+    }
+
+    /// The tip has moved.
+    pub(super) fn tip_moved(&mut self) {
+        // Dropping what is under way would bring no template at all while many blocks come in a row.
+        if self.under_way.is_some() {
+            self.is_old = true;
+        } else {
+            self.due = self.soon();
+        }
+    }
+
+    /// At once, unless one has just been begun.
+    fn soon(&self) -> Instant {
+        let now = Instant::now();
+        self.begun.map_or(now, |begun| now.max(begun + BETWEEN))
+    }
+
+    /// Forgets the one under way.
+    pub(super) fn drop_under_way(&mut self) {
+        (self.under_way, self.stalled) = (None, None);
+        self.is_old = false;
+    }
+
+    /// Forgets all that is open, and has the next fetched at once.
+    pub(super) fn start_again(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// The call for a template: one that the node has just made, or one made for this call.
+pub(super) fn template_request(fresh: bool) -> String {
+    let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
+    if fresh {
+        // Knots keeps a template for five seconds unless it is asked for one with limits of its own:
+        // here the usual room for the coinbase and one weight unit of four. Bitcoin Core does not
+        // know this.
+        request_object["blockreservedweight"] = 8_004.into();
+    }
+    request("getblocktemplate", &request_object.to_string())
+}
+
+/// Fetches a template over `rpc` and makes it ready.
+fn fetch(mut rpc: Rpc, request: String, payout: Payout) -> Fetch {
+    Box::pin(async move {
+        let answer = rpc.call(request.into(), TEMPLATE_BYTES, DEADLINE).await;
+        let received = Instant::now();
+        let ready = match answer {
+            Ok(body) => read_where_it_disturbs_nobody(body, payout, received).await,
+            Err(error) => Err(error.into()),
+        };
+        (rpc, ready)
+    })
+}
+
+async fn read_where_it_disturbs_nobody(
+    body: Bytes,
+    payout: Payout,
+    received: Instant,
+) -> Result<Ready, TemplateError> {
+    if body.len() <= READ_ASIDE_BYTES {
+        return read_answer(&body, &payout, received);
+    }
+    let read = move || read_answer(&body, &payout, received);
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|_| Err(TemplateError::Json("reading it failed".to_owned())))
+}
