@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-pub use self::port::Port;
+pub use self::port::{Port, ReportedBlock};
 pub use self::search_space::{SearchSpace, Taken};
 pub use self::seats::{Health, Seats};
 
@@ -163,14 +163,36 @@ impl Shared {
             });
         }
         if block {
-            state.blocks.count(&verdict);
-            self.announcer.announce(Event::Block {
-                verdict,
+            let block = ReportedBlock {
                 height: solution.job.height,
                 header: solution.header,
-                hash: solution.hash,
-            });
+                was_unknown: false,
+                resent: false,
+            };
+            self.block(state, &block, verdict);
         }
+        self.stop_at_goal(state);
+    }
+
+    /// Counts a block's verdict, in place of `unknown` if that was announced before, and announces
+    /// it.
+    fn block(&self, state: &mut State, block: &ReportedBlock, verdict: Verdict) {
+        let ReportedBlock { height, header, was_unknown, resent } = *block;
+        state.blocks.unknown = state.blocks.unknown.saturating_sub(u64::from(was_unknown));
+        state.blocks.count(&verdict);
+        let hash = header.block_hash();
+        self.announcer.announce(Event::Block {
+            verdict,
+            height,
+            header,
+            hash,
+            was_unknown,
+            resent,
+        });
+    }
+
+    /// Stops when as much was accepted as was asked for.
+    fn stop_at_goal(&self, state: &mut State) {
         let reached = |goal: Option<u64>, tally: Tally| goal.is_some_and(|n| tally.accepted >= n);
         if reached(self.goal.blocks, state.blocks) || reached(self.goal.shares, state.shares) {
             self.stop(state);

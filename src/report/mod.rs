@@ -351,7 +351,8 @@ mod tests {
 
     pub(super) fn block(height: Option<u32>, verdict: Verdict) -> Event {
         let header = bitcoin::constants::genesis_block(Network::Regtest).header;
-        Event::Block { verdict, height, header, hash: header.block_hash() }
+        let hash = header.block_hash();
+        Event::Block { verdict, height, header, hash, was_unknown: false, resent: false }
     }
 
     pub(super) fn rejected() -> Verdict {

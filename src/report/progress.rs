@@ -103,7 +103,11 @@ impl Board {
             Event::Started { .. } => self.source = Some(SourceState::Connected),
             Event::Job { height, .. } => self.height = *height,
             Event::Share { verdict, .. } => self.shares.count(verdict),
-            Event::Block { verdict, .. } => self.blocks.count(verdict),
+            Event::Block { verdict, was_unknown, .. } => {
+                let unknown = &mut self.blocks.unknown;
+                *unknown = unknown.saturating_sub(u64::from(*was_unknown));
+                self.blocks.count(verdict);
+            }
             Event::Rate { total, .. } => self.rate = Some(*total),
             Event::Stage { stage, difficulty } => self.stage = Some((*stage, *difficulty)),
             Event::Source { state, source, .. } => {
