@@ -166,7 +166,11 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let to = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_folder(&path, &to) } else { drop(fs::copy(&path, &to).unwrap()) }
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
     }
 }
 
@@ -439,4 +443,79 @@ fn a_file_that_is_no_journal_is_left_alone_and_told() {
     assert_eq!(fs::read_to_string(strange).unwrap(), "not what it seems\n");
     assert_eq!(files_in(&journal).len(), 2);
     assert!(poll(Duration::ZERO, || journal.join("notes.txt").exists().then_some(())).is_some());
+}
+
+/// What can be read of a damaged file is sent, and the file is kept. And a block of a regtest chain
+/// that was thrown away is given up once it is old.
+#[test]
+fn a_damaged_file_is_kept_and_its_blocks_are_sent_or_too_old() {
+    let time = |line: &str| {
+        let at = line.find("\"time\":").unwrap() + 7;
+        format!("{}1000000000{}", &line[..at], &line[at + 10..])
+    };
+    let name = |line: &str| line.replacen("\"hash\"", "\"hush\"", 1);
+    let refusal = json!("prev-blk-not-found");
+    let cases: [(&dyn Fn(&str) -> String, Value, &str); 2] = [
+        (&name, Value::Null, "\"resent\":true"),
+        (&time, refusal, "1 block of earlier runs on regtest given up"),
+    ];
+    for (damage, answer, said) in cases {
+        let home = Home::new();
+        let journal = home.path().join("state/adit/journal");
+        let killed = Gate::new();
+        let after = killed.clone();
+        let (easy, hard) = (Template::regtest(7), Template::regtest(7).bits(HARD));
+        let server = ScriptedNode::start(move |call| match call.method.as_str() {
+            "submitblock" if after.is_open() => Reply::Result(answer.clone()),
+            "submitblock" => Reply::Silence,
+            _ if after.is_open() => well_behaved(call, &hard),
+            _ => well_behaved(call, &easy),
+        });
+        let mut first = Adit::new(["mine"]).arg(server.url()).home(&home).start();
+        server.wait_for_calls("submitblock", 1, SOON);
+        first.signal("KILL");
+        first.wait(SOON);
+        let [file] = &files_in(&journal)[..] else { panic!("one file") };
+        let damaged = damage(&fs::read_to_string(file).unwrap());
+        fs::write(file, &damaged).unwrap();
+        killed.open();
+
+        let mut second = Adit::new(["mine", "--json"]).arg(server.url()).home(&home).start();
+        second.wait_for_line(|line| line.contains(said), SOON);
+        second.signal("INT");
+        let exit = second.wait(SOON).expect_code(130);
+        promised::check(&exit.stdout);
+        let kept = PathBuf::from(format!("{}.damaged", file.display()));
+        let warning =
+            exit.stderr.lines().find(|line| line.contains("is damaged: 1 block")).unwrap();
+        assert!(warning.contains(kept.to_str().unwrap()), "{warning}");
+        assert_eq!(files_in(&journal), [kept.as_path()]);
+        assert_eq!(fs::read_to_string(kept).unwrap(), damaged);
+        assert_eq!(server.count("submitblock"), 2);
+    }
+}
+
+/// Blocks for nodes that never return are one line, not one each.
+#[test]
+fn blocks_for_other_nodes_are_one_line() {
+    let home = Home::new();
+    for _ in 0..3 {
+        let template = Template::regtest(7);
+        let server = ScriptedNode::start(move |call| match call.method.as_str() {
+            "submitblock" => Reply::Silence,
+            _ => well_behaved(call, &template),
+        });
+        let mut run = Adit::new(["mine"]).arg(server.url()).home(&home).start();
+        server.wait_for_calls("submitblock", 1, SOON);
+        run.signal("KILL");
+        run.wait(SOON);
+    }
+    let template = Template::regtest(7);
+    let server = ScriptedNode::start(move |call| well_behaved(call, &template));
+    let exit = Adit::new(["mine", "--blocks", "1"]).arg(server.url()).home(&home).run(SOON);
+    let exit = exit.expect_code(0);
+    let lines: Vec<_> =
+        exit.stderr.lines().filter(|line| line.contains("the journal has")).collect();
+    assert_eq!(lines.len(), 1, "{exit:#?}");
+    assert!(lines[0].contains("3 blocks of unknown fate for http://127.0.0.1:"), "{exit:#?}");
 }

@@ -41,6 +41,9 @@ impl Keeper {
                 None
             }
         };
+        for warning in self.journal.warnings() {
+            port.notice(warning.to_string());
+        }
         Unanswered { solution, block_hex, entry }
     }
 
