@@ -98,6 +98,8 @@ pub enum Event {
         hash: BlockHash,
         /// Whether it was announced before with the verdict unknown, which this one replaces.
         was_unknown: bool,
+        /// Whether it was found by an earlier run and sent again by this one.
+        resent: bool,
     },
     /// How fast it goes, over the seconds since the last such event.
     Rate {

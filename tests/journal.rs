@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::adit::{Adit, Home};
+use common::adit::{Adit, Home, Running};
 use common::node::{Chain, Node};
 use common::scripted::{Gate, Reply, ScriptedNode, Template, hash_of, submitted, well_behaved};
 use common::{poll, promised};
@@ -71,12 +71,30 @@ fn a_block_is_on_disk_before_it_is_sent_and_is_sent_again_when_the_node_dies() {
 /// adit killed while the answer is outstanding, and the node's word at the next start.
 #[test]
 fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
-    for (answer, said) in [
-        (Reply::Result(Value::Null), "accepted"),
-        (Reply::Result(json!("duplicate")), "accepted"),
-        (Reply::Result(json!("inconclusive")), "stale: inconclusive (the block is valid so far"),
-        (Reply::Result(json!("high-hash")), "rejected: high-hash (the hash does not meet"),
-        (Reply::error(-22, "Block decode failed"), "rejected: Block decode failed (the node"),
+    let placed = |confirmations: i64| Some(json!({"confirmations": confirmations}));
+    let duplicate = || Reply::Result(json!("duplicate"));
+    for (answer, place, result, words) in [
+        (Reply::Result(Value::Null), None, "accepted", ""),
+        (duplicate(), placed(3), "accepted", ""),
+        (
+            duplicate(),
+            placed(-1),
+            "stale",
+            "duplicate (the node has this block, and it is not in its",
+        ),
+        (
+            Reply::Result(json!("inconclusive")),
+            None,
+            "stale",
+            "inconclusive (the block is valid so",
+        ),
+        (Reply::Result(json!("high-hash")), None, "rejected", "high-hash (the hash does not meet"),
+        (
+            Reply::error(-22, "Block decode failed"),
+            None,
+            "rejected",
+            "Block decode failed (the node",
+        ),
     ] {
         let home = Home::new();
         let journal = home.path().join("state/adit/journal");
@@ -86,6 +104,7 @@ fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
         let server = ScriptedNode::start(move |call| match call.method.as_str() {
             "submitblock" if after.is_open() => answer.clone(),
             "submitblock" => Reply::Silence,
+            "getblockheader" => place.clone().map_or(Reply::HangUp, Reply::Result),
             _ if after.is_open() => well_behaved(call, &hard),
             _ => well_behaved(call, &easy),
         });
@@ -98,14 +117,165 @@ fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
         killed.open();
 
         let mut second = Adit::new(["mine"]).arg(server.url()).home(&home).start();
-        let line = second.wait_for_line(|line| line.contains("of an earlier run"), SOON);
-        assert!(line.text.contains(&hash_of(&block)), "{line:?}");
-        assert!(line.text.contains(&format!("unknown: {said}")), "{line:?}");
+        let line = second.wait_for_line(|line| line.contains("sent again"), SOON);
+        let begin = format!("block 7 {result} {} sent again", hash_of(&block));
+        assert!(line.text.starts_with(begin.as_str()), "{line:?}");
+        assert!(line.text.contains(words), "{line:?}");
         second.signal("INT");
         let exit = second.wait(SOON).expect_code(130);
-        assert!(exit.stdout.contains(" 0 accepted, 0 rejected, 0 stale, 0 unknown"), "{exit:#?}");
+        assert!(exit.stdout.contains(&format!(" 1 {result}")), "it is counted: {exit:#?}");
         let again: Vec<String> = server.calls_of("submitblock").iter().map(submitted).collect();
         assert_eq!(again, [block.clone(), block], "it is sent once more and no oftener");
+        assert_eq!(files_in(&journal), [] as [PathBuf; 0]);
+    }
+}
+
+/// Has a block found on what `node` gives out now, and adit killed before the node had it. The node
+/// is killed too; the journal remembers it by its port.
+fn find_and_die(node: &mut Node, home: &Arc<Home>) -> String {
+    let mut template = Template::regtest(1);
+    let real = node.template();
+    for key in
+        ["height", "previousblockhash", "curtime", "mintime", "coinbasevalue", "bits", "target"]
+    {
+        template = template.set(key, real[key].clone());
+    }
+    node.kill_hard();
+    let server = ScriptedNode::start_on(node.port(), move |call| match call.method.as_str() {
+        "submitblock" => Reply::Silence,
+        _ => well_behaved(call, &template),
+    });
+    let mut run = Adit::new(["mine"]).arg(server.url()).home(home).start();
+    server.wait_for_calls("submitblock", 1, SOON);
+    run.signal("KILL");
+    run.wait(SOON);
+    submitted(&server.calls_of("submitblock")[0])
+}
+
+/// adit on `node`, which finds nothing of its own: no transaction comes.
+fn resume(node: &Node, home: &Arc<Home>) -> Running {
+    Adit::new(["mine", "--json", "--on-transaction", "--datadir"])
+        .arg(node.datadir())
+        .arg(node.url())
+        .home(home)
+        .start()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// After a crash a node starts behind its tip: here with an older copy of its data.
+#[test]
+fn a_block_waits_until_a_node_that_crashed_knows_its_parent_again() {
+    let mut node = Node::start(Chain::Regtest, &[]);
+    let home = Home::new();
+    node.generate(3);
+    node.stop();
+    let older = home.path().join("older");
+    copy_folder(&node.chain_folder(), &older);
+    node.spawn();
+    node.wait_for_height(3, SOON);
+    let parent = node.generate(1)[0].clone();
+    let parent = node.must("getblock", json!([parent, 0]));
+    let block = find_and_die(&mut node, &home);
+    fs::remove_dir_all(node.chain_folder()).unwrap();
+    copy_folder(&older, &node.chain_folder());
+    node.spawn();
+    node.wait_for_height(3, SOON);
+
+    // One run is killed meanwhile, and another ends by itself: the block is pending after both.
+    for (signal, code) in [("KILL", None), ("INT", Some(130))] {
+        let mut run = resume(&node, &home);
+        run.wait_for_line(|line| line.contains("the node cannot judge it yet"), SOON);
+        run.signal(signal);
+        let exit = run.wait(SOON);
+        if let Some(code) = code {
+            let exit = exit.expect_code(code);
+            assert_eq!(promised::blocks(&promised::check(&exit.stdout)), [] as [Value; 0]);
+        }
+        assert!(holds(&home.path().join("state/adit/journal"), &block));
+    }
+    let mut run = resume(&node, &home);
+    run.wait_for_line(|line| line.contains("the node cannot judge it yet"), SOON);
+    assert_eq!(node.must("submitblock", json!([parent])), Value::Null);
+    let event = run.wait_for_event(|event| event["event"] == "block", SOON);
+    assert_eq!(event["hash"], hash_of(&block));
+    assert_eq!((&event["result"], &event["resent"]), (&"accepted".into(), &true.into()));
+    run.signal("INT");
+    let exit = run.wait(SOON).expect_code(130);
+    let events = promised::check(&exit.stdout);
+    assert_eq!(events.last().unwrap()["blocks"]["accepted"], 1);
+    assert_eq!(node.best_hash(), hash_of(&block));
+    assert_eq!(files_in(&home.path().join("state/adit/journal")), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_duplicate_is_accepted_where_it_is_in_the_nodes_best_chain_and_nowhere_else() {
+    let mut node = Node::start(Chain::Regtest, &[]);
+    for (beside, result) in [(true, "stale"), (false, "accepted")] {
+        let home = Home::new();
+        let block = find_and_die(&mut node, &home);
+        node.spawn();
+        poll(SOON, || node.rpc("getblockcount", json!([])).ok()).expect("the node starts");
+        if beside {
+            node.generate(1);
+        }
+        let _ = node.rpc("submitblock", json!([block]));
+        let mut run = resume(&node, &home);
+        let event = run.wait_for_event(|event| event["event"] == "block", SOON);
+        assert_eq!((&event["hash"], &event["result"]), (&hash_of(&block).into(), &result.into()));
+        run.signal("INT");
+        let exit = run.wait(SOON).expect_code(130);
+        assert_eq!(exit.event("summary")["blocks"][result], 1);
+    }
+}
+
+/// The same of a block of the current run, and the counts at each time.
+#[test]
+fn a_block_that_the_node_cannot_judge_is_unknown_until_it_can() {
+    // The node's last word, and the template's height by then.
+    for (word, height, result) in
+        [(Value::Null, 8, "accepted"), (json!("prev-blk-not-found"), 107, "stale")]
+    {
+        let home = Home::new();
+        let journal = home.path().join("state/adit/journal");
+        let known = Gate::new();
+        let after = known.clone();
+        let (easy, hard) = (Template::regtest(7), Template::regtest(7).bits(HARD));
+        let later = Template::regtest(height + 1).bits(HARD);
+        let server = ScriptedNode::start(move |call| match (call.method.as_str(), call.nth) {
+            ("submitblock", _) if after.is_open() => Reply::Result(word.clone()),
+            ("submitblock", _) => Reply::Result(json!("prev-blk-not-found")),
+            ("getblocktemplate", 0) => well_behaved(call, &easy),
+            _ if after.is_open() => well_behaved(call, &later),
+            _ => well_behaved(call, &hard),
+        });
+        let mut run = Adit::new(["mine", "--json"]).arg(server.url()).home(&home).start();
+        let unknown = run.wait_for_event(|event| event["event"] == "block", SOON);
+        assert_eq!(unknown["result"], "unknown");
+        let block = submitted(&server.calls_of("submitblock")[0]);
+        assert!(holds(&journal, &block));
+        known.open();
+        let judged = run.wait_for_event(|event| event["result"] == result, SOON);
+        assert_eq!(judged["hash"], hash_of(&block));
+        run.signal("INT");
+        let exit = run.wait(SOON).expect_code(130);
+        let events = promised::check(&exit.stdout);
+        assert_eq!(promised::blocks(&events).len(), 2);
+        let blocks = &events.last().unwrap()["blocks"];
+        assert_eq!((&blocks[result], &blocks["unknown"]), (&1.into(), &0.into()));
+        let again = server.calls_of("submitblock");
+        assert!(again.iter().all(|call| submitted(call) == block), "it is the same block");
         assert_eq!(files_in(&journal), [] as [PathBuf; 0]);
     }
 }
@@ -177,7 +347,7 @@ fn a_block_without_an_answer_is_reported_and_kept_for_the_next_run() {
 
     let server = ScriptedNode::start_on(port, move |call| well_behaved(call, &hard));
     let mut run = Adit::new(["mine"]).arg(url).home(&home).start();
-    run.wait_for_line(|line| line.contains(&format!("block {}", hash_of(&block))), SOON);
+    run.wait_for_line(|line| line.contains(&hash_of(&block)), SOON);
     run.signal("INT");
     run.wait(SOON).expect_code(130);
     assert_eq!(server.calls_of("submitblock").iter().map(submitted).collect::<Vec<_>>(), [block]);
@@ -273,4 +443,79 @@ fn a_file_that_is_no_journal_is_left_alone_and_told() {
     assert_eq!(fs::read_to_string(strange).unwrap(), "not what it seems\n");
     assert_eq!(files_in(&journal).len(), 2);
     assert!(poll(Duration::ZERO, || journal.join("notes.txt").exists().then_some(())).is_some());
+}
+
+/// What can be read of a damaged file is sent, and the file is kept. And a block of a regtest chain
+/// that was thrown away is given up once it is old.
+#[test]
+fn a_damaged_file_is_kept_and_its_blocks_are_sent_or_too_old() {
+    let time = |line: &str| {
+        let at = line.find("\"time\":").unwrap() + 7;
+        format!("{}1000000000{}", &line[..at], &line[at + 10..])
+    };
+    let name = |line: &str| line.replacen("\"hash\"", "\"hush\"", 1);
+    let refusal = json!("prev-blk-not-found");
+    let cases: [(&dyn Fn(&str) -> String, Value, &str); 2] = [
+        (&name, Value::Null, "\"resent\":true"),
+        (&time, refusal, "1 block of earlier runs on regtest given up"),
+    ];
+    for (damage, answer, said) in cases {
+        let home = Home::new();
+        let journal = home.path().join("state/adit/journal");
+        let killed = Gate::new();
+        let after = killed.clone();
+        let (easy, hard) = (Template::regtest(7), Template::regtest(7).bits(HARD));
+        let server = ScriptedNode::start(move |call| match call.method.as_str() {
+            "submitblock" if after.is_open() => Reply::Result(answer.clone()),
+            "submitblock" => Reply::Silence,
+            _ if after.is_open() => well_behaved(call, &hard),
+            _ => well_behaved(call, &easy),
+        });
+        let mut first = Adit::new(["mine"]).arg(server.url()).home(&home).start();
+        server.wait_for_calls("submitblock", 1, SOON);
+        first.signal("KILL");
+        first.wait(SOON);
+        let [file] = &files_in(&journal)[..] else { panic!("one file") };
+        let damaged = damage(&fs::read_to_string(file).unwrap());
+        fs::write(file, &damaged).unwrap();
+        killed.open();
+
+        let mut second = Adit::new(["mine", "--json"]).arg(server.url()).home(&home).start();
+        second.wait_for_line(|line| line.contains(said), SOON);
+        second.signal("INT");
+        let exit = second.wait(SOON).expect_code(130);
+        promised::check(&exit.stdout);
+        let kept = PathBuf::from(format!("{}.damaged", file.display()));
+        let warning =
+            exit.stderr.lines().find(|line| line.contains("is damaged: 1 block")).unwrap();
+        assert!(warning.contains(kept.to_str().unwrap()), "{warning}");
+        assert_eq!(files_in(&journal), [kept.as_path()]);
+        assert_eq!(fs::read_to_string(kept).unwrap(), damaged);
+        assert_eq!(server.count("submitblock"), 2);
+    }
+}
+
+/// Blocks for nodes that never return are one line, not one each.
+#[test]
+fn blocks_for_other_nodes_are_one_line() {
+    let home = Home::new();
+    for _ in 0..3 {
+        let template = Template::regtest(7);
+        let server = ScriptedNode::start(move |call| match call.method.as_str() {
+            "submitblock" => Reply::Silence,
+            _ => well_behaved(call, &template),
+        });
+        let mut run = Adit::new(["mine"]).arg(server.url()).home(&home).start();
+        server.wait_for_calls("submitblock", 1, SOON);
+        run.signal("KILL");
+        run.wait(SOON);
+    }
+    let template = Template::regtest(7);
+    let server = ScriptedNode::start(move |call| well_behaved(call, &template));
+    let exit = Adit::new(["mine", "--blocks", "1"]).arg(server.url()).home(&home).run(SOON);
+    let exit = exit.expect_code(0);
+    let lines: Vec<_> =
+        exit.stderr.lines().filter(|line| line.contains("the journal has")).collect();
+    assert_eq!(lines.len(), 1, "{exit:#?}");
+    assert!(lines[0].contains("3 blocks of unknown fate for http://127.0.0.1:"), "{exit:#?}");
 }

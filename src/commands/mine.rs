@@ -322,13 +322,13 @@ fn journal(args: &MineArgs) -> anyhow::Result<Journal> {
             })?
         }
     };
-    let (journal, left_alone) = Journal::open(&dir).map_err(|error| {
+    let journal = Journal::open(&dir).map_err(|error| {
         let mut failure = Failure::from_chain(Exit::Usage, &error);
         failure.hint = error.hint().map(str::to_owned);
         failure
     })?;
-    for file in left_alone {
-        tracing::warn!("{file}");
+    for warning in journal.warnings() {
+        tracing::warn!("{warning}");
     }
     Ok(journal)
 }

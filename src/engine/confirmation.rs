@@ -82,7 +82,9 @@ impl Shared {
         verdict: Verdict,
     ) {
         let why = match verdict {
-            Verdict::Stale(_) => return self.block(state, solution, verdict, false),
+            Verdict::Stale(_) => {
+                return self.block(state, &ReportedBlock::of(solution, false), verdict);
+            }
             Verdict::Accepted => Refusal::new(
                 "",
                 "not confirmed yet: the pool has it, and its next job will show more",
@@ -92,13 +94,13 @@ impl Shared {
                 "not confirmed yet: the pool's next job will show more",
             ),
         };
-        self.block(state, solution, Verdict::Unknown(why), false);
+        self.block(state, &ReportedBlock::of(solution, false), Verdict::Unknown(why));
         let Confirmations { waiting, tips } = &mut state.seats[seat].confirmations;
         // The job that builds on it may have been quicker than the answer.
         let own = tips.iter().rposition(|tip| tip.hash == solution.job.previous_block_hash);
         let mut since = tips.iter().skip(own.map_or(0, |at| at + 1));
         if let Some(verdict) = since.find_map(|tip| tip.verdict(solution)) {
-            return self.block(state, solution, verdict, true);
+            return self.block(state, &ReportedBlock::of(solution, true), verdict);
         }
         if waiting.len() == WAITING {
             waiting.pop_front();
@@ -123,7 +125,7 @@ impl Shared {
             let mut left = VecDeque::new();
             for block in waiting {
                 match tip.verdict(&block).filter(|v| index == seat || *v == Verdict::Accepted) {
-                    Some(verdict) => self.block(state, &block, verdict, true),
+                    Some(verdict) => self.block(state, &ReportedBlock::of(&block, true), verdict),
                     None => left.push_back(block),
                 }
             }

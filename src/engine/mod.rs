@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-pub use self::port::Port;
+pub use self::port::{Port, ReportedBlock};
 pub use self::search_space::{SearchSpace, Taken};
 pub use self::seats::{Health, Seats};
 
@@ -166,7 +166,7 @@ impl Shared {
         }
         if solution.is_block() {
             if solution.job.ends_when_solved {
-                self.block(state, solution, verdict, false);
+                self.block(state, &ReportedBlock::of(solution, false), verdict);
             } else {
                 self.pool_block(state, seat, solution, verdict);
             }
@@ -176,15 +176,18 @@ impl Shared {
 
     /// Counts a block's verdict, in place of `unknown` if that was announced before, and announces
     /// it.
-    fn block(&self, state: &mut State, solution: &Solution, verdict: Verdict, was_unknown: bool) {
-        state.blocks.unknown -= u64::from(was_unknown);
+    fn block(&self, state: &mut State, block: &ReportedBlock, verdict: Verdict) {
+        let ReportedBlock { height, header, was_unknown, resent } = *block;
+        state.blocks.unknown = state.blocks.unknown.saturating_sub(u64::from(was_unknown));
         state.blocks.count(&verdict);
+        let hash = header.block_hash();
         self.announcer.announce(Event::Block {
             verdict,
-            height: solution.job.height,
-            header: solution.header,
-            hash: solution.hash,
+            height,
+            header,
+            hash,
             was_unknown,
+            resent,
         });
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitcoin::Network;
+use bitcoin::block::Header;
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -19,6 +20,28 @@ pub struct Port {
     pub(super) shared: Arc<Shared>,
     pub(super) seat: usize,
     pub(super) solutions: mpsc::Receiver<Solution>,
+}
+
+/// A block whose verdict is announced.
+#[derive(Clone, Copy, Debug)]
+pub struct ReportedBlock {
+    /// Its height, where that is known.
+    pub height: Option<u32>,
+    /// Its header.
+    pub header: Header,
+    /// Whether it was announced before with the verdict unknown, which this one replaces.
+    pub was_unknown: bool,
+    /// Whether it was found by an earlier run and sent again by this one.
+    pub resent: bool,
+}
+
+impl ReportedBlock {
+    /// A block of this run's.
+    #[must_use]
+    pub fn of(solution: &Solution, was_unknown: bool) -> Self {
+        let (height, header) = (solution.job.height, solution.header);
+        Self { height, header, was_unknown, resent: false }
+    }
 }
 
 impl Port {
@@ -121,6 +144,13 @@ impl Port {
             seat.solved = None;
         }
         self.shared.judge(&mut state, self.seat, solution, verdict);
+    }
+
+    /// Tells what became of a block for which no solution waits any more.
+    pub fn late_verdict(&self, block: &ReportedBlock, verdict: Verdict) {
+        let mut state = self.shared.state();
+        self.shared.block(&mut state, block, verdict);
+        self.shared.stop_at_goal(&mut state);
     }
 
     /// The next solution; `None` when it is time to go.

@@ -44,6 +44,14 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// The system's words where there are such.
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io { why, .. } => why,
+            other => io::Error::other(other),
+        }
+    }
+
     /// What can be done about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -68,6 +76,75 @@ impl JournalError {
             }
             Self::NotTheBlock | Self::TooLong { .. } | Self::Changed { .. } => None,
         }
+    }
+}
+
+/// What a person should know of a journal.
+#[derive(Debug)]
+pub enum Warning {
+    /// A file was neither read nor touched.
+    LeftAlone(LeftAlone),
+    /// A file was damaged.
+    Damaged(Damaged),
+    /// The directory was removed while the journal was open, or the file in it.
+    Removed {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Other users may write to the directory.
+    OthersMayWrite {
+        /// The directory.
+        dir: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LeftAlone(file) => file.fmt(f),
+            Self::Damaged(file) => file.fmt(f),
+            Self::Removed { dir } => write!(
+                f,
+                "the journal file in {} was removed while adit ran; it was made again, with the \
+                 blocks whose fate is unknown",
+                dir.display()
+            ),
+            Self::OthersMayWrite { dir, mode } => write!(
+                f,
+                "other users may write to the journal directory {} (mode {mode:03o}) and so remove \
+                 blocks before they are sent; chmod go-w takes that from them",
+                dir.display()
+            ),
+        }
+    }
+}
+
+/// A file of a dead process that could not be read completely.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The file.
+    pub path: PathBuf,
+    /// Its name from now on.
+    pub kept_as: PathBuf,
+    /// How many blocks of unknown fate could be read from it. They are pending.
+    pub blocks: usize,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocks = match self.blocks {
+            0 => "no block of unknown fate".to_owned(),
+            1 => "1 block of unknown fate".to_owned(),
+            blocks => format!("{blocks} blocks of unknown fate"),
+        };
+        write!(
+            f,
+            "journal file {} is damaged: {blocks} could be read, and it is kept as {}",
+            self.path.display(),
+            self.kept_as.display()
+        )
     }
 }
 

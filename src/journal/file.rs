@@ -1,15 +1,19 @@
 //! One journal file: created or adopted, written in place, and locked as long as it is open.
 
+mod adopt;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::hash::BuildHasher as _;
 use std::io::{self, BufRead as _, BufReader, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::record::{self, Check, Record};
-use super::{Fate, Found, JournalError, WhyLeft};
+pub(super) use self::adopt::Adoption;
+use super::record::{self, Check};
+use super::salvage::Piece;
+use super::{Fate, Found, JournalError, create_dir};
 
 /// A file of more bytes is neither written nor read.
 pub(super) const MAX_FILE: u64 = 256 << 20;
@@ -30,6 +34,12 @@ struct Live {
     offset: u64,
     bytes: usize,
     network: Arc<str>,
+}
+
+impl Live {
+    const fn piece(&self) -> Piece {
+        Piece { offset: self.offset, bytes: self.bytes }
+    }
 }
 
 /// A journal file that this process holds the lock of.
@@ -54,17 +64,6 @@ pub(super) struct JournalFile {
     network: Arc<str>,
     /// The lines being written; kept for its allocation.
     lines: Vec<u8>,
-}
-
-/// What came of looking at a file that someone else made.
-#[derive(Debug)]
-pub(super) enum Adoption {
-    /// Its process is dead, and blocks in it have no known fate.
-    Adopted(Box<JournalFile>),
-    /// Its process lives, or there was nothing in it and it is gone now.
-    Nothing,
-    /// It is no journal that we can read.
-    Left(WhyLeft),
 }
 
 /// What a file name in the directory means.
@@ -164,88 +163,6 @@ impl JournalFile {
         }
     }
 
-    /// Takes over the file of a dead process. One in which no fate is unknown is removed.
-    pub(super) fn adopt(path: &Path) -> Adoption {
-        match Self::try_adopt(path) {
-            Ok(adoption) => adoption,
-            // Another adit was quicker.
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Adoption::Nothing,
-            Err(why) => Adoption::Left(WhyLeft::Unreadable(why)),
-        }
-    }
-
-    fn try_adopt(path: &Path) -> io::Result<Adoption> {
-        // Looked at before it is opened: opening a device or a pipe could do anything.
-        match open_regular(path)? {
-            Some(file) => Self::take_over(path, file),
-            None => Ok(Adoption::Left(WhyLeft::NotAFile)),
-        }
-    }
-
-    /// Locks a file just opened at `path`, and reads it if it was not locked.
-    pub(super) fn take_over(path: &Path, file: File) -> io::Result<Adoption> {
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Adoption::Nothing),
-            Err(TryLockError::Error(why)) => return Err(why),
-        }
-        // Whoever removes a file does so under its lock. If it is still there now, it is ours.
-        if !is_at(&file, path)? {
-            return Ok(Adoption::Nothing);
-        }
-        let len = file.metadata()?.len();
-        if len > MAX_FILE {
-            return Ok(Adoption::Left(WhyLeft::TooLarge { bytes: len }));
-        }
-        match Self::recover(path, file, len)? {
-            Ok(file) if file.live.is_empty() => {
-                fs::remove_file(path)?;
-                Ok(Adoption::Nothing)
-            }
-            Ok(file) => Ok(Adoption::Adopted(Box::new(file))),
-            Err(why) => Ok(Adoption::Left(why)),
-        }
-    }
-
-    /// Reads the lines up to the first that does not follow the one before it.
-    fn recover(path: &Path, file: File, len: u64) -> io::Result<Result<Self, WhyLeft>> {
-        let mut reader = BufReader::with_capacity(1 << 16, &file);
-        let mut line = Vec::new();
-        let Some(check) = read_line(&mut reader, Check::FIRST, &mut line)? else {
-            return Ok(Err(WhyLeft::NotAJournal));
-        };
-        match record::parse(&line) {
-            Some(Record::Journal { format: record::FORMAT }) => {}
-            Some(Record::Journal { format }) => return Ok(Err(WhyLeft::OtherFormat { format })),
-            _ => return Ok(Err(WhyLeft::NotAJournal)),
-        }
-        let mut end = Place { offset: line.len() as u64, check };
-        let start = end;
-        let mut live: BTreeMap<u64, Live> = BTreeMap::new();
-        let mut network: Arc<str> = Arc::from("");
-        while let Some(check) = read_line(&mut reader, end.check, &mut line)? {
-            match record::parse(&line) {
-                Some(Record::Found(found)) if found.believed().is_some() => {
-                    share(&mut network, &found.network);
-                    let network = Arc::clone(&network);
-                    live.insert(found.id, Live { offset: end.offset, bytes: line.len(), network });
-                }
-                Some(Record::Fate { id }) => {
-                    live.remove(&id);
-                }
-                _ => {}
-            }
-            end = Place { offset: end.offset + line.len() as u64, check };
-        }
-        let live_bytes = live.values().map(|live| live.bytes as u64).sum();
-        let mut file = Self::new(path.to_owned(), file, start, len);
-        file.end = end;
-        file.at_end = false;
-        file.live = live;
-        file.live_bytes = live_bytes;
-        Ok(Ok(file))
-    }
-
     /// Removes the leftover of a process that died while it created a file.
     pub(super) fn sweep(path: &Path) {
         if let Ok(Some(file)) = open_regular(path)
@@ -255,17 +172,30 @@ impl JournalFile {
         }
     }
 
-    /// Puts a found block, and the fates waiting, into the file: on disk when it returns. `space`
-    /// is what the file has at least and grows by.
+    /// Makes the file again, with the blocks of unknown fate, where it is no longer at its path: the
+    /// directory was removed, or what is in it. Says whether that was so.
+    pub(super) fn restore(&mut self, space: u64) -> Result<bool, JournalError> {
+        let is_there = is_at(&self.file, &self.path)
+            .map_err(failed("look at the journal file", &self.path))?;
+        if !is_there {
+            create_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+            self.replace(space)?;
+        }
+        Ok(!is_there)
+    }
+
+    /// Puts a block found at `time` (since 1970), and the fates waiting, into the file: on disk when
+    /// it returns. `space` is what the file has at least and grows by.
     pub(super) fn record(
         &mut self,
         id: u64,
+        time: Duration,
         found: &Found<'_>,
         space: u64,
     ) -> Result<(), JournalError> {
-        let mut encoded = self.encode(id, found)?;
+        let mut encoded = self.encode(id, time, found)?;
         if self.end.offset + encoded.bytes > self.len && self.make_room(encoded.bytes, space) {
-            encoded = self.encode(id, found)?;
+            encoded = self.encode(id, time, found)?;
         }
         let Encoded { begins, ending, bytes } = encoded;
         let end = self.end.offset + bytes;
@@ -298,10 +228,15 @@ impl JournalFile {
     }
 
     /// Puts the fates waiting, and the beginning of a found block's line, into `lines`.
-    fn encode(&mut self, id: u64, found: &Found<'_>) -> Result<Encoded, JournalError> {
+    fn encode(
+        &mut self,
+        id: u64,
+        time: Duration,
+        found: &Found<'_>,
+    ) -> Result<Encoded, JournalError> {
         let check = self.encode_fates();
         let begins = self.lines.len();
-        let ending = record::push_found(&mut self.lines, check, id, found)?;
+        let ending = record::push_found(&mut self.lines, check, id, time, found)?;
         let bytes = (self.lines.len() + found.block_hex.len() + ending.bytes.len()) as u64;
         Ok(Encoded { begins, ending, bytes })
     }
@@ -342,14 +277,19 @@ impl JournalFile {
     /// Takes the blocks of unknown fate to a new file, and removes this one. A death between the
     /// two leaves them in both, and they are sent twice: that harms nobody.
     fn move_on(&mut self, space: u64) -> Result<(), JournalError> {
+        let old = self.replace(space)?;
+        let _ = fs::remove_file(&old.path);
+        Ok(())
+    }
+
+    /// Takes the blocks of unknown fate to a new file in the same directory; gives the old one back.
+    fn replace(&mut self, space: u64) -> Result<Self, JournalError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let mut new = Self::create(dir, (2 * self.live_bytes).next_multiple_of(space))?;
+        let mut new = Self::create(dir, (2 * self.live_bytes).next_multiple_of(space).max(space))?;
         match self.copy_live(&mut new) {
             Ok(()) => {
                 new.lines = std::mem::take(&mut self.lines);
-                let old = std::mem::replace(self, new);
-                let _ = fs::remove_file(&old.path);
-                Ok(())
+                Ok(std::mem::replace(self, new))
             }
             Err(why) => {
                 let _ = fs::remove_file(&new.path);
@@ -362,7 +302,7 @@ impl JournalFile {
         self.at_end = false;
         let mut line = Vec::new();
         for (&id, live) in &self.live {
-            read_at(&mut self.file, live, &mut line)?;
+            read_at(&mut self.file, live.piece(), &mut line)?;
             new.lines.clear();
             let check = record::push_again(&mut new.lines, new.end.check, &line)
                 .ok_or(io::ErrorKind::InvalidData)?;
@@ -445,7 +385,7 @@ impl JournalFile {
         let Some(live) = self.live.get(&id) else { return Ok(None) };
         self.at_end = false;
         let mut line = Vec::new();
-        read_at(&mut self.file, live, &mut line)
+        read_at(&mut self.file, live.piece(), &mut line)
             .map_err(failed("read the journal file", &self.path))?;
         Ok(Some(line))
     }
@@ -562,9 +502,9 @@ fn read_line(
     Ok(record::follows(before, line))
 }
 
-fn read_at(file: &mut File, live: &Live, line: &mut Vec<u8>) -> io::Result<()> {
-    file.seek(SeekFrom::Start(live.offset))?;
-    line.resize(live.bytes, 0);
+fn read_at(file: &mut File, piece: Piece, line: &mut Vec<u8>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(piece.offset))?;
+    line.resize(piece.bytes, 0);
     file.read_exact(line)
 }
 

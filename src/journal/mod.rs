@@ -24,8 +24,10 @@
 //!
 //! `check` is the SipHash-2-4 of the line's bytes before `,"check"`, keyed with the check of the
 //! line before (0 for the first line) and the number 0x61646974206a6e6c. The live lines are those
-//! from the front that form an unbroken chain; what follows - zeros, a torn line, lines of an
-//! earlier pass - is nothing.
+//! from the front that form an unbroken chain; what follows as a rule - zeros, a torn line, lines of
+//! an earlier pass - is nothing. Anything else there is damage: blocks that can be read from it, and
+//! whose headers have their proof of work, are taken to a new file and are pending (the node judges
+//! them), and the damaged file is kept as `….journal.damaged`, which adit never touches again.
 //!
 //! The file is made of zeros at once and written from front to back, since overwriting is what a
 //! disk syncs fastest: one write and one sync a block, fates riding along with the next block.
@@ -36,6 +38,7 @@
 mod error;
 mod file;
 mod record;
+mod salvage;
 #[cfg(test)]
 mod tests;
 
@@ -43,11 +46,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 
-pub use self::error::{JournalError, LeftAlone, WhyLeft};
+pub use self::error::{Damaged, JournalError, LeftAlone, Warning, WhyLeft};
 use self::file::{Adoption, FileName, JournalFile, failed};
 use self::record::Record;
 use crate::job::Verdict;
@@ -153,6 +157,8 @@ struct Files {
     own: JournalFile,
     last_id: u64,
     adopted: BTreeMap<u32, JournalFile>,
+    /// What was not told yet.
+    warnings: Vec<Warning>,
 }
 
 /// Room for some two thousand blocks of a regtest chain, and soon written once at the start.
@@ -162,21 +168,29 @@ const MOST_ADOPTED: usize = 64;
 
 impl Journal {
     /// Opens the journal in `dir`, which is created where it is not there (for this user only).
-    /// Returned beside it are the files that look like a journal and were left alone, in the order
-    /// of their names.
+    /// [`Journal::warnings`] tells what a person should know of it by then.
     ///
     /// # Errors
     /// When the directory cannot be created, listed or written to, or the disk is full.
-    pub fn open(dir: &Path) -> Result<(Self, Vec<LeftAlone>), JournalError> {
+    pub fn open(dir: &Path) -> Result<Self, JournalError> {
         Self::open_with(dir, SPACE)
     }
 
-    fn open_with(dir: &Path, space: u64) -> Result<(Self, Vec<LeftAlone>), JournalError> {
+    fn open_with(dir: &Path, space: u64) -> Result<Self, JournalError> {
         create_dir(dir)?;
-        let (adopted, left_alone) = adopt_all(dir)?;
+        let mut warnings = Vec::new();
+        warnings.extend(others_may_write(dir)?);
+        let adopted = adopt_all(dir, &mut warnings)?;
         let own = JournalFile::create(dir, space)?;
-        let files = Files { own, last_id: 0, adopted };
-        Ok((Self { space, files: Mutex::new(files), closed: false }, left_alone))
+        let files = Files { own, last_id: 0, adopted, warnings };
+        Ok(Self { space, files: Mutex::new(files), closed: false })
+    }
+
+    /// What a person should know and was not told by an earlier call: files that were damaged or left
+    /// alone, a directory that others may write to, or that was removed since it was opened.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        std::mem::take(&mut self.lock().warnings)
     }
 
     /// Writes a found block to disk; it is there when this returns. Takes about as long as the
@@ -187,8 +201,10 @@ impl Journal {
     /// same; it is just not safe from a crash.
     pub fn record(&self, found: &Found<'_>) -> Result<EntryId, JournalError> {
         let mut files = self.lock();
+        files.restore(self.space)?;
         let id = files.last_id + 1;
-        files.own.record(id, found, self.space)?;
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        files.own.record(id, since_1970.unwrap_or(Duration::ZERO), found, self.space)?;
         files.last_id = id;
         Ok(EntryId { file: 0, id })
     }
@@ -262,7 +278,7 @@ impl Journal {
     /// When a file cannot be removed or written to.
     pub fn close(mut self) -> Result<(), JournalError> {
         self.closed = true;
-        self.lock().finish()
+        self.lock().finish(self.space)
     }
 
     /// A panic elsewhere is no reason to lose blocks: every change is made after its write.
@@ -274,7 +290,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         if !self.closed {
-            let _ = self.lock().finish();
+            let _ = self.lock().finish(self.space);
         }
     }
 }
@@ -284,7 +300,22 @@ impl Files {
         if number == 0 { Some(&mut self.own) } else { self.adopted.get_mut(&number) }
     }
 
-    fn finish(&mut self) -> Result<(), JournalError> {
+    /// Makes the files again where they were removed: our own and those of blocks still pending.
+    fn restore(&mut self, space: u64) -> Result<(), JournalError> {
+        if self.own.restore(space)? {
+            let dir = self.own.path().parent().unwrap_or(Path::new(".")).to_owned();
+            self.warnings.push(Warning::Removed { dir });
+            for file in self.adopted.values_mut() {
+                file.restore(space)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, space: u64) -> Result<(), JournalError> {
+        if !self.all().all(|file| file.is_settled()) {
+            self.restore(space)?;
+        }
         self.all().map(JournalFile::finish).fold(Ok(()), Result::and)
     }
 
@@ -309,15 +340,34 @@ fn create_dir(dir: &Path) -> Result<(), JournalError> {
     Ok(())
 }
 
+/// Whether other users may write to the directory.
+fn others_may_write(dir: &Path) -> Result<Option<Warning>, JournalError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let metadata = fs::metadata(dir).map_err(failed("look at the journal directory", dir))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        let warning = || Warning::OthersMayWrite { dir: dir.to_owned(), mode };
+        Ok((mode & 0o022 != 0).then(warning))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        Ok(None)
+    }
+}
+
 /// Adopts the files of dead processes.
-fn adopt_all(dir: &Path) -> Result<(BTreeMap<u32, JournalFile>, Vec<LeftAlone>), JournalError> {
+fn adopt_all(
+    dir: &Path,
+    warnings: &mut Vec<Warning>,
+) -> Result<BTreeMap<u32, JournalFile>, JournalError> {
     let list = || -> std::io::Result<Vec<PathBuf>> {
         fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
     };
     let mut paths = list().map_err(failed("list the journal directory", dir))?;
     paths.sort();
     let mut adopted = BTreeMap::new();
-    let mut left_alone = Vec::new();
     let mut number = 0;
     for path in paths {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
@@ -325,17 +375,27 @@ fn adopt_all(dir: &Path) -> Result<(BTreeMap<u32, JournalFile>, Vec<LeftAlone>),
             FileName::Other => {}
             FileName::New => JournalFile::sweep(&path),
             FileName::Journal if adopted.len() == MOST_ADOPTED => {
-                left_alone.push(LeftAlone { path, why: WhyLeft::TooMany });
+                warnings.push(Warning::LeftAlone(LeftAlone { path, why: WhyLeft::TooMany }));
             }
-            FileName::Journal => match JournalFile::adopt(&path) {
-                Adoption::Adopted(file) => {
+            FileName::Journal => {
+                let file = match JournalFile::adopt(&path) {
+                    Adoption::Adopted(file) => Some(file),
+                    Adoption::Damaged(file, damaged) => {
+                        warnings.push(Warning::Damaged(damaged));
+                        file
+                    }
+                    Adoption::Nothing => None,
+                    Adoption::Left(why) => {
+                        warnings.push(Warning::LeftAlone(LeftAlone { path, why }));
+                        None
+                    }
+                };
+                if let Some(file) = file {
                     number += 1;
                     adopted.insert(number, *file);
                 }
-                Adoption::Nothing => {}
-                Adoption::Left(why) => left_alone.push(LeftAlone { path, why }),
-            },
+            }
         }
     }
-    Ok((adopted, left_alone))
+    Ok(adopted)
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -17,9 +17,9 @@ pub(super) const FORMAT: u32 = 1;
 /// A line of more bytes is neither written nor read: a block of the largest weight takes half.
 pub(super) const MAX_LINE: usize = 16 << 20;
 /// The length of a serialized header in hex digits.
-const HEADER_DIGITS: usize = 160;
+pub(super) const HEADER_DIGITS: usize = 160;
 /// What stands around the check's sixteen digits, and the end of every line.
-const BEFORE_CHECK: &[u8] = br#","check":""#;
+pub(super) const BEFORE_CHECK: &[u8] = br#","check":""#;
 const AFTER_CHECK: &[u8] = b"\"}\n";
 /// The bytes from the end of what is checked to the end of the line.
 const CHECK_LEN: usize = BEFORE_CHECK.len() + 16 + AFTER_CHECK.len();
@@ -112,8 +112,8 @@ pub(super) struct FoundEnding {
     pub(super) check: Check,
 }
 
-/// Appends a found block's line up to where the block's digits begin; they follow, and then the
-/// ending returned. (A large block is not copied.)
+/// Appends the line of a block found at `time` (since 1970) up to where the block's digits begin; they
+/// follow, and then the ending returned. (A large block is not copied.)
 ///
 /// # Errors
 /// When the block's digits are none, don't begin with the header or are too many.
@@ -121,13 +121,12 @@ pub(super) fn push_found(
     out: &mut Vec<u8>,
     before: Check,
     id: u64,
+    time: Duration,
     found: &Found<'_>,
 ) -> Result<FoundEnding, JournalError> {
     let block = found.block_hex.as_bytes();
     let start = out.len();
     let header = encode::serialize(found.header);
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let time = since_1970.unwrap_or(Duration::ZERO);
     push(out, format_args!(r#"{{"record":"found","id":{id},"time":{}."#, time.as_secs()));
     push(out, format_args!(r#"{:06},"network":"#, time.subsec_micros()));
     push_text(out, found.network);
@@ -163,7 +162,7 @@ pub(super) fn push_found(
 
 /// Whether all of `digits` are hex digits. In blocks without an early way out, which compiles to
 /// vector code: eight million digits take half a millisecond.
-fn is_hex(digits: &[u8]) -> bool {
+pub(super) fn is_hex(digits: &[u8]) -> bool {
     digits.chunks(4096).all(|some| {
         some.iter().fold(true, |all, digit| {
             all & (digit.wrapping_sub(b'0') < 10 || (digit | 0x20).wrapping_sub(b'a') < 6)
@@ -229,6 +228,13 @@ pub(super) fn follows(before: Check, line: &[u8]) -> Option<Check> {
     let (body, ending) = line.split_at_checked(line.len().checked_sub(CHECK_LEN)?)?;
     let check = Check::of(before, &[body]);
     (ending == check.ending()).then_some(check)
+}
+
+/// The check that stands at the end of a line, right or wrong.
+pub(super) fn printed_check(line: &[u8]) -> Option<Check> {
+    let (_, ending) = line.split_at_checked(line.len().checked_sub(CHECK_LEN)?)?;
+    let digits = ending.strip_prefix(BEFORE_CHECK)?.strip_suffix(AFTER_CHECK)?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(Check)
 }
 
 /// The record of a line (with its newline); nothing where it is none of ours.

@@ -43,6 +43,9 @@ enum Line<'a> {
         height: Option<u32>,
         hash: String,
         header: String,
+        /// There only where it is true.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resent: Option<bool>,
     },
     Rate {
         hashes_per_second: f64,
@@ -160,7 +163,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 latency_seconds: seconds(*latency),
             },
         ),
-        Event::Block { verdict, height, header, hash, was_unknown: _ } => (
+        Event::Block { verdict, height, header, hash, was_unknown: _, resent } => (
             "block",
             Line::Block {
                 result: verdict.result(),
@@ -168,6 +171,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 height: *height,
                 hash: hash.to_string(),
                 header: serialize_hex(header),
+                resent: resent.then_some(true),
             },
         ),
         Event::Rate { total, backends } => (

@@ -119,6 +119,9 @@ impl View for Lines {
                         ),
                         _ => Ok(()),
                     };
+                    if let Event::Block { resent: true, .. } = announcement.event {
+                        text.push_str(" sent again");
+                    }
                     if let Some(refusal) = verdict.refusal() {
                         let _ = write!(text, " {}", one_line(&refusal.to_string()));
                     }

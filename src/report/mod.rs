@@ -391,7 +391,7 @@ mod tests {
     pub(super) fn block(height: Option<u32>, verdict: Verdict) -> Event {
         let header = bitcoin::constants::genesis_block(Network::Regtest).header;
         let hash = header.block_hash();
-        Event::Block { verdict, height, header, hash, was_unknown: false }
+        Event::Block { verdict, height, header, hash, was_unknown: false, resent: false }
     }
 
     pub(super) fn rejected() -> Verdict {

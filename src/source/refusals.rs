@@ -10,23 +10,25 @@ pub const WORDS_MAX: usize = 200;
 /// How a refusal counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The node has the block: what whoever sends it again wants to hear.
-    Had,
+    /// The node has the block already; where it stands is to be asked.
+    Duplicate,
+    /// The block was not judged: the node lacks what it needs for that.
+    NotYet,
     /// The block is wrong.
     Rejected,
     /// The block is right, or was, and another is in its place.
     Stale,
 }
-use Kind::{Had, Rejected, Stale};
+use Kind::{Duplicate, NotYet, Rejected, Stale};
 
 /// Answers word for word.
 const TABLE: &[(&str, Kind, &str)] = &[
     // What became of it (BIP 22, and Bitcoin Core's submitblock).
-    ("duplicate", Had, "the node has this block already"),
+    ("duplicate", Duplicate, "the node has this block already"),
     ("duplicate-invalid", Rejected, "the node has found this very block invalid before"),
     (
         "duplicate-inconclusive",
-        Stale,
+        Duplicate,
         "the node has this block already and has not made it part of its best chain",
     ),
     ("inconclusive", Stale, "the block is valid so far, but another one won the race"),
@@ -39,7 +41,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("", Rejected, "the node gives no reason"),
     (
         "prev-blk-not-found",
-        Rejected,
+        NotYet,
         "the node does not know the block before: it was restarted on another chain, or is another node",
     ),
     ("bad-prevblk", Rejected, "the block before is invalid to the node"),
@@ -49,7 +51,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("high-hash", Rejected, "the hash does not meet the target"),
     ("bad-diffbits", Rejected, "nBits is not what the chain asks for at this height and time"),
     ("time-too-old", Rejected, "nTime is not later than the median of the last 11 blocks' times"),
-    ("time-too-new", Rejected, "nTime is more than two hours ahead of the node's clock"),
+    ("time-too-new", NotYet, "nTime is more than two hours ahead of the node's clock"),
     ("time-invalid", Rejected, "nTime is out of bounds"),
     (
         "time-timewarp-attack",
@@ -133,15 +135,25 @@ const PREFIXES: &[(&str, &str)] = &[
     ("time-", "nTime is out of bounds"),
 ];
 
-/// The verdict that a node's answer to a submitted block amounts to. (A node that takes a block
-/// answers `null`, that is with no words at all, which is for the caller to see.)
-///
-/// `duplicate` is [`Verdict::Accepted`]: the node has the block, which is all that whoever sends it
-/// again, not knowing what became of it, wants. It is said of a block on a side chain too.
+/// What a node's answer to a submitted block says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// What became of the block.
+    Verdict(Verdict),
+    /// The node has the block already: in its best chain or beside it, which `getblockheader` tells.
+    Duplicate(Refusal),
+    /// The node could not judge the block. A node that was restarted after a crash starts behind its
+    /// last tip and does not know the block before (`prev-blk-not-found`), and one whose clock was
+    /// set back finds the block too new (`time-too-new`). The same block may be taken later.
+    NotYet(Refusal),
+}
+
+/// What a node's answer to a submitted block says of it. (A node that takes a block answers `null`,
+/// that is with no words at all, which is for the caller to see.)
 ///
 /// The words are kept as they are, on one line of at most [`WORDS_MAX`] characters.
 #[must_use]
-pub fn verdict_for(words: &str) -> Verdict {
+pub fn answer_for(words: &str) -> Answer {
     let (kind, meaning) = TABLE
         .iter()
         .find(|(known, ..)| *known == words)
@@ -151,11 +163,23 @@ pub fn verdict_for(words: &str) -> Verdict {
             Some((Rejected, *meaning))
         })
         .unwrap_or((Rejected, ""));
-    let refusal = || Refusal::new(printable(words, WORDS_MAX), meaning);
+    let refusal = Refusal::new(printable(words, WORDS_MAX), meaning);
     match kind {
-        Had => Verdict::Accepted,
-        Rejected => Verdict::Rejected(refusal()),
-        Stale => Verdict::Stale(refusal()),
+        Duplicate => Answer::Duplicate(refusal),
+        NotYet => Answer::NotYet(refusal),
+        Rejected => Answer::Verdict(Verdict::Rejected(refusal)),
+        Stale => Answer::Verdict(Verdict::Stale(refusal)),
+    }
+}
+
+/// The verdict where the node can neither be asked further nor be sent the block again: what it has
+/// already is too late, and what it could not judge is refused.
+#[must_use]
+pub fn verdict_for(words: &str) -> Verdict {
+    match answer_for(words) {
+        Answer::Verdict(verdict) => verdict,
+        Answer::Duplicate(why) => Verdict::Stale(why),
+        Answer::NotYet(why) => Verdict::Rejected(why),
     }
 }
 
@@ -173,14 +197,11 @@ mod tests {
         for (words, kind, meaning) in TABLE {
             assert!(seen.insert(words), "{words} is there twice");
             assert!(!meaning.is_empty() && !meaning.ends_with('.'), "{words}");
-            match verdict_for(words) {
-                Verdict::Accepted => assert_eq!(*words, "duplicate"),
-                verdict => {
-                    let refusal = verdict.refusal().unwrap();
-                    assert_eq!((refusal.words.as_str(), refusal.meaning), (*words, *meaning));
-                    assert_eq!(matches!(verdict, Verdict::Stale(_)), *kind == Stale);
-                }
-            }
+            let verdict = verdict_for(words);
+            let refusal = verdict.refusal().unwrap();
+            assert_eq!((refusal.words.as_str(), refusal.meaning), (*words, *meaning));
+            let is_stale = matches!(kind, Stale | Duplicate);
+            assert_eq!(matches!(verdict, Verdict::Stale(_)), is_stale);
         }
     }
 
@@ -205,7 +226,18 @@ mod tests {
     fn a_lost_race_is_stale_and_a_lost_parent_is_not() {
         assert_eq!(verdict_for("inconclusive").result(), "stale");
         assert_eq!(verdict_for("prev-blk-not-found").result(), "rejected");
-        assert_eq!(verdict_for("duplicate"), Verdict::Accepted);
+    }
+
+    #[test]
+    fn a_block_that_the_node_has_or_cannot_judge_has_no_verdict_yet() {
+        assert!(matches!(answer_for("duplicate"), Answer::Duplicate(_)));
+        assert!(matches!(answer_for("duplicate-inconclusive"), Answer::Duplicate(_)));
+        assert!(matches!(answer_for("prev-blk-not-found"), Answer::NotYet(_)));
+        assert!(matches!(answer_for("time-too-new"), Answer::NotYet(_)));
+        assert_eq!(
+            answer_for("duplicate-invalid"),
+            Answer::Verdict(verdict_for("duplicate-invalid"))
+        );
     }
 
     proptest! {

@@ -22,6 +22,7 @@ mod submission;
 mod template;
 mod tip;
 mod trouble;
+mod waiting;
 mod zmq;
 mod zmtp;
 
@@ -47,6 +48,7 @@ use self::pacer::{Pacer, Wanted};
 use self::proposal::Proposals;
 use self::rpc::Envelope;
 use self::standing::Standing;
+use self::waiting::WaitingBlocks;
 use super::pace::{Pace, left_out};
 use super::refusals;
 use super::{NO_ADDRESS, Refused, Run, Source, SourceError};
@@ -55,7 +57,7 @@ use crate::chain::coinbase::CoinbaseText;
 use crate::chain::min_difficulty::{Stage, bip94_earliest};
 use crate::chain::params::Params;
 use crate::chain::payout::{PayoutError, PayoutScript};
-use crate::engine::Port;
+use crate::engine::{Port, ReportedBlock};
 use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal};
 use crate::printable::printable;
@@ -179,6 +181,7 @@ impl Source for GetBlockTemplate {
                 said_ahead: None,
                 known_tips: Vec::new(),
                 kept_templates: Kept::Taken,
+                waiting: WaitingBlocks::default(),
                 earlier: Vec::new(),
                 asked_journal: false,
             };
@@ -277,6 +280,8 @@ struct Session {
     known_tips: Vec<BlockHash>,
     /// Whether templates may be ones that the node has kept.
     kept_templates: Kept,
+    /// Blocks that the node could not judge yet.
+    waiting: WaitingBlocks,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.

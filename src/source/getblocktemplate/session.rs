@@ -150,6 +150,7 @@ impl Session {
             self.earlier = self.keeper.journal.pending(params.name);
         }
         self.send_earlier_runs().await.map_err(|error| self.trouble_of(error))?;
+        self.waiting.tip_moved();
         if self.config.address.is_none() && self.connection == 0 {
             self.port.notice(NO_ADDRESS);
         }
@@ -227,6 +228,13 @@ impl Session {
                 report = self.pacer.mempool(), if self.pacer.rests() => {
                     self.on_mempool(report, &mut fetching)?
                 }
+                judged = self.waiting.judged() => {
+                    if self.on_judged(judged) == Some(Verdict::Accepted) {
+                        // It may be the tip now.
+                        fetching.tip_moved();
+                    }
+                    None
+                }
                 () = self.proposals.answered() => {
                     if let Some(why) = self.proposals.refusal(self.connection) {
                         self.say(why);
@@ -283,8 +291,12 @@ impl Session {
     }
 
     /// Has a template fetched on a tip that is neither the last one nor a block of ours.
-    fn on_news(&self, news: News, fetching: &mut Fetching) {
+    fn on_news(&mut self, news: News, fetching: &mut Fetching) {
         let is_known = matches!(news, News::Tip(tip) if self.known_tips.contains(&tip));
+        if !is_known {
+            self.waiting.tip_moved();
+            self.send_waiting();
+        }
         if !is_known && !self.pacer.rests() {
             fetching.tip_moved();
         }
@@ -325,6 +337,7 @@ impl Session {
         if !self.pacer.rests() {
             self.begin_fetch(payout, fetching);
         }
+        self.send_waiting();
         if let Err(error) = self.keeper.journal.flush() {
             self.port.notice(error.to_string());
         }
@@ -344,6 +357,9 @@ impl Session {
         // The journal is written to when no block has come for a moment.
         if let Some(current) = self.current.as_ref().filter(|current| !current.has_lasted()) {
             wake = wake.min(current.published + LASTING);
+        }
+        if let Some(due) = self.waiting.due() {
+            wake = wake.min(due);
         }
         self.pacer.due().map_or(wake, |due| due.min(wake))
     }
@@ -387,6 +403,8 @@ impl Session {
     async fn take(&mut self, ready: Ready) -> Result<Instant, String> {
         self.recognize(ready.previous_block_hash()).await?;
         self.answered();
+        self.waiting.template_is_on(ready.previous_block_hash(), ready.height());
+        self.send_waiting();
         let refresh_at = Instant::now() + REFRESH;
         Ok(match self.pacer.wants(ready.has_transactions(), Instant::now()) {
             Wanted::Yes => {

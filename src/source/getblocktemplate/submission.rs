@@ -1,7 +1,19 @@
 //! From a solution to its verdict: the block on disk, on its way, and sent again.
 
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
 use super::fetch::template_request;
+use super::session::request;
+use super::waiting::Waiting;
 use super::*;
+use crate::job::Refusal;
+use crate::journal::Pending;
+use crate::source::refusals::Answer;
+
+/// How old a block of a regtest chain may grow before it is given up where no node takes it: such
+/// chains are thrown away, and others come in their places.
+const REGTEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
 impl Keeper {
     /// Builds the block and writes it to the journal.
@@ -29,6 +41,9 @@ impl Keeper {
                 None
             }
         };
+        for warning in self.journal.warnings() {
+            port.notice(warning.to_string());
+        }
         Unanswered { solution, block_hex, entry }
     }
 
@@ -43,49 +58,122 @@ impl Keeper {
 impl Session {
     /// Sends blocks again whose answer never came.
     pub(super) async fn send_again(&mut self) -> Result<(), RpcError> {
-        while let Some(block_hex) = self.unanswered.first().map(|found| found.block_hex.clone()) {
-            let verdict = self.submit_alone(&block_hex).await?;
+        while let Some(found) = self.unanswered.first() {
+            let (block_hex, hash) = (found.block_hex.clone(), found.solution.hash);
+            let verdict = self.submit_alone(&block_hex, hash).await?;
             let found = self.unanswered.remove(0);
             self.settle(&found, verdict);
         }
         Ok(())
     }
 
-    /// Sends blocks of earlier runs on this node whose fate nobody knows.
+    /// Sends blocks of earlier runs on this node whose fate is unknown.
     pub(super) async fn send_earlier_runs(&mut self) -> Result<(), RpcError> {
+        let mut elsewhere = Elsewhere::default();
+        let mut too_old = 0;
         while let Some(entry) = self.earlier.first().copied() {
             match self.keeper.journal.read(entry) {
                 Ok(Some(found)) if found.source == self.keeper.name => {
-                    let verdict = self.submit_alone(&found.block_hex).await?;
-                    let why = verdict.refusal().map(|why| format!(": {why}")).unwrap_or_default();
-                    self.port.notice(format!(
-                        "block {} of an earlier run was sent again, since its fate was unknown: {}{why}",
-                        found.hash,
-                        verdict.result(),
-                    ));
-                    self.keeper.record_fate(entry, &verdict);
+                    let verdict = self.submit_alone(&found.block_hex, found.hash).await?;
+                    let block = Waiting::of_journal(&found);
+                    if !matches!(verdict, Verdict::Unknown(_)) {
+                        self.keeper.record_fate(entry, &verdict);
+                        self.port.late_verdict(&block.reported, verdict);
+                    } else if self.is_too_old(&found) {
+                        too_old += 1;
+                        self.keeper.journal.settle(entry, Fate::Stale);
+                    } else {
+                        self.waiting.add(block);
+                    }
                 }
                 // Another source of this run sees to its own.
                 Ok(Some(_)) if !entry.is_adopted() => {}
-                Ok(Some(found)) => self.port.notice(format!(
-                    "the journal has block {} for {}, whose fate is unknown: mine there to have it \
-                     sent again",
-                    found.hash, found.source,
-                )),
+                Ok(Some(found)) if self.is_too_old(&found) => {
+                    too_old += 1;
+                    self.keeper.journal.settle(entry, Fate::Stale);
+                }
+                Ok(Some(found)) => elsewhere.count(found.source),
                 Ok(None) => {}
                 Err(error) => self.port.notice(error.to_string()),
             }
             self.earlier.remove(0);
         }
+        let of_earlier_runs = self.waiting.of_earlier_runs();
+        if of_earlier_runs > 0 {
+            self.port.notice(format!(
+                "{} of earlier runs: the node cannot judge {} yet; sent again at every new tip",
+                blocks(of_earlier_runs),
+                if of_earlier_runs == 1 { "it" } else { "them" },
+            ));
+        }
+        if too_old > 0 {
+            self.port.notice(format!(
+                "{} of earlier runs on regtest given up: found over {} hours ago, and no node that \
+                 takes them came back",
+                blocks(too_old),
+                REGTEST_AGE.as_secs() / 3600,
+            ));
+        }
+        if let Some(line) = elsewhere.line() {
+            self.port.notice(line);
+        }
         Ok(())
     }
 
-    /// Submits a block in a call of its own.
-    pub(super) async fn submit_alone(&mut self, block_hex: &str) -> Result<Verdict, RpcError> {
+    /// Whether a block of an earlier run is one of a regtest chain that is most likely gone.
+    fn is_too_old(&self, found: &Pending) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.params.is_some_and(|params| params.network == Network::Regtest)
+            && now.as_secs_f64() - found.time > REGTEST_AGE.as_secs_f64()
+    }
+
+    /// Sends the blocks again that the node could not judge, if that is due; nothing waits for it.
+    pub(super) fn send_waiting(&mut self) {
+        for block in self.waiting.passed_by() {
+            let why = Refusal::new(
+                "",
+                "the node never knew the block before, and its chain is 100 blocks further now",
+            );
+            self.settle_waiting(&block, Verdict::Stale(why));
+        }
+        let Self { waiting, keeper, submit, .. } = self;
+        waiting.send(&keeper.journal, || submit.sibling());
+    }
+
+    /// Takes what the node said of a block that it could not judge before; gives it back where it is
+    /// the block's fate.
+    pub(super) fn on_judged(&mut self, judged: Option<(BlockHash, Verdict)>) -> Option<Verdict> {
+        let (hash, verdict) = judged.filter(|(_, now)| !matches!(now, Verdict::Unknown(_)))?;
+        let block = self.waiting.remove(hash)?;
+        self.settle_waiting(&block, verdict.clone());
+        Some(verdict)
+    }
+
+    fn settle_waiting(&self, block: &Waiting, verdict: Verdict) {
+        if let Some(entry) = block.entry {
+            self.keeper.record_fate(entry, &verdict);
+        }
+        self.port.late_verdict(&block.reported, verdict);
+    }
+
+    /// Submits a block in a call of its own. [`Verdict::Unknown`]: the node cannot judge it yet.
+    pub(super) async fn submit_alone(
+        &mut self,
+        block_hex: &str,
+        hash: BlockHash,
+    ) -> Result<Verdict, RpcError> {
         let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
-        let envelope: Envelope<String> = serde_json::from_slice(&answer)
-            .map_err(|error| RpcError::Nonsense(error.to_string()))?;
-        verdict_of(envelope.into_result())
+        match read_answer_to_submit(&answer)? {
+            Answer::Duplicate(why) => self.place(why, hash).await,
+            Answer::NotYet(why) => Ok(Verdict::Unknown(why)),
+            Answer::Verdict(verdict) => Ok(verdict),
+        }
+    }
+
+    /// The verdict on a block that the node has already: it depends on where it stands.
+    async fn place(&mut self, why: Refusal, hash: BlockHash) -> Result<Verdict, RpcError> {
+        let answer = self.call(place_request(hash), ANSWER_BYTES).await;
+        verdict_by_place(why, answer)
     }
 
     /// Submits a block, and fetches the next template with it.
@@ -147,7 +235,13 @@ impl Session {
             },
         };
         let answer = answer.into_result().map(|answer| answer.map(Cow::into_owned));
-        let verdict = match verdict_of(answer) {
+        let verdict = match answer_of(answer) {
+            Ok(Answer::Verdict(verdict)) => Ok(verdict),
+            Ok(Answer::NotYet(why)) => Ok(Verdict::Unknown(why)),
+            Ok(Answer::Duplicate(why)) => self.place(why, found.solution.hash).await,
+            Err(error) => Err(error),
+        };
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => {
                 self.unanswered.push(found);
@@ -174,7 +268,7 @@ impl Session {
 
     /// Submits a block in a call of its own.
     pub(super) async fn submit_apart(&mut self, found: Unanswered) -> Result<Next, Trouble> {
-        match self.submit_alone(&found.block_hex).await {
+        match self.submit_alone(&found.block_hex, found.solution.hash).await {
             Ok(verdict) => {
                 let wait = self.settle(&found, verdict);
                 Ok(Next::FetchIn(wait.unwrap_or(Duration::ZERO)))
@@ -191,9 +285,11 @@ impl Session {
         if let Some(entry) = found.entry {
             self.keeper.record_fate(entry, &verdict);
         }
-        let refused = matches!(verdict, Verdict::Rejected(_) | Verdict::Stale(_));
+        let refused = verdict != Verdict::Accepted;
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
-        let accepted = verdict == Verdict::Accepted;
+        if matches!(verdict, Verdict::Unknown(_)) {
+            self.waiting.add(Waiting::found_now(found));
+        }
         if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
             self.kept_templates = Kept::Distrusted;
             self.say_ahead();
@@ -203,7 +299,7 @@ impl Session {
         self.port.verdict(&found.solution, verdict);
         // The job is over: a template like its own would be a new one.
         self.current = None;
-        if accepted {
+        if !refused {
             self.known_tips.push(found.solution.hash);
             self.pacer.made(Instant::now());
         }
@@ -223,16 +319,111 @@ fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
     body
 }
 
-/// What the answer to `submitblock` says of the block (null is `None`). Errors are verdicts only
-/// where they speak of the block: Bitcoin Core's RPC_DESERIALIZATION_ERROR and RPC_VERIFY_*. A node
-/// that is starting, stopping or overloaded has not looked at it.
-fn verdict_of(answer: Result<Option<String>, RpcError>) -> Result<Verdict, RpcError> {
+/// What the answer to `submitblock` says of the block (null is `None`). Errors are answers only where
+/// they speak of the block: Bitcoin Core's RPC_DESERIALIZATION_ERROR and RPC_VERIFY_*. A node that is
+/// starting, stopping or overloaded has not looked at it.
+fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<Answer, RpcError> {
     match answer {
-        Ok(None) => Ok(Verdict::Accepted),
-        Ok(Some(words)) => Ok(refusals::verdict_for(&words)),
+        Ok(None) => Ok(Answer::Verdict(Verdict::Accepted)),
+        Ok(Some(words)) => Ok(refusals::answer_for(&words)),
         Err(RpcError::Node { code: -22 | -25 | -26 | -27, message }) => {
-            Ok(refusals::verdict_for(&message))
+            Ok(refusals::answer_for(&message))
         }
         Err(error) => Err(error),
     }
+}
+
+fn read_answer_to_submit(answer: &[u8]) -> Result<Answer, RpcError> {
+    let envelope: Envelope<String> =
+        serde_json::from_slice(answer).map_err(|error| RpcError::Nonsense(error.to_string()))?;
+    answer_of(envelope.into_result())
+}
+
+/// The call that tells where a block stands.
+fn place_request(hash: BlockHash) -> String {
+    request("getblockheader", &format!("\"{hash}\""))
+}
+
+/// Where a block stands.
+#[derive(Debug, Deserialize)]
+struct Place {
+    /// How many blocks of the best chain begin with it; -1 where it is not in the best chain.
+    confirmations: i64,
+}
+
+/// The verdict on a block that the node has already (`why`), by the answer to [`place_request`].
+/// Unknown where the node does not say it.
+fn verdict_by_place(why: Refusal, answer: Result<Bytes, RpcError>) -> Result<Verdict, RpcError> {
+    let place = answer.and_then(|answer| {
+        serde_json::from_slice::<Envelope<Place>>(&answer)
+            .map_err(|error| RpcError::Nonsense(error.to_string()))?
+            .into_result()
+    });
+    match place {
+        Ok(Some(Place { confirmations: 0.. })) => Ok(Verdict::Accepted),
+        Ok(Some(_)) => {
+            let meaning = "the node has this block, and it is not in its best chain";
+            Ok(Verdict::Stale(Refusal { meaning, ..why }))
+        }
+        Ok(None) | Err(RpcError::Node { .. } | RpcError::Forbidden(_) | RpcError::Nonsense(_)) => {
+            let meaning = "the node has this block, and does not say where it stands";
+            Ok(Verdict::Unknown(Refusal { meaning, ..why }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Submits a block over `rpc`, aside from mining. [`Verdict::Unknown`]: the node cannot judge it yet.
+pub(super) async fn submit_aside(
+    rpc: &mut Rpc,
+    block_hex: &str,
+    hash: BlockHash,
+) -> Result<Verdict, RpcError> {
+    let call = submit_request(block_hex, "", "");
+    let answer = rpc.call(call.into(), ANSWER_BYTES, DEADLINE).await?;
+    match read_answer_to_submit(&answer)? {
+        Answer::Duplicate(why) => {
+            let answer = rpc.call(place_request(hash).into(), ANSWER_BYTES, DEADLINE).await;
+            verdict_by_place(why, answer)
+        }
+        Answer::NotYet(why) => Ok(Verdict::Unknown(why)),
+        Answer::Verdict(verdict) => Ok(verdict),
+    }
+}
+
+/// Blocks of earlier runs that are for other nodes: how many, and which nodes.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    blocks: usize,
+    sources: BTreeSet<String>,
+}
+
+impl Elsewhere {
+    /// So many nodes are named.
+    const NAMED: usize = 3;
+
+    fn count(&mut self, source: String) {
+        self.blocks += 1;
+        self.sources.insert(source);
+    }
+
+    /// What is said of them, in one line.
+    fn line(&self) -> Option<String> {
+        let mut named: Vec<&str> =
+            self.sources.iter().take(Self::NAMED).map(String::as_str).collect();
+        if self.sources.len() > Self::NAMED {
+            named.push("others");
+        }
+        (self.blocks > 0).then(|| {
+            format!(
+                "the journal has {} of unknown fate for {}: mine there to have them sent again",
+                blocks(self.blocks),
+                named.join(", "),
+            )
+        })
+    }
+}
+
+fn blocks(count: usize) -> String {
+    if count == 1 { "1 block".to_owned() } else { format!("{count} blocks") }
 }

@@ -1,0 +1,226 @@
+//! What stands in a journal file behind its intact lines: nothing, the format's own leftovers, or
+//! blocks that damage has cut off.
+//!
+//! Leftovers are zeros, lines of an earlier pass (their ids are below those of the intact lines, and
+//! the first of them may be cut), and the beginning of a line whose process was killed while it wrote
+//! (it has neither its check nor a newline, and zeros or nothing follow). Everything else is damage.
+//! A write that a power failure tore may look like damage too.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::time::{Duration, SystemTime};
+
+use bitcoin::block::Header;
+use bitcoin::consensus::encode;
+
+use super::record::{self, Check, HEADER_DIGITS, Record};
+
+/// The beginning of a line of ours.
+const BEGINNING: &[u8] = br#"{"record":""#;
+
+/// The first found block among a file's intact lines; those of an earlier pass are older.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct First {
+    pub(super) id: u64,
+    pub(super) time: f64,
+}
+
+/// A piece of the file from which a block can be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) offset: u64,
+    pub(super) bytes: usize,
+}
+
+/// What follows the intact lines.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// Where blocks can be read.
+    pub(super) blocks: Vec<Piece>,
+    /// Blocks, by their ids, whose fate is known.
+    pub(super) fates: Vec<u64>,
+    /// Whether there is more than leftovers.
+    pub(super) is_damaged: bool,
+}
+
+/// A block that was read from a damaged line: its header has the proof of work that it claims.
+#[derive(Debug)]
+pub(super) struct Salvaged {
+    /// Its id, where that can be read.
+    pub(super) id: Option<u64>,
+    /// When it was found, since 1970.
+    pub(super) time: Duration,
+    pub(super) network: String,
+    pub(super) source: String,
+    pub(super) height: Option<u32>,
+    pub(super) header: Header,
+    pub(super) block_hex: String,
+}
+
+impl Tail {
+    /// Reads what follows the intact lines, which end at `from` with the check `before`.
+    pub(super) fn read(
+        file: &File,
+        from: u64,
+        before: Check,
+        first: Option<First>,
+    ) -> io::Result<Self> {
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        reader.seek(SeekFrom::Start(from))?;
+        let mut scan = Scan { tail: Self::default(), first, before: Some(before), ..Scan::NEW };
+        let mut offset = from;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let limit = record::MAX_LINE as u64;
+            let count = reader.by_ref().take(limit).read_until(b'\n', &mut line)?;
+            if count == 0 {
+                return Ok(scan.tail);
+            }
+            scan.line(offset, &line);
+            offset += count as u64;
+        }
+    }
+}
+
+struct Scan {
+    tail: Tail,
+    first: Option<First>,
+    /// The check that the line before has or claims.
+    before: Option<Check>,
+    /// Whether there was any byte that is not zero.
+    any: bool,
+    /// Whether there was the beginning of a line that breaks off.
+    torn: bool,
+}
+
+impl Scan {
+    const NEW: Self = Self {
+        tail: Tail { blocks: Vec::new(), fates: Vec::new(), is_damaged: false },
+        first: None,
+        before: None,
+        any: false,
+        torn: false,
+    };
+
+    /// Looks at the bytes up to and with a newline: zeros and lines that have lost their newline may
+    /// be among them.
+    fn line(&mut self, offset: u64, line: &[u8]) {
+        let mut place = 0;
+        while place < line.len() {
+            if line[place] == 0 {
+                place += 1;
+                continue;
+            }
+            let rest = &line[place..];
+            let zero = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+            let next = find(&rest[1..zero], BEGINNING).map_or(zero, |at| at + 1);
+            self.fragment(offset + place as u64, &rest[..next]);
+            place += next;
+        }
+    }
+
+    fn fragment(&mut self, offset: u64, fragment: &[u8]) {
+        let is_first = !std::mem::replace(&mut self.any, true);
+        let before = std::mem::replace(&mut self.before, record::printed_check(fragment));
+        // Something follows what would be torn.
+        self.tail.is_damaged |= self.torn;
+        let id: Option<u64> = number(fragment, "id");
+        if text(fragment, "record").as_deref() == Some("fate") {
+            if let Some(Record::Fate { id }) = record::parse(fragment)
+                && before.is_some_and(|before| record::follows(before, fragment).is_some())
+            {
+                self.tail.fates.push(id);
+            }
+            // A fate that is lost means that a block is sent twice, no more.
+            return;
+        }
+        let is_older = |first: First| {
+            let time: Option<f64> = number(fragment, "time");
+            id.is_some_and(|id| id < first.id) && time.is_some_and(|time| time <= first.time)
+        };
+        if self.first.is_some_and(is_older) {
+            return;
+        }
+        if read(fragment).is_some() {
+            self.tail.blocks.push(Piece { offset, bytes: fragment.len() });
+            self.tail.is_damaged = true;
+            return;
+        }
+        let has_check = find(fragment, record::BEFORE_CHECK).is_some();
+        if !has_check && fragment.last() != Some(&b'\n') {
+            self.torn = true;
+            return;
+        }
+        // The end of a line whose beginning this pass has covered.
+        let is_cut = is_first && id.is_none() && self.first.is_some_and(|first| first.id > 1);
+        self.tail.is_damaged |= !is_cut;
+    }
+}
+
+/// Reads a block from a line that need not be whole; nothing where its network, source or block
+/// cannot be made out, or no proof of work speaks for its header.
+pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
+    let network = text(line, "network")?;
+    let source = text(line, "source")?;
+    let mut block_hex = text(line, "block")?;
+    if !block_hex.len().is_multiple_of(2) || !record::is_hex(block_hex.as_bytes()) {
+        return None;
+    }
+    // The header stands there twice, and its hash once.
+    let of_line = text(line, "header").filter(|digits| digits.len() == HEADER_DIGITS);
+    let digits = [block_hex.get(..HEADER_DIGITS).map(str::to_owned), of_line];
+    let solved = digits.iter().flatten().filter_map(|digits| solved_header(digits));
+    let hash = text(line, "hash");
+    let (_, header) = solved
+        .map(|header| (Some(header.block_hash().to_string()) != hash, header))
+        .min_by_key(|&(differs, _)| differs)?;
+    block_hex.replace_range(..HEADER_DIGITS, &encode::serialize_hex(&header));
+    let time = number(line, "time").and_then(|time| Duration::try_from_secs_f64(time).ok());
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(Salvaged {
+        id: number(line, "id"),
+        time: time.unwrap_or_else(now),
+        network,
+        source,
+        height: number(line, "height"),
+        header,
+        block_hex,
+    })
+}
+
+/// The header that these digits are, if its hash meets its own target.
+fn solved_header(digits: &str) -> Option<Header> {
+    let header: Header = encode::deserialize(&hex::decode(digits).ok()?).ok()?;
+    header.validate_pow(header.target()).ok().map(|_| header)
+}
+
+/// What follows `"key":` in a line.
+fn value<'a>(line: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    let key = format!("\"{key}\":");
+    find(line, key.as_bytes()).map(|at| &line[at + key.len()..])
+}
+
+/// The text of a key of a line.
+fn text(line: &[u8], key: &str) -> Option<String> {
+    let value = value(line, key)?.strip_prefix(b"\"")?;
+    let mut is_escaped = false;
+    let end = value.iter().position(|&byte| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    })?;
+    let quoted = [b"\"", &value[..end], b"\""].concat();
+    serde_json::from_slice(&quoted).ok()
+}
+
+/// The number of a key of a line.
+fn number<T: std::str::FromStr>(line: &[u8], key: &str) -> Option<T> {
+    let value = value(line, key)?;
+    let end = value.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.'))?;
+    std::str::from_utf8(&value[..end]).ok()?.parse().ok()
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|some| some == wanted)
+}
