@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bitcoin::BlockHash;
 
-use super::{Shared, State};
+use super::{ReportedBlock, Shared, State};
 use crate::event::Event;
 use crate::job::{Job, Refusal, Solution, Verdict};
 
