@@ -83,6 +83,7 @@ fn the_goal_of_blocks_counts_confirmed_ones() {
     // The pool answers with the job that builds on the block before it answers the share.
     let pool = Arc::new(ScriptedPool::start(Rules { clean: true, ..block_rules() }));
     let watched = pool.clone();
+    let (done, is_over) = std::sync::mpsc::channel::<()>();
     let builds = std::thread::spawn(move || {
         let target = u128::from_str_radix("00000fffff0000000000000000000000", 16).unwrap();
         let mut built = Vec::new();
@@ -94,12 +95,14 @@ fn the_goal_of_blocks_counts_confirmed_ones() {
                     built.push(hash);
                 }
             }
-            (built.len() >= 3).then_some(())
+            let is_over = is_over.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected);
+            is_over.then_some(())
         });
     });
     let exit = Adit::new(["mine", "--json", &pool.url(), "--user", "a", "--blocks", "2"])
         .run(SOON)
         .expect_code(0);
+    drop(done);
     let events = promised::check(&exit.stdout);
     let of = |result: &str| -> Vec<Value> {
         let all = events.iter().filter(|e| e["event"] == "block" && e["result"] == result);

@@ -600,9 +600,12 @@ fn a_pool_that_does_not_resume_is_not_given_what_was_found_before() {
 
 #[test]
 fn a_share_that_is_a_block_is_said_to_be_one() {
-    // As easy as the shares, wherever their pace has settled.
     let pool = ScriptedPool::start(Rules { nbits: 0x1e0f_ffff, ..Rules::default() });
-    let ended = mine(&pool, 3);
+    let miner = Miner::start(config(&pool));
+    // Not every share is one, wherever their pace has settled.
+    miner.wait(|event| matches!(event, Event::Block { .. }).then_some(()));
+    let ended = miner.stop();
+    ended.outcome.clone().unwrap();
     let blocks = ended.events.iter().filter(|event| match event {
         Event::Block { height, verdict, was_unknown, .. } => {
             assert_eq!((*height, verdict.result(), *was_unknown), (Some(201), "unknown", false));

@@ -295,7 +295,7 @@ mod tests {
             ("{ }", None),
             (r#"{"code":0}"#, None),
             (r#"{"code":0,"message":null}"#, None),
-            (r#"[0,null]"#, None),
+            ("[0,null]", None),
             (r#"{"code":0,"message":"no"}"#, told(Some(0), "no")),
             (r#"{"code":20}"#, told(Some(20), "")),
             (r#"[21,"Job not found",null]"#, told(Some(21), "Job not found")),
