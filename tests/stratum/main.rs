@@ -9,4 +9,5 @@ mod deaf;
 mod dialects;
 mod faults;
 mod miner;
+mod recovery;
 mod replay;
