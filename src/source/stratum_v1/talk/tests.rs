@@ -7,6 +7,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
 use serde_json::{Value, json};
 
+use super::super::session::Trust;
 use super::super::{Config, Timing};
 use super::*;
 use crate::engine::{Engine, Goal, Seats};
@@ -317,7 +318,7 @@ fn a_share_that_is_refused_while_the_login_has_no_answer_does_not_end_the_run() 
     talk.log_in(&json!([]));
     talk.asked.push((500, Ask::Authorize, Instant::now()));
     assert!(talk.hear(&notify("a")).is_ok());
-    let mut refuse = |talk: &mut Talk<'_>| {
+    let refuse = |talk: &mut Talk<'_>| {
         talk.take_solution(solution(JobKey { connection: 1, number: 1 }));
         let id = talk.next_id - 1;
         talk.hear(&json!({"id": id, "result": null, "error": [24, "Unauthorized worker", null]}))
