@@ -54,7 +54,11 @@ impl Stunnel {
         &self.ca
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
     pub fn url(&self) -> String {
-        format!("stratum+tls://localhost:{}", self.server.address().port())
+        format!("stratum+tls://localhost:{}", self.address().port())
     }
 }

@@ -399,10 +399,14 @@ fn what_is_no_pool_is_named() {
     miner.wait_for_trouble("it answers in HTTP, not in Stratum");
     miner.stop();
 
-    let pool = but("connect", |_| vec![Say::Raw(vec![0x15, 3, 3, 0, 2, 2, 50]), Say::HangUp]);
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble("it answers in TLS: write stratum+tls:// to it");
-    miner.stop();
+    // Alerts: a record could not be read, and a message was not expected (10, the end of a line).
+    for alert in [50, 10] {
+        let bytes = vec![0x15, 3, 3, 0, 2, 2, alert];
+        let pool = but("connect", move |_| vec![Say::Raw(bytes.clone()), Say::HangUp]);
+        let miner = Miner::start(config(&pool));
+        miner.wait_for_trouble("it answers in TLS: write stratum+tls:// to it");
+        miner.stop();
+    }
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod dialects;
 mod faults;
 mod habits;
 mod miner;
+mod recovery;
 mod replay;

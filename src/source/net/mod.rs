@@ -112,7 +112,7 @@ impl ConnectError {
     /// Whether it may be that what the server sent did not arrive as it was sent.
     #[must_use]
     pub const fn may_be_garbled(&self) -> bool {
-        matches!(self, Self::Tls { .. })
+        matches!(self, Self::Tls { .. } | Self::Certificate { .. })
     }
 
     /// What can be done about it.

@@ -123,7 +123,10 @@ pub fn read(line: &[u8]) -> Result<Message<'_>, Unreadable> {
         };
         return Ok(Message::Call { method, params, id: line.id });
     }
+    // The number 0 beside a yes is success, whatever is written with it.
+    let is_yes = line.result.is_some_and(|result| result.get() == "true");
     let mut error = line.error.and_then(complaint);
+    error = error.filter(|error| !(is_yes && error.code == Some(0)));
     if let Some(words) = line.reject_reason.and_then(text) {
         let error = error.get_or_insert_default();
         if error.words.is_empty() {

@@ -106,6 +106,15 @@ pub(super) enum Fault {
     RefusesAll,
 }
 
+/// Shares that the pool has refused since it last accepted one, on whatever connection: some pools
+/// close it after a few.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedInARow {
+    /// When the first refusal came.
+    pub since: Instant,
+    pub count: u32,
+}
+
 /// A pool that was left for a fault.
 #[derive(Clone, Copy, Debug)]
 struct Faulty {
@@ -134,9 +143,10 @@ pub(super) struct Session {
     /// Until when the last job is mined on without a connection.
     gap_until: Option<Instant>,
     /// Whether shares that are found now may still count.
-    connected: bool,
+    pub(super) connected: bool,
     /// Where the pool was left for a fault.
     faulty: Option<Faulty>,
+    pub(super) refused: Option<RefusedInARow>,
     /// What was learned of the pool.
     pub(super) habits: Habits,
     /// In which form it takes version bits.
@@ -182,6 +192,7 @@ impl Session {
             gap_until: None,
             connected: false,
             faulty: None,
+            refused: None,
             moved_to: None,
             least_wait: Duration::ZERO,
             trouble: Some(String::new()),
@@ -270,7 +281,7 @@ impl Session {
     }
 
     /// Says that all is well, if it was not. A pool that has a job for us may still be one that
-    /// answers no share; its jobs are mined where there is nothing better.
+    /// answers no share or refuses all; its jobs are mined where there is nothing better.
     pub(super) fn well(&mut self) {
         self.port.started(None);
         if self.faulty.is_some_and(|faulty| Instant::now() < faulty.until) {

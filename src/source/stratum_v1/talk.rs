@@ -33,7 +33,7 @@ use crate::source::SourceError;
 use self::jobs::Upcoming;
 use self::learning::Lowered;
 use self::resumed::ResumedJobs;
-use self::shares::{Refused, Sent, Unheeded};
+use self::shares::{Sent, Unheeded};
 
 /// What we call ourselves.
 const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
@@ -41,12 +41,16 @@ const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
 const UNANSWERED: usize = 1_024;
 /// How many bytes may wait to be sent; from here on nothing is added.
 const OUT_MAX: usize = 256 << 10;
-/// How many unreadable lines a pool may send, and in what time.
+/// How many lines of no use a pool may send in this time with none of use in between: a job, or an
+/// answer to what was asked.
 const UNREADABLE: (u32, Duration) = (16, Duration::from_secs(60));
 /// How long after a request that a pool need not know its loss is put down to that.
 const BLAME: Duration = Duration::from_secs(10);
 /// How many words of the pool's are shown at once, and how often one more.
 const NOTICES: (u32, Duration) = (20, Duration::from_secs(10));
+
+/// Why a connection without TLS ends that is answered by an alert.
+const TLS_ALERT: &str = "it answers in TLS: write stratum+tls:// to it";
 
 /// How a connection ends.
 pub(super) enum End {
@@ -85,12 +89,10 @@ pub(super) struct Talk<'a> {
     /// Bytes to be sent.
     out: BytesMut,
     asked: Vec<(u64, Ask, Instant)>,
-    /// Requests that were answered by an error, and when.
+    /// Requests that were answered by an error or a no, and when.
     refused_asks: Vec<(Ask, Instant)>,
     sent: BTreeMap<u64, Sent>,
     unheeded: Option<Unheeded>,
-    /// Shares refused since the last that was accepted.
-    refused: Option<Refused>,
     /// Whether jobs of the connection before are worth something.
     resumed_jobs: ResumedJobs,
     /// A difficulty that was lowered while a job is mined.
@@ -120,7 +122,7 @@ pub(super) struct Talk<'a> {
     heard: Instant,
     /// Since when bytes wait that the pool does not take.
     stuck: Option<Instant>,
-    /// Unreadable lines, and since when they are counted.
+    /// Lines of no use since the last that was of use, and since when they are counted.
     unreadable: (u32, Instant),
     strangers: u32,
     login_again: Instant,
@@ -143,7 +145,6 @@ impl<'a> Talk<'a> {
             refused_asks: Vec::new(),
             sent: BTreeMap::new(),
             unheeded: None,
-            refused: None,
             resumed_jobs: ResumedJobs::None,
             lowered: Lowered::No,
             extranonce_was_set: false,
@@ -217,7 +218,7 @@ impl<'a> Talk<'a> {
                 },
                 written = write(&mut writer, &mut self.out), if self.stuck.is_some() => match written {
                     Ok(()) => self.stuck = (!self.out.is_empty()).then(Instant::now),
-                    Err(error) => return End::Lost(lost(&error)),
+                    Err(error) => return End::Lost(self.broken(&error)),
                 },
                 solution = self.session.port.solution(), if listening => match solution {
                     Some(solution) => self.take_solution(solution),
@@ -250,6 +251,11 @@ impl<'a> Talk<'a> {
         self.asked.push((id, ask, Instant::now()));
         tracing::trace!(id, method, "asking");
         self.say(&message::request(id, method, params));
+    }
+
+    /// Whether a request has no answer yet.
+    fn awaits(&self, what: Ask) -> bool {
+        self.asked.iter().any(|(_, ask, _)| *ask == what)
     }
 
     fn number(&mut self) -> u64 {
@@ -293,6 +299,10 @@ impl<'a> Talk<'a> {
             Ok(message) => message,
             Err(error) => {
                 let text = String::from_utf8_lossy(line);
+                // An alert may have a byte that ends a line.
+                if is_tls_alert(line) {
+                    return Err(End::Lost(TLS_ALERT.to_owned()));
+                }
                 if text.starts_with("HTTP/") {
                     return Err(End::Lost("it answers in HTTP, not in Stratum".to_owned()));
                 }
@@ -310,8 +320,8 @@ impl<'a> Talk<'a> {
     fn cannot_read(&mut self, what: &str) -> Result<(), End> {
         let (most, time) = UNREADABLE;
         let (count, since) = &mut self.unreadable;
-        if since.elapsed() > time {
-            (*count, *since) = (0, Instant::now());
+        if *count == 0 || self.received.duration_since(*since) > time {
+            (*count, *since) = (0, self.received);
         }
         *count += 1;
         if *count == most {
@@ -329,6 +339,7 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         if let Some(sent) = self.sent.remove(&id) {
+            self.unreadable.0 = 0;
             self.shares_answered();
             return self.on_verdict(id, &sent, answer);
         }
@@ -341,8 +352,9 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         let (_, ask, _) = self.asked.swap_remove(at);
-        if answer.error.is_some() {
-            self.refused_asks.push((ask, Instant::now()));
+        self.unreadable.0 = 0;
+        if answer.error.is_some() || answer.result.is_none_or(|result| result.get() == "false") {
+            self.refused_asks.push((ask, self.received));
         }
         match ask {
             Ask::Configure => {
@@ -433,44 +445,39 @@ impl<'a> Talk<'a> {
 
     /// In whose middle the pool has closed the connection.
     fn closed(&self) -> String {
-        let rest = self.lines.rest();
-        if rest.starts_with(&[0x15, 0x03]) {
-            return "it answers in TLS: write stratum+tls:// to it".to_owned();
-        }
-        match self.stage {
-            Stage::Configuring => {
-                self.maybe_tls("it closed the connection at mining.configure".to_owned())
+        let what = match self.stage {
+            Stage::Configuring => "it closed the connection at mining.configure",
+            Stage::Subscribing => "it closed the connection at mining.subscribe",
+            Stage::Authorizing => "it closed the connection at mining.authorize",
+            Stage::Mining if !self.lines.rest().is_empty() => {
+                "it closed the connection in the middle of a line"
             }
-            Stage::Subscribing => {
-                self.maybe_tls("it closed the connection at mining.subscribe".to_owned())
-            }
-            Stage::Authorizing => "it closed the connection at mining.authorize".to_owned(),
-            Stage::Mining if !rest.is_empty() => {
-                "it closed the connection in the middle of a line".to_owned()
-            }
-            Stage::Mining | Stage::Leaving => "it closed the connection".to_owned(),
-        }
+            Stage::Mining | Stage::Leaving => "it closed the connection",
+        };
+        self.maybe_tls(what.to_owned())
     }
 
     /// Why the connection broke.
     fn broken(&self, error: &io::Error) -> String {
-        self.maybe_tls(lost(error))
+        self.maybe_tls(format!("the connection was lost: {error}"))
     }
 
-    /// The same with a question, where the pool has not sent a byte: a server that expects TLS says
-    /// nothing to one that does not speak it, or hangs up.
+    /// The same, or what is the reason: a server that expects TLS answers a client that does not speak
+    /// it with an alert, closes the connection without a byte, or says nothing.
     fn maybe_tls(&self, what: String) -> String {
-        let is_plain = !self.session.config.endpoint.tls;
-        if is_plain && self.received == self.begun {
-            what + " without a word; if that is a TLS port, write stratum+tls://"
+        if is_tls_alert(self.lines.rest()) {
+            TLS_ALERT.to_owned()
+        } else if !self.session.config.endpoint.tls && self.received == self.begun {
+            what + "; it has sent nothing at all: if this is a TLS port, write stratum+tls:// to it"
         } else {
             what
         }
     }
 
-    /// Some pools close the connection on what they do not know. What had no answer when one was
-    /// lost, or an error, soon after it was asked, is left out the next time. But a proxy whose server is away
-    /// closes it at the first words too, whatever they are.
+    /// Some pools close the connection on what they do not know, others refuse it first and then close
+    /// it, or say nothing more. What had no answer when the connection was lost soon after it was asked,
+    /// and what was refused shortly before the pool's last word, is left out the next time. But a proxy
+    /// whose server is away closes it at the first words too, whatever they are.
     fn blame(&mut self) {
         if self.received > self.begun {
             self.session.silence = Silence::default();
@@ -483,12 +490,13 @@ impl<'a> Talk<'a> {
                 self.asked.retain(|(_, ask, _)| *ask == Ask::Subscribe { resuming: true });
             }
         }
-        let unanswered = std::mem::take(&mut self.asked).into_iter().map(|(_, ask, at)| (ask, at));
+        let unanswered = std::mem::take(&mut self.asked).into_iter().filter(|(_, ask, at)| {
+            *ask == Ask::Subscribe { resuming: true } || at.elapsed() <= BLAME
+        });
+        let last_word = self.received;
         let refused = std::mem::take(&mut self.refused_asks);
-        for (ask, at) in unanswered.chain(refused) {
-            if at.elapsed() > BLAME {
-                continue;
-            }
+        let refused = refused.into_iter().filter(|(_, at)| last_word <= *at + BLAME);
+        for ask in unanswered.map(|(_, ask, _)| ask).chain(refused.map(|(ask, _)| ask)) {
             match ask {
                 Ask::Configure => self.session.leave_out(Optional::Configure),
                 Ask::Extranonce => self.session.leave_out(Optional::Extranonce),
@@ -527,6 +535,7 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &mut BytesMut) -> io:
     if out.is_empty() { writer.flush().await } else { Ok(()) }
 }
 
-fn lost(error: &io::Error) -> String {
-    format!("the connection was lost: {error}")
+/// Whether this is the beginning of a TLS alert (RFC 8446, section 5.1: content type 21, version 3.x).
+fn is_tls_alert(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x15, 0x03])
 }

@@ -10,6 +10,8 @@ use crate::job::{Refusal, Verdict};
 pub enum Kind {
     /// The job is over.
     Stale,
+    /// The pool does not know the job: it is over, or was forgotten.
+    UnknownJob,
     /// The pool had it before.
     Duplicate,
     /// Its hash is above the pool's target.
@@ -35,7 +37,7 @@ impl Kind {
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Stale => "the job was over when the share came",
+            Self::Stale | Self::UnknownJob => "the job was over when the share came",
             Self::Duplicate => "the pool has had this share before",
             Self::LowDifficulty => "the hash does not meet the pool's target",
             Self::Unauthorized => "the pool does not know this worker",
@@ -65,14 +67,14 @@ const WORDS: &[(&str, Kind)] = &[
     ("high hash", Kind::LowDifficulty),
     ("not meet target", Kind::LowDifficulty),
     ("stale", Kind::Stale),
-    ("job not found", Kind::Stale),
-    ("job-not-found", Kind::Stale),
-    ("unknown job", Kind::Stale),
-    ("unknown-job", Kind::Stale),
-    ("unknown work", Kind::Stale),
-    ("invalid job", Kind::Stale),
-    ("invalid jobid", Kind::Stale),
-    ("no such job", Kind::Stale),
+    ("job not found", Kind::UnknownJob),
+    ("job-not-found", Kind::UnknownJob),
+    ("unknown job", Kind::UnknownJob),
+    ("unknown-job", Kind::UnknownJob),
+    ("unknown work", Kind::UnknownJob),
+    ("invalid job", Kind::UnknownJob),
+    ("invalid jobid", Kind::UnknownJob),
+    ("no such job", Kind::UnknownJob),
     ("old job", Kind::Stale),
     ("not subscribed", Kind::NotSubscribed),
     ("unauthori", Kind::Unauthorized),
@@ -93,7 +95,7 @@ pub fn kind_of(complaint: &Complaint) -> Kind {
         return *kind;
     }
     match complaint.code {
-        Some(21) => Kind::Stale,
+        Some(21) => Kind::UnknownJob,
         Some(22) => Kind::Duplicate,
         Some(23) => Kind::LowDifficulty,
         Some(24) => Kind::Unauthorized,
@@ -105,8 +107,6 @@ pub fn kind_of(complaint: &Complaint) -> Kind {
 
 /// What a pool says of a login that may be taken a little later.
 const PASSING: &[&str] = &[
-    "try again",
-    "try later",
     "later",
     "internal",
     "starting",
@@ -171,7 +171,9 @@ pub fn is_final_login(complaint: &Complaint) -> bool {
     if words.is_empty() {
         return true;
     }
-    !says(PASSING) && (says(FINAL) || complaint.code == Some(24))
+    // "Try again" is also said of a wrong password.
+    let is_unknown = || complaint.code == Some(24) && !words.contains("try again");
+    !says(PASSING) && (says(FINAL) || is_unknown())
 }
 
 /// Whether a result says yes: `true`, or one of the forms that stand for it.
@@ -212,7 +214,7 @@ pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Op
     };
     let refusal = Refusal::new(words, kind.meaning());
     let verdict = match kind {
-        Kind::Stale => Verdict::Stale(refusal),
+        Kind::Stale | Kind::UnknownJob => Verdict::Stale(refusal),
         _ => Verdict::Rejected(refusal),
     };
     (verdict, Some(kind))
@@ -241,6 +243,7 @@ mod tests {
             (None, "Invalid address"),
             (Some(20), "User not found"),
             (None, "your IP is banned"),
+            (Some(20), "Invalid username or password, please try again"),
         ] {
             assert!(is_final(code, words), "{code:?} {words}");
         }
@@ -248,6 +251,8 @@ mod tests {
             (Some(20), "Internal error: database is starting up, try again"),
             (Some(24), "Unauthorized: login server timeout"),
             (None, "too many connections"),
+            (Some(24), "Please try again"),
+            (None, "Unauthorized for now, try later"),
             (Some(20), "Other/Unknown"),
         ] {
             assert!(!is_final(code, words), "{code:?} {words}");

@@ -18,7 +18,7 @@ use crate::source::{Refused, SourceError};
 /// How often a login is tried again when the pool says that it does not know us.
 const LOGIN_AGAIN: Duration = Duration::from_secs(60);
 /// How often a first login is refused for what may pass until it is final.
-const LOGIN_TRIES: u32 = 6;
+const LOGIN_TRIES: u32 = 8;
 /// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(3);
 
@@ -66,7 +66,12 @@ impl Talk<'_> {
         } else {
             self.suggest();
         }
-        for solution in self.session.take_held() {
+        let mut held = self.session.take_held();
+        if self.resumed_jobs == ResumedJobs::Unproven && !held.is_empty() {
+            // If the pool does not know the newest one's job, it knows none.
+            held.rotate_right(1);
+        }
+        for solution in held {
             self.submit(solution);
         }
     }

@@ -84,6 +84,7 @@ impl Talk<'_> {
             Ok(notify) => notify,
             Err(error) => return self.cannot_read(&format!("a job that is of no use: {error}")),
         };
+        self.unreadable.0 = 0;
         // A clean job that another one has overtaken still ended those before it.
         let overtaken = self.fresh.as_ref().map(|fresh| &fresh.notify).or(self.early.as_ref());
         notify.clean |= overtaken.is_some_and(|overtaken| overtaken.clean);

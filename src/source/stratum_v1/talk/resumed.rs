@@ -1,16 +1,16 @@
 //! Jobs of the connection before, after the pool has resumed its session.
 //!
 //! A pool that gives every connection the same extranonce seems to have resumed the session even where
-//! it has forgotten the jobs. So one share is sent first, and the others only when the pool knows its
-//! job.
+//! it has forgotten the jobs. So one share is sent first, the newest, and the others only when the pool
+//! knows its job.
 
 use super::super::session::Resumption;
 use super::super::verdict::Kind;
-use super::Talk;
+use super::{Stage, Talk};
 use crate::job::Solution;
 
 /// Why a share is not sent.
-const FORGOTTEN: &str = "the pool has forgotten the job it was found for; not sent";
+const FORGOTTEN: &str = "the pool does not know the jobs from before the reconnect; not sent";
 
 /// Whether the pool knows the jobs of the connection before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +55,19 @@ impl Talk<'_> {
         if self.resumed_jobs != ResumedJobs::Asked(number) {
             return;
         }
-        if kind == Some(Kind::Stale) {
-            self.resumed_jobs = ResumedJobs::Forgotten;
-            self.session.resumption = Resumption::Never;
-        } else {
-            self.resumed_jobs = ResumedJobs::None;
-        }
-        for solution in self.session.take_held() {
-            self.submit(solution);
+        self.resumed_jobs = match kind {
+            Some(Kind::UnknownJob) => {
+                self.session.resumption = Resumption::Never;
+                ResumedJobs::Forgotten
+            }
+            // The job is over, and with it those before.
+            Some(Kind::Stale) => ResumedJobs::Forgotten,
+            _ => ResumedJobs::None,
+        };
+        if self.stage == Stage::Mining {
+            for solution in self.session.take_held() {
+                self.submit(solution);
+            }
         }
     }
 }

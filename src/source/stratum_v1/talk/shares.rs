@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::super::message::{Answer, Submit, quoted};
-use super::super::session::{Fault, Optional, Trust};
+use super::super::session::{Fault, Optional, RefusedInARow, Trust};
 use super::super::verdict::{self, Kind};
 use super::super::version_bits::Form;
-use super::{End, Stage, Talk};
+use super::{Ask, End, Stage, Talk};
 use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
 
 /// From here on the pool is behind with its answers.
@@ -20,13 +20,6 @@ pub(super) struct Sent {
     pub(super) at: Instant,
     /// The form of its version bits, where others would be different.
     pub(super) form: Option<Form>,
-}
-
-/// Shares in a row that the pool has refused.
-pub(super) struct Refused {
-    /// When the first refusal came.
-    since: Instant,
-    count: u32,
 }
 
 /// Shares in a row whose answers did not come in time.
@@ -124,6 +117,9 @@ impl Talk<'_> {
         self.learn(number, sent, &verdict, kind)?;
         match kind {
             Some(Kind::NotSubscribed) => Err(End::Lost(words)),
+            _ if refused_all => Err(self.refuses_all(&words)),
+            // The pool has not decided about the login yet; it may be slow.
+            Some(Kind::Unauthorized) if self.awaits(Ask::Authorize) => Ok(()),
             Some(Kind::Unauthorized) => {
                 self.strangers += 1;
                 if self.strangers >= STRANGERS && self.session.trust < Trust::Proven {
@@ -134,7 +130,6 @@ impl Talk<'_> {
                 }
                 Ok(())
             }
-            _ if refused_all => Err(self.refuses_all(&words)),
             _ => Ok(()),
         }
     }
@@ -142,23 +137,28 @@ impl Talk<'_> {
     /// Counts what the pool refuses without taking anything in between. Whether that is too much.
     fn count_refusal(&mut self, sent: &Sent, verdict: &Verdict) -> bool {
         if *verdict == Verdict::Accepted {
-            self.refused = None;
+            self.session.refused = None;
             self.session.is_over(Fault::RefusesAll);
             return false;
         }
-        // The pool asks for nothing but shares; a block that is none may be refused.
-        if !sent.solution.is_share() {
+        // The pool asks for nothing but shares; a block that is none may be refused. And a share of a
+        // job that was replaced while it was on its way is late, which is not the pool's fault.
+        let Solution { job, hash, .. } = &sent.solution;
+        let is_late =
+            matches!(verdict, Verdict::Stale(_)) && self.session.table.id(job.key, hash).is_err();
+        if is_late || !sent.solution.is_share() {
             return false;
         }
         let now = Instant::now();
-        let refused = self.refused.get_or_insert(Refused { since: now, count: 0 });
-        refused.count += 1;
         let (enough, patience) = self.session.config.timing.refused;
+        let refused = self.session.refused.get_or_insert(RefusedInARow { since: now, count: 0 });
+        refused.count += 1;
         refused.count >= enough && now.duration_since(refused.since) >= patience
     }
 
     /// Leaves a pool that refuses everything: another connection may do better, or another pool.
     fn refuses_all(&mut self, words: &str) -> End {
+        self.session.refused = None;
         self.session.is_faulty(Fault::RefusesAll);
         if self.extranonce_was_set {
             // Some hand out an extranonce that they do not go by themselves.
@@ -185,6 +185,7 @@ impl Talk<'_> {
             self.session.port.verdict(&solution, Verdict::Unknown(why));
             is_silent |= at > self.heard;
             self.unheeded.get_or_insert(Unheeded { first, since: at, count: 0 }).count += 1;
+            self.resumed_job_judged(first, None);
         }
         if is_silent {
             let seconds = timing.answer.as_secs();

@@ -8,6 +8,7 @@ use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
 use serde_json::{Value, json};
 
 use super::super::habits::DifficultyHolds;
+use super::super::session::Trust;
 use super::super::{Config, Timing, difficulty};
 use super::*;
 use crate::engine::{Engine, Goal, Seats};
@@ -321,4 +322,202 @@ fn a_difficulty_that_comes_right_after_its_job_is_tried_too() {
     talk.lines.room().extend_from_slice(format!("{}\n", notify("a")).as_bytes());
     assert!(talk.hear(&call("mining.set_difficulty", &json!([2]))).is_ok());
     assert!(matches!(talk.lowered, Lowered::Since(_)), "{:?}", talk.lowered);
+}
+
+#[test]
+fn a_refused_request_is_left_out_only_if_little_was_said_after_it() {
+    let refused = json!({"result": null, "error": [-3, "Method not found", null]});
+    for (seconds, wants) in [(0, false), (9, false), (11, true), (7_200, true)] {
+        for answer in [&refused, &json!({"result": false, "error": null})] {
+            let mut bench = Bench::new(Timing::default());
+            let mut talk = Talk::new(&mut bench.session);
+            talk.log_in(&json!([]));
+            let (id, ask, _) = *talk.asked.last().unwrap();
+            assert_eq!(ask, Ask::Extranonce);
+            let mut answer = answer.clone();
+            answer["id"] = json!(id);
+            assert!(talk.hear(&answer).is_ok());
+            talk.received += Duration::from_secs(seconds);
+            talk.blame();
+            assert_eq!(bench.session.wants(Optional::Extranonce), wants, "{seconds} {answer}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_no_use_are_counted_by_time_and_between_those_of_use() {
+    let mut bench = Bench::new(Timing::default());
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!([]));
+    let begun = Instant::now();
+    let garbage = |talk: &mut Talk<'_>, seconds: u64| {
+        talk.lines.room().extend_from_slice(b"garbage\n");
+        talk.received = begun + Duration::from_secs(seconds);
+        talk.take_lines()
+    };
+    for round in 0..20 {
+        for _ in 0..15 {
+            assert!(garbage(&mut talk, round).is_ok());
+        }
+        assert!(talk.hear(&notify(&format!("job{round}"))).is_ok());
+    }
+    for second in (100..10_000).step_by(5) {
+        assert!(garbage(&mut talk, second).is_ok(), "twelve a minute");
+    }
+    let of_use = call("mining.notify", &json!([]));
+    let last = (20_000..20_016).map(|second| {
+        // What can be read and is of no use counts too, and what is small talk changes nothing.
+        talk.received = begun + Duration::from_secs(second);
+        talk.on_line(call("mining.ping", &json!([])).to_string().as_bytes())?;
+        talk.on_line(of_use.to_string().as_bytes())
+    });
+    let ends: Vec<bool> = last.map(|outcome| outcome.is_err()).collect();
+    assert_eq!(ends.iter().position(|ended| *ended), Some(15), "{ends:?}");
+}
+
+#[test]
+fn a_share_that_is_refused_while_the_login_has_no_answer_does_not_end_the_run() {
+    let mut bench = Bench::new(Timing::default());
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!([]));
+    talk.asked.push((500, Ask::Authorize, Instant::now()));
+    assert!(talk.hear(&notify("a")).is_ok());
+    let refuse = |talk: &mut Talk<'_>| {
+        talk.take_solution(solution(JobKey { connection: 1, number: 1 }));
+        let id = talk.next_id - 1;
+        talk.hear(&json!({"id": id, "result": null, "error": [24, "Unauthorized worker", null]}))
+    };
+    for _ in 0..10 {
+        assert!(refuse(&mut talk).is_ok());
+    }
+    assert!(talk.hear(&json!({"id": 500, "result": true, "error": null})).is_ok());
+    let outcomes: Vec<_> = (0..3).map(|_| refuse(&mut talk)).collect();
+    assert!(matches!(outcomes[..], [Ok(()), Ok(()), Err(End::Final(_))]));
+}
+
+/// Sends so many shares for the one job of this connection, counted from 1, and has each answered so.
+/// Before the answers come, the pool may have replaced the job. Whether the pool is left.
+fn answered(
+    bench: &mut Bench,
+    connection: u64,
+    shares: u64,
+    answer: &Value,
+    replaced: bool,
+) -> bool {
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!([]));
+    assert!(talk.hear(&notify("a")).is_ok());
+    let first = talk.next_id;
+    for _ in 0..shares {
+        let mut share = solution(JobKey { connection, number: connection });
+        Arc::get_mut(&mut share.job).unwrap().share_target = Target::max();
+        talk.take_solution(share);
+    }
+    if replaced {
+        let mut other = notify("b");
+        other["params"][7] = json!("65000001");
+        assert!(talk.hear(&other).is_ok());
+    }
+    (first..first + shares).any(|id| {
+        let mut answer = answer.clone();
+        answer["id"] = json!(id);
+        talk.hear(&answer).is_err()
+    })
+}
+
+#[test]
+fn refusals_are_counted_over_connections_until_one_is_accepted() {
+    let timing = Timing { refused: (16, Duration::ZERO), ..Timing::default() };
+    for (error, leaves_if_replaced) in [
+        (json!([20, "no", null]), true),
+        (json!([21, "Job not found", null]), false),
+        (json!([24, "Unauthorized worker", null]), true),
+    ] {
+        let refused = json!({"result": null, "error": error});
+        let mut bench = Bench::new(timing);
+        // Else a worker that is not known is the end.
+        bench.session.trust = Trust::Proven;
+        assert!(!answered(&mut bench, 1, 15, &refused, false), "{refused}");
+        assert!(answered(&mut bench, 2, 1, &refused, false), "{refused}");
+        bench.session.lost("for that".to_owned());
+        answered(&mut bench, 3, 0, &refused, false);
+        assert!(!bench.seats.health()[0].is_well(), "{refused}");
+        assert!(!answered(&mut bench, 4, 1, &json!({"result": true, "error": null}), false));
+        assert!(bench.seats.health()[0].is_well(), "{refused}");
+
+        // What was late for its job is no wonder.
+        let mut bench = Bench::new(timing);
+        bench.session.trust = Trust::Proven;
+        assert_eq!(answered(&mut bench, 1, 40, &refused, true), leaves_if_replaced, "{refused}");
+        let mut bench = Bench::new(timing);
+        bench.session.trust = Trust::Proven;
+        for connection in (1..20).step_by(2) {
+            assert!(!answered(&mut bench, connection, 8, &refused, false), "{refused}");
+            let accepted = json!({"result": true, "error": null});
+            assert!(!answered(&mut bench, connection + 1, 1, &accepted, false), "{refused}");
+        }
+    }
+}
+
+/// A connection on which the pool seems to have resumed the session of the one before, with shares for
+/// the job of that one; gives the number of the only one that is sent.
+fn resumed(talk: &mut Talk<'_>, found: Vec<Solution>) -> u64 {
+    talk.greet();
+    for solution in found {
+        talk.take_solution(solution);
+    }
+    for result in [
+        json!({"version-rolling": true, "version-rolling.mask": "1fffe000"}),
+        json!([["mining.notify", "session"], "08000000", 4]),
+        json!(true),
+    ] {
+        let (id, ..) = *talk.asked.last().unwrap();
+        assert!(talk.hear(&json!({"id": id, "result": result, "error": null})).is_ok());
+    }
+    assert_eq!(talk.sent.len(), 1, "the others wait for its answer");
+    *talk.sent.first_key_value().unwrap().0
+}
+
+#[test]
+fn one_share_tells_whether_a_resumed_pool_knows_its_jobs() {
+    for (answer, sent, resumes) in [
+        (json!({"result": true, "error": null}), 5, true),
+        (json!({"result": null, "error": [23, "low", null]}), 5, true),
+        (json!({"result": null, "error": [21, "stale", null]}), 0, true),
+        (json!({"result": null, "error": [21, "Job not found", null]}), 0, false),
+    ] {
+        let mut bench = Bench::new(Timing::default());
+        let mut talk = Talk::new(&mut bench.session);
+        talk.log_in(&json!(["mining.notify", "session"]));
+        assert!(talk.hear(&notify("a")).is_ok());
+        let found = || solution(JobKey { connection: 1, number: 1 });
+        let found: Vec<Solution> = (0..6).map(|_| found()).collect();
+        bench.session.connected = true;
+        let mut talk = Talk::new(&mut bench.session);
+        let id = resumed(&mut talk, found);
+        let mut line = answer.clone();
+        line["id"] = json!(id);
+        assert!(talk.hear(&line).is_ok());
+        assert_eq!(talk.sent.len(), sent, "{answer}");
+        talk.take_solution(solution(JobKey { connection: 1, number: 1 }));
+        let resumption = &bench.session.resumption;
+        assert_eq!(matches!(resumption, Resumption::May(_)), resumes, "{answer} {resumption:?}");
+    }
+}
+
+#[test]
+fn a_resumed_pool_that_does_not_answer_the_first_share_gets_the_others_all_the_same() {
+    let mut bench = Bench::new(Timing::default());
+    let mut talk = Talk::new(&mut bench.session);
+    talk.log_in(&json!(["mining.notify", "session"]));
+    assert!(talk.hear(&notify("a")).is_ok());
+    let found: Vec<Solution> =
+        (0..6).map(|_| solution(JobKey { connection: 1, number: 1 })).collect();
+    bench.session.connected = true;
+    let mut talk = Talk::new(&mut bench.session);
+    resumed(&mut talk, found);
+    let late = talk.begun + Duration::from_secs(61);
+    talk.heard = late;
+    assert!(talk.expire(late).is_ok());
+    assert_eq!(talk.sent.len(), 5);
 }
