@@ -131,16 +131,16 @@ fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
 }
 
 /// Has a block found on what `node` gives out now, and adit killed before the node had it. The node
-/// is killed too; the journal remembers it by its port.
+/// is stopped for that; the journal remembers it by its port.
 fn find_and_die(node: &mut Node, home: &Arc<Home>) -> String {
     let mut template = Template::regtest(1);
     let real = node.template();
+    node.stop();
     for key in
         ["height", "previousblockhash", "curtime", "mintime", "coinbasevalue", "bits", "target"]
     {
         template = template.set(key, real[key].clone());
     }
-    node.kill_hard();
     let server = ScriptedNode::start_on(node.port(), move |call| match call.method.as_str() {
         "submitblock" => Reply::Silence,
         _ => well_behaved(call, &template),
@@ -183,15 +183,15 @@ fn a_block_waits_until_a_node_that_crashed_knows_its_parent_again() {
     node.stop();
     let older = home.path().join("older");
     copy_folder(&node.chain_folder(), &older);
-    node.spawn();
-    node.wait_for_height(3, SOON);
+    node.restart();
+    assert_eq!(node.height(), 3);
     let parent = node.generate(1)[0].clone();
     let parent = node.must("getblock", json!([parent, 0]));
     let block = find_and_die(&mut node, &home);
     fs::remove_dir_all(node.chain_folder()).unwrap();
     copy_folder(&older, &node.chain_folder());
-    node.spawn();
-    node.wait_for_height(3, SOON);
+    node.restart();
+    assert_eq!(node.height(), 3);
 
     // One run is killed meanwhile, and another ends by itself: the block is pending after both.
     for (signal, code) in [("KILL", None), ("INT", Some(130))] {
@@ -225,8 +225,7 @@ fn a_duplicate_is_accepted_where_it_is_in_the_nodes_best_chain_and_nowhere_else(
     for (beside, result) in [(true, "stale"), (false, "accepted")] {
         let home = Home::new();
         let block = find_and_die(&mut node, &home);
-        node.spawn();
-        poll(SOON, || node.rpc("getblockcount", json!([])).ok()).expect("the node starts");
+        node.restart();
         if beside {
             node.generate(1);
         }

@@ -135,9 +135,11 @@ impl Scan {
             // A fate that is lost means that a block is sent twice, no more.
             return;
         }
-        let is_older = |first: First| {
-            let time: Option<f64> = number(fragment, "time");
-            id.is_some_and(|id| id < first.id) && time.is_some_and(|time| time <= first.time)
+        let time: Option<f64> = number(fragment, "time");
+        let is_older = |first: First| match id {
+            Some(id) => id < first.id && time.is_some_and(|time| time <= first.time),
+            // The end of a line whose beginning this pass has covered.
+            None => is_first && first.id > 1 && time.is_none_or(|time| time <= first.time),
         };
         if self.first.is_some_and(is_older) {
             return;
@@ -152,9 +154,7 @@ impl Scan {
             self.torn = true;
             return;
         }
-        // The end of a line whose beginning this pass has covered.
-        let is_cut = is_first && id.is_none() && self.first.is_some_and(|first| first.id > 1);
-        self.tail.is_damaged |= !is_cut;
+        self.tail.is_damaged = true;
     }
 }
 
@@ -164,15 +164,17 @@ pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
     let network = text(line, "network")?;
     let source = text(line, "source")?;
     let mut block_hex = text(line, "block")?;
-    if !block_hex.len().is_multiple_of(2) || !record::is_hex(block_hex.as_bytes()) {
+    let is_block = block_hex.len() >= HEADER_DIGITS && block_hex.len().is_multiple_of(2);
+    if !is_block || !record::is_hex(block_hex.as_bytes()) {
         return None;
     }
-    // The header stands there twice, and its hash once.
-    let of_line = text(line, "header").filter(|digits| digits.len() == HEADER_DIGITS);
-    let digits = [block_hex.get(..HEADER_DIGITS).map(str::to_owned), of_line];
+    // The header stands there twice, and its hash once. In a torn line they may be of two blocks.
+    let of_block = block_hex[..HEADER_DIGITS].to_owned();
+    let of_line = text(line, "header").filter(|digits| are_alike(digits, &of_block));
+    let digits = [Some(of_block), of_line];
     let solved = digits.iter().flatten().filter_map(|digits| solved_header(digits));
     let hash = text(line, "hash");
-    let (_, header) = solved
+    let (differs, header) = solved
         .map(|header| (Some(header.block_hash().to_string()) != hash, header))
         .min_by_key(|&(differs, _)| differs)?;
     block_hex.replace_range(..HEADER_DIGITS, &encode::serialize_hex(&header));
@@ -183,10 +185,16 @@ pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
         time: time.unwrap_or_else(now),
         network,
         source,
-        height: number(line, "height"),
+        height: number(line, "height").filter(|_| !differs),
         header,
         block_hex,
     })
+}
+
+/// Whether these are the digits of one header, of which a few may be damaged.
+fn are_alike(one: &str, other: &str) -> bool {
+    let differing = one.bytes().zip(other.bytes()).filter(|(one, other)| one != other).count();
+    one.len() == other.len() && differing <= 8
 }
 
 /// The header that these digits are, if its hash meets its own target.
