@@ -116,7 +116,7 @@ impl Saved {
         Self::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, SavedError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SavedError> {
         let file: SavedRun = serde_json::from_slice(bytes)
             .map_err(|error| SavedError::Foreign(error.to_string()))?;
         let rows = file.results.into_iter().enumerate();

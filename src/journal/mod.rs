@@ -171,7 +171,10 @@ impl Journal {
         Self::open_with(dir, SPACE)
     }
 
-    fn open_with(dir: &Path, space: u64) -> Result<(Self, Vec<LeftAlone>), JournalError> {
+    pub(crate) fn open_with(
+        dir: &Path,
+        space: u64,
+    ) -> Result<(Self, Vec<LeftAlone>), JournalError> {
         create_dir(dir)?;
         let (adopted, left_alone) = adopt_all(dir)?;
         let own = JournalFile::create(dir, space)?;

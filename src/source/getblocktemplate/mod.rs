@@ -7,17 +7,17 @@
 //! open there is no other until the tip has moved, which ends them all.
 
 mod clocks;
-mod conf;
+pub(crate) mod conf;
 mod local;
 mod mempool;
 mod mining_info;
 mod pacer;
 mod rpc;
 mod session;
-mod submission;
+pub(crate) mod submission;
 mod template;
 mod trouble;
-mod zmtp;
+pub(crate) mod zmtp;
 
 use std::borrow::Cow;
 use std::future::{Future, pending};

@@ -83,9 +83,7 @@ impl Session {
     /// Submits a block in a call of its own.
     pub(super) async fn submit_alone(&mut self, block_hex: &str) -> Result<Verdict, RpcError> {
         let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
-        let envelope: Envelope<String> = serde_json::from_slice(&answer)
-            .map_err(|error| RpcError::Nonsense(error.to_string()))?;
-        verdict_of(envelope.into_result())
+        read_answer(&answer)
     }
 
     /// Submits a block, and fetches the next template with it.
@@ -219,6 +217,16 @@ fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
     let mut body = String::with_capacity(parts.iter().map(|part| part.len()).sum());
     body.extend(parts);
     body
+}
+
+/// Reads the answer to a lone `submitblock` call.
+///
+/// # Errors
+/// When it says nothing of the block.
+pub(crate) fn read_answer(body: &[u8]) -> Result<Verdict, RpcError> {
+    let envelope: Envelope<String> =
+        serde_json::from_slice(body).map_err(|error| RpcError::Nonsense(error.to_string()))?;
+    verdict_of(envelope.into_result())
 }
 
 /// What the answer to `submitblock` says of the block (null is `None`). Errors are verdicts only

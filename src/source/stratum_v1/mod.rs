@@ -4,15 +4,15 @@
 //! [`session::Session`], what belongs to one of them in [`talk::Talk`]. docs/STRATUM_DIALECTS.md says
 //! what pools do differently, and what is done about it.
 
-mod difficulty;
-mod line;
-mod message;
+pub(crate) mod difficulty;
+pub(crate) mod line;
+pub(crate) mod message;
 mod pace;
 mod session;
 mod table;
 mod talk;
 mod verdict;
-mod work;
+pub(crate) mod work;
 
 use std::time::Duration;
 
