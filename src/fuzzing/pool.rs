@@ -46,6 +46,10 @@ pub fn stratum_line(input: &[u8]) {
 /// What is read is printed, and read as the same again; no answer of ours to it is anything but one
 /// line of JSON; words are fit to be shown.
 pub fn stratum_message(input: &[u8]) {
+    // The splitter leaves none in a line.
+    if input.contains(&b'\n') {
+        return;
+    }
     match message::read(input) {
         Ok(Message::Call { method: _, params, id }) => {
             on_job(&params);

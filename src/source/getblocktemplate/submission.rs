@@ -224,8 +224,11 @@ fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
 /// # Errors
 /// When it says nothing of the block.
 pub(crate) fn read_answer(body: &[u8]) -> Result<Verdict, RpcError> {
-    let envelope: Envelope<String> =
-        serde_json::from_slice(body).map_err(|error| RpcError::Nonsense(error.to_string()))?;
+    // The parser's words can hold the node's, of any length.
+    let nonsense = |error: serde_json::Error| {
+        RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX))
+    };
+    let envelope: Envelope<String> = serde_json::from_slice(body).map_err(nonsense)?;
     verdict_of(envelope.into_result())
 }
 
