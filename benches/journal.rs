@@ -92,7 +92,7 @@ fn line(block_hex: &str) -> Vec<u8> {
 }
 
 fn in_turns(dir: &Path, name: &str, bytes: usize, times: usize) {
-    let (journal, _) = Journal::open(dir).unwrap();
+    let journal = Journal::open(dir).unwrap();
     let block_hex = block_hex(bytes);
     let line = line(&block_hex);
     let mut bare = Bare::new(dir, SPACE.max(line.len()));
@@ -126,13 +126,13 @@ fn journal(c: &mut Criterion) {
         b.iter(|| bare.overwrite(black_box(&small_line)));
     });
     group.bench_function("record and settle a regtest block", |b| {
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
         b.iter(|| record(&journal, &small));
     });
     group.sample_size(10);
     let large = block_hex(LARGE);
     group.bench_function("record and settle the largest block", |b| {
-        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
         b.iter(|| record(&journal, &large));
     });
     group.finish();

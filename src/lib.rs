@@ -16,6 +16,8 @@ pub mod engine;
 pub mod estimate;
 pub mod event;
 pub mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grind;
 pub mod job;
 pub mod journal;

@@ -10,9 +10,13 @@ use serde::Deserialize;
 use super::Slice;
 use super::compare::Row;
 use crate::exit::one_line;
+use crate::printable::printable;
 
 /// The largest file that is read. A run of an hour on many cores has some MB.
 const SIZE_MAX: u64 = 64 << 20;
+
+/// The most characters kept of what the parser says, which repeats what stands in the file.
+const WORDS_MAX: usize = 200;
 
 /// A saved run.
 #[derive(Clone, Debug)]
@@ -116,9 +120,9 @@ impl Saved {
         Self::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, SavedError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SavedError> {
         let file: SavedRun = serde_json::from_slice(bytes)
-            .map_err(|error| SavedError::Foreign(error.to_string()))?;
+            .map_err(|error| SavedError::Foreign(printable(&error.to_string(), WORDS_MAX)))?;
         let rows = file.results.into_iter().enumerate();
         let rows = rows.map(|(index, result)| result.row(index + 1)).collect::<Result<_, _>>()?;
         let Machine { cpu, cores, build } = file.machine;
@@ -217,6 +221,9 @@ mod tests {
             let error = parse(slice).unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains('\n'), "{slice}: {error}");
         }
+        let long = format!("{:?}", "long".repeat(10_000));
+        let error = Saved::parse(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.chars().count() < 300, "{} bytes", error.len());
         for text in ["", "{}", "[]", "null", "\u{0}", &"[".repeat(100_000)] {
             assert!(matches!(Saved::parse(text.as_bytes()), Err(SavedError::Foreign(_))));
         }

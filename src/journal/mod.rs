@@ -176,7 +176,7 @@ impl Journal {
         Self::open_with(dir, SPACE)
     }
 
-    fn open_with(dir: &Path, space: u64) -> Result<Self, JournalError> {
+    pub(crate) fn open_with(dir: &Path, space: u64) -> Result<Self, JournalError> {
         create_dir(dir)?;
         let mut warnings = Vec::new();
         warnings.extend(others_may_write(dir)?);

@@ -65,7 +65,7 @@ impl Conf {
         Ok(conf)
     }
 
-    fn add(&mut self, text: &str, file: &str) {
+    pub(crate) fn add(&mut self, text: &str, file: &str) {
         let mut section = String::new();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default().trim();

@@ -7,7 +7,7 @@
 
 mod bounded;
 mod clocks;
-mod conf;
+pub(crate) mod conf;
 mod fetch;
 mod local;
 mod mempool;
@@ -18,13 +18,13 @@ mod rpc;
 mod session;
 mod stall;
 mod standing;
-mod submission;
+pub(crate) mod submission;
 mod template;
 mod tip;
 mod trouble;
 mod waiting;
 mod zmq;
-mod zmtp;
+pub(crate) mod zmtp;
 
 use std::borrow::Cow;
 use std::sync::Arc;

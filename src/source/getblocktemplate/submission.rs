@@ -333,9 +333,16 @@ fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<Answer, RpcErro
     }
 }
 
-fn read_answer_to_submit(answer: &[u8]) -> Result<Answer, RpcError> {
-    let envelope: Envelope<String> =
-        serde_json::from_slice(answer).map_err(|error| RpcError::Nonsense(error.to_string()))?;
+/// Reads the answer to a lone `submitblock` call.
+///
+/// # Errors
+/// When it says nothing of the block.
+pub(crate) fn read_answer_to_submit(body: &[u8]) -> Result<Answer, RpcError> {
+    // The parser's words can hold the node's, of any length.
+    let nonsense = |error: serde_json::Error| {
+        RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX))
+    };
+    let envelope: Envelope<String> = serde_json::from_slice(body).map_err(nonsense)?;
     answer_of(envelope.into_result())
 }
 

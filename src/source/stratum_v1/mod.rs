@@ -4,17 +4,17 @@
 //! [`session::Session`], what belongs to one of them in [`talk::Talk`]. docs/STRATUM_DIALECTS.md says
 //! what pools do differently, and what is done about it.
 
-mod difficulty;
+pub(crate) mod difficulty;
 mod habits;
-mod line;
-mod message;
+pub(crate) mod line;
+pub(crate) mod message;
 mod pace;
 mod session;
 mod table;
 mod talk;
 mod verdict;
 mod version_bits;
-mod work;
+pub(crate) mod work;
 
 use std::path::PathBuf;
 use std::time::Duration;
