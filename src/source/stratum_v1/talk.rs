@@ -97,8 +97,8 @@ pub(super) struct Talk<'a> {
     resumed_jobs: ResumedJobs,
     /// A difficulty that was lowered while a job is mined.
     lowered: Lowered,
-    /// Whether the pool has changed the extranonce.
-    extranonce_was_set: bool,
+    /// How often the pool has changed the extranonce.
+    extranonce_changes: u32,
     next_id: u64,
     stage: Stage,
     /// When the stage is over, if nothing ends it before.
@@ -147,7 +147,7 @@ impl<'a> Talk<'a> {
             unheeded: None,
             resumed_jobs: ResumedJobs::None,
             lowered: Lowered::No,
-            extranonce_was_set: false,
+            extranonce_changes: 0,
             next_id: 1,
             stage: Stage::Configuring,
             stage_until: now,

@@ -73,13 +73,13 @@ impl Learner {
 
     /// The form to be sent.
     #[must_use]
-    pub const fn form(&self) -> Form {
+    pub const fn form(self) -> Form {
         self.form
     }
 
     /// Whether the pool has taken a share in this form.
     #[must_use]
-    pub const fn is_proven(&self) -> bool {
+    pub const fn is_proven(self) -> bool {
         self.is_proven
     }
 

@@ -31,7 +31,7 @@ impl Talk<'_> {
             "mining.set_extranonce" => match Extranonce::read(params.get(0), params.get(1)) {
                 Ok(extranonce) => {
                     self.extranonce = Some(extranonce);
-                    self.extranonce_was_set = true;
+                    self.extranonce_changes += 1;
                     // What was given with the session's id does not hold any more.
                     if let Resumption::May(_) = self.session.resumption {
                         self.session.resumption = Resumption::Unknown;
@@ -111,15 +111,13 @@ impl Talk<'_> {
         match difficulty::target_of(text) {
             Ok(target) => {
                 self.target = target;
-                if !std::mem::replace(&mut self.target_said, true) {
-                    if let Some(fresh) = &mut self.fresh {
-                        (fresh.target, fresh.as_sent) = (target, target);
-                    } else if let Some(mut current) = self.current.clone() {
-                        (current.target, current.as_sent) = (target, target);
-                        self.publish_again(current);
-                    }
-                } else {
+                if std::mem::replace(&mut self.target_said, true) {
                     self.difficulty_changed(Instant::now());
+                } else if let Some(fresh) = &mut self.fresh {
+                    (fresh.target, fresh.as_sent) = (target, target);
+                } else if let Some(mut current) = self.current.clone() {
+                    (current.target, current.as_sent) = (target, target);
+                    self.publish_again(current);
                 }
             }
             Err(error) => self.notice(format!(

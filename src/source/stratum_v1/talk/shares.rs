@@ -160,7 +160,7 @@ impl Talk<'_> {
     fn refuses_all(&mut self, words: &str) -> End {
         self.session.refused = None;
         self.session.is_faulty(Fault::RefusesAll);
-        if self.extranonce_was_set {
+        if self.extranonce_changes > 0 {
             // Some hand out an extranonce that they do not go by themselves.
             self.session.leave_out(Optional::Extranonce);
         }
