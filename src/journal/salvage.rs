@@ -136,10 +136,10 @@ impl Scan {
             return;
         }
         let time: Option<f64> = number(fragment, "time");
-        let is_older = |first: First| match id {
-            Some(id) => id < first.id && time.is_some_and(|time| time <= first.time),
-            // The end of a line whose beginning this pass has covered.
-            None => is_first && first.id > 1 && time.is_none_or(|time| time <= first.time),
+        let is_older = |first: First| {
+            // The first may lack its beginning, which this pass has covered.
+            id.map_or(is_first && first.id > 1, |id| id < first.id)
+                && time.is_none_or(|time| time <= first.time)
         };
         if self.first.is_some_and(is_older) {
             return;
