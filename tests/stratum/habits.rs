@@ -155,8 +155,7 @@ fn a_suggestion_comes_before_the_first_job() {
             Say::result(request, json!(true)),
         ],
         // The job comes with the difficulty that this connection has.
-        "mining.authorize" => vec![Say::result(request, json!(true))],
-        "mining.submit" => vec![Say::result(request, json!(true))],
+        "mining.authorize" | "mining.submit" => vec![Say::result(request, json!(true))],
         _ => vec![Say::AsUsual],
     });
     let config = Config { suggest_difficulty: Some("0.000001".into()), ..config(&pool) };
