@@ -84,9 +84,9 @@ fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
         ),
         (
             Reply::Result(json!("inconclusive")),
-            None,
+            placed(-1),
             "stale",
-            "inconclusive (the block is valid so",
+            "inconclusive (the node has this block, and it is not in its",
         ),
         (Reply::Result(json!("high-hash")), None, "rejected", "high-hash (the hash does not meet"),
         (
@@ -177,6 +177,17 @@ fn copy_folder(from: &Path, to: &Path) {
 /// After a crash a node starts behind its tip: here with an older copy of its data.
 #[test]
 fn a_block_waits_until_a_node_that_crashed_knows_its_parent_again() {
+    waits_for_its_parent(false);
+}
+
+/// Headers come back before blocks: then the node has the block, and has not come to it yet.
+#[test]
+fn a_block_waits_until_a_node_that_crashed_has_more_than_its_parents_header_again() {
+    waits_for_its_parent(true);
+}
+
+#[track_caller]
+fn waits_for_its_parent(has_header: bool) {
     let mut node = Node::start(Chain::Regtest, &[]);
     let home = Home::new();
     node.generate(3);
@@ -192,6 +203,9 @@ fn a_block_waits_until_a_node_that_crashed_knows_its_parent_again() {
     copy_folder(&older, &node.chain_folder());
     node.restart();
     assert_eq!(node.height(), 3);
+    if has_header {
+        node.must("submitheader", json!([parent.as_str().unwrap()[..160]]));
+    }
 
     // One run is killed meanwhile, and another ends by itself: the block is pending after both.
     for (signal, code) in [("KILL", None), ("INT", Some(130))] {
@@ -454,11 +468,12 @@ fn a_damaged_file_is_kept_and_its_blocks_are_sent_or_too_old() {
     };
     let name = |line: &str| line.replacen("\"hash\"", "\"hush\"", 1);
     let refusal = json!("prev-blk-not-found");
-    let cases: [(&dyn Fn(&str) -> String, Value, &str); 2] = [
-        (&name, Value::Null, "\"resent\":true"),
-        (&time, refusal, "1 block of earlier runs on regtest given up"),
+    let damages: [fn(&str) -> String; 2] = [name, time];
+    let answers = [
+        (Value::Null, "\"resent\":true"),
+        (refusal, "1 block of earlier runs on regtest given up"),
     ];
-    for (damage, answer, said) in cases {
+    for (damage, (answer, said)) in damages.into_iter().zip(answers) {
         let home = Home::new();
         let journal = home.path().join("state/adit/journal");
         let killed = Gate::new();

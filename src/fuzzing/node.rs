@@ -80,7 +80,7 @@ pub fn submitblock_answer(input: &[u8]) {
         Ok(Answer::Verdict(verdict)) => {
             assert_short(verdict.refusal().map_or("", |refusal| refusal.words.as_str()));
         }
-        Ok(Answer::Duplicate(refusal) | Answer::NotYet(refusal)) => assert_short(&refusal.words),
+        Ok(Answer::Placed(refusal) | Answer::NotYet(refusal)) => assert_short(&refusal.words),
         Err(error) => assert_shown_well(&error),
     }
 }

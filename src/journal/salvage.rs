@@ -107,16 +107,14 @@ impl Scan {
     /// be among them.
     fn line(&mut self, offset: u64, line: &[u8]) {
         let mut place = 0;
-        while place < line.len() {
-            if line[place] == 0 {
-                place += 1;
-                continue;
+        for run in line.split(|&byte| byte == 0) {
+            let mut rest = run;
+            while !rest.is_empty() {
+                let next = find(&rest[1..], BEGINNING).map_or(rest.len(), |at| at + 1);
+                self.fragment(offset + (place + run.len() - rest.len()) as u64, &rest[..next]);
+                rest = &rest[next..];
             }
-            let rest = &line[place..];
-            let zero = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
-            let next = find(&rest[1..zero], BEGINNING).map_or(zero, |at| at + 1);
-            self.fragment(offset + place as u64, &rest[..next]);
-            place += next;
+            place += run.len() + 1;
         }
     }
 

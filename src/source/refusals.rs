@@ -10,8 +10,8 @@ pub const WORDS_MAX: usize = 200;
 /// How a refusal counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The node has the block already; where it stands is to be asked.
-    Duplicate,
+    /// The node has the block; where it stands is to be asked.
+    Placed,
     /// The block was not judged: the node lacks what it needs for that.
     NotYet,
     /// The block is wrong.
@@ -19,19 +19,19 @@ enum Kind {
     /// The block is right, or was, and another is in its place.
     Stale,
 }
-use Kind::{Duplicate, NotYet, Rejected, Stale};
+use Kind::{NotYet, Placed, Rejected, Stale};
 
 /// Answers word for word.
 const TABLE: &[(&str, Kind, &str)] = &[
     // What became of it (BIP 22, and Bitcoin Core's submitblock).
-    ("duplicate", Duplicate, "the node has this block already"),
+    ("duplicate", Placed, "the node has this block already"),
     ("duplicate-invalid", Rejected, "the node has found this very block invalid before"),
     (
         "duplicate-inconclusive",
-        Duplicate,
+        Placed,
         "the node has this block already and has not made it part of its best chain",
     ),
-    ("inconclusive", Stale, "the block is valid so far, but another one won the race"),
+    ("inconclusive", Placed, "the block is valid so far, but not the tip of the best chain"),
     ("inconclusive-not-best-prevblk", Stale, "the block does not build on the node's tip any more"),
     ("stale-prevblk", Stale, "the block does not build on the node's tip any more"),
     ("stale-work", Stale, "the template is too old"),
@@ -140,8 +140,9 @@ const PREFIXES: &[(&str, &str)] = &[
 pub enum Answer {
     /// What became of the block.
     Verdict(Verdict),
-    /// The node has the block already: in its best chain or beside it, which `getblockheader` tells.
-    Duplicate(Refusal),
+    /// The node has the block: in its best chain, beside it, or before it has come to it, which
+    /// `getblockheader` tells.
+    Placed(Refusal),
     /// The node could not judge the block. A node that was restarted after a crash starts behind its
     /// last tip and does not know the block before (`prev-blk-not-found`), and one whose clock was
     /// set back finds the block too new (`time-too-new`). The same block may be taken later.
@@ -165,7 +166,7 @@ pub fn answer_for(words: &str) -> Answer {
         .unwrap_or((Rejected, ""));
     let refusal = Refusal::new(printable(words, WORDS_MAX), meaning);
     match kind {
-        Duplicate => Answer::Duplicate(refusal),
+        Placed => Answer::Placed(refusal),
         NotYet => Answer::NotYet(refusal),
         Rejected => Answer::Verdict(Verdict::Rejected(refusal)),
         Stale => Answer::Verdict(Verdict::Stale(refusal)),
@@ -178,7 +179,7 @@ pub fn answer_for(words: &str) -> Answer {
 pub fn verdict_for(words: &str) -> Verdict {
     match answer_for(words) {
         Answer::Verdict(verdict) => verdict,
-        Answer::Duplicate(why) => Verdict::Stale(why),
+        Answer::Placed(why) => Verdict::Stale(why),
         Answer::NotYet(why) => Verdict::Rejected(why),
     }
 }
@@ -200,7 +201,7 @@ mod tests {
             let verdict = verdict_for(words);
             let refusal = verdict.refusal().unwrap();
             assert_eq!((refusal.words.as_str(), refusal.meaning), (*words, *meaning));
-            let is_stale = matches!(kind, Stale | Duplicate);
+            let is_stale = matches!(kind, Stale | Placed);
             assert_eq!(matches!(verdict, Verdict::Stale(_)), is_stale);
         }
     }
@@ -230,8 +231,8 @@ mod tests {
 
     #[test]
     fn a_block_that_the_node_has_or_cannot_judge_has_no_verdict_yet() {
-        assert!(matches!(answer_for("duplicate"), Answer::Duplicate(_)));
-        assert!(matches!(answer_for("duplicate-inconclusive"), Answer::Duplicate(_)));
+        assert!(matches!(answer_for("duplicate"), Answer::Placed(_)));
+        assert!(matches!(answer_for("duplicate-inconclusive"), Answer::Placed(_)));
         assert!(matches!(answer_for("prev-blk-not-found"), Answer::NotYet(_)));
         assert!(matches!(answer_for("time-too-new"), Answer::NotYet(_)));
         assert_eq!(

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
+
 use super::fetch::template_request;
 use super::session::request;
 use super::waiting::Waiting;
@@ -129,13 +131,6 @@ impl Session {
 
     /// Sends the blocks again that the node could not judge, if that is due; nothing waits for it.
     pub(super) fn send_waiting(&mut self) {
-        for block in self.waiting.passed_by() {
-            let why = Refusal::new(
-                "",
-                "the node never knew the block before, and its chain is 100 blocks further now",
-            );
-            self.settle_waiting(&block, Verdict::Stale(why));
-        }
         let Self { waiting, keeper, submit, .. } = self;
         waiting.send(&keeper.journal, || submit.sibling());
     }
@@ -143,7 +138,16 @@ impl Session {
     /// Takes what the node said of a block that it could not judge before; gives it back where it is
     /// the block's fate.
     pub(super) fn on_judged(&mut self, judged: Option<(BlockHash, Verdict)>) -> Option<Verdict> {
-        let (hash, verdict) = judged.filter(|(_, now)| !matches!(now, Verdict::Unknown(_)))?;
+        let (hash, verdict) = judged?;
+        let verdict = match verdict {
+            Verdict::Unknown(why) if self.waiting.is_passed_by(hash) => {
+                let meaning =
+                    "the node could not judge it, and its chain is 100 blocks further now";
+                Verdict::Stale(Refusal { meaning, ..why })
+            }
+            Verdict::Unknown(_) => return None,
+            verdict => verdict,
+        };
         let block = self.waiting.remove(hash)?;
         self.settle_waiting(&block, verdict.clone());
         Some(verdict)
@@ -163,17 +167,12 @@ impl Session {
         hash: BlockHash,
     ) -> Result<Verdict, RpcError> {
         let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
-        match read_answer_to_submit(&answer)? {
-            Answer::Duplicate(why) => self.place(why, hash).await,
-            Answer::NotYet(why) => Ok(Verdict::Unknown(why)),
-            Answer::Verdict(verdict) => Ok(verdict),
-        }
+        self.judge(read_answer_to_submit(&answer)?, hash).await
     }
 
-    /// The verdict on a block that the node has already: it depends on where it stands.
-    async fn place(&mut self, why: Refusal, hash: BlockHash) -> Result<Verdict, RpcError> {
-        let answer = self.call(place_request(hash), ANSWER_BYTES).await;
-        verdict_by_place(why, answer)
+    /// The verdict that an answer comes to, with what else the node is to be asked for it.
+    async fn judge(&mut self, answer: Answer, hash: BlockHash) -> Result<Verdict, RpcError> {
+        verdict_of(answer, hash, self).await
     }
 
     /// Submits a block, and fetches the next template with it.
@@ -236,9 +235,7 @@ impl Session {
         };
         let answer = answer.into_result().map(|answer| answer.map(Cow::into_owned));
         let verdict = match answer_of(answer) {
-            Ok(Answer::Verdict(verdict)) => Ok(verdict),
-            Ok(Answer::NotYet(why)) => Ok(Verdict::Unknown(why)),
-            Ok(Answer::Duplicate(why)) => self.place(why, found.solution.hash).await,
+            Ok(answer) => self.judge(answer, found.solution.hash).await,
             Err(error) => Err(error),
         };
         let verdict = match verdict {
@@ -346,38 +343,81 @@ pub(crate) fn read_answer_to_submit(body: &[u8]) -> Result<Answer, RpcError> {
     answer_of(envelope.into_result())
 }
 
-/// The call that tells where a block stands.
-fn place_request(hash: BlockHash) -> String {
-    request("getblockheader", &format!("\"{hash}\""))
-}
-
 /// Where a block stands.
 #[derive(Debug, Deserialize)]
 struct Place {
     /// How many blocks of the best chain begin with it; -1 where it is not in the best chain.
     confirmations: i64,
+    height: Option<u32>,
 }
 
-/// The verdict on a block that the node has already (`why`), by the answer to [`place_request`].
-/// Unknown where the node does not say it.
-fn verdict_by_place(why: Refusal, answer: Result<Bytes, RpcError>) -> Result<Verdict, RpcError> {
-    let place = answer.and_then(|answer| {
-        serde_json::from_slice::<Envelope<Place>>(&answer)
-            .map_err(|error| RpcError::Nonsense(error.to_string()))?
-            .into_result()
-    });
-    match place {
-        Ok(Some(Place { confirmations: 0.. })) => Ok(Verdict::Accepted),
-        Ok(Some(_)) => {
-            let meaning = "the node has this block, and it is not in its best chain";
-            Ok(Verdict::Stale(Refusal { meaning, ..why }))
-        }
+/// How far the node's best chain is.
+#[derive(Debug, Deserialize)]
+struct BestChain {
+    /// The height of its tip.
+    blocks: Option<u32>,
+}
+
+/// What the answer to a small call says.
+fn read_result<T: DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, RpcError> {
+    serde_json::from_slice::<Envelope<T>>(answer)
+        .map_err(|error| RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX)))?
+        .into_result()
+}
+
+/// What makes a small call.
+trait Ask: Send {
+    /// Makes a call and gives the answer.
+    fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send;
+}
+
+impl Ask for Session {
+    fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+        self.call(call, ANSWER_BYTES)
+    }
+}
+
+impl Ask for Rpc {
+    fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
+        self.call(call.into(), ANSWER_BYTES, DEADLINE)
+    }
+}
+
+/// The verdict that an answer comes to. A block that the node has is accepted where it is in the best
+/// chain, and stale where another one is in its place. A node that has its headers before its blocks,
+/// as after a crash, has not come to it yet: that is no verdict.
+async fn verdict_of(
+    answer: Answer,
+    hash: BlockHash,
+    node: &mut impl Ask,
+) -> Result<Verdict, RpcError> {
+    let why = match answer {
+        Answer::Verdict(verdict) => return Ok(verdict),
+        Answer::NotYet(why) => return Ok(Verdict::Unknown(why)),
+        Answer::Placed(why) => why,
+    };
+    let answer = node.ask(request("getblockheader", &format!("\"{hash}\""))).await;
+    let place = match answer.and_then(|answer| read_result(&answer)) {
+        Ok(Some(Place { confirmations: 0.., .. })) => return Ok(Verdict::Accepted),
+        Ok(Some(place)) => place,
         Ok(None) | Err(RpcError::Node { .. } | RpcError::Forbidden(_) | RpcError::Nonsense(_)) => {
             let meaning = "the node has this block, and does not say where it stands";
-            Ok(Verdict::Unknown(Refusal { meaning, ..why }))
+            return Ok(Verdict::Unknown(Refusal { meaning, ..why }));
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    let answer = node.ask(request("getblockchaininfo", "")).await?;
+    let tip = read_result(&answer).ok().flatten().and_then(|chain: BestChain| chain.blocks);
+    Ok(match (place.height, tip) {
+        (Some(height), Some(tip)) if tip < height => {
+            let meaning = "the node has this block, and has not come to it yet";
+            Verdict::Unknown(Refusal { meaning, ..why })
+        }
+        _ => {
+            let meaning = "the node has this block, and it is not in its best chain";
+            Verdict::Stale(Refusal { meaning, ..why })
+        }
+    })
 }
 
 /// Submits a block over `rpc`, aside from mining. [`Verdict::Unknown`]: the node cannot judge it yet.
@@ -388,14 +428,8 @@ pub(super) async fn submit_aside(
 ) -> Result<Verdict, RpcError> {
     let call = submit_request(block_hex, "", "");
     let answer = rpc.call(call.into(), ANSWER_BYTES, DEADLINE).await?;
-    match read_answer_to_submit(&answer)? {
-        Answer::Duplicate(why) => {
-            let answer = rpc.call(place_request(hash).into(), ANSWER_BYTES, DEADLINE).await;
-            verdict_by_place(why, answer)
-        }
-        Answer::NotYet(why) => Ok(Verdict::Unknown(why)),
-        Answer::Verdict(verdict) => Ok(verdict),
-    }
+    let answer = read_answer_to_submit(&answer)?;
+    verdict_of(answer, hash, rpc).await
 }
 
 /// Blocks of earlier runs that are for other nodes: how many, and which nodes.

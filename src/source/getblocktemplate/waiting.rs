@@ -77,6 +77,8 @@ pub(super) struct WaitingBlocks {
     tip: Option<BlockHash>,
     /// Its height.
     height: Option<u32>,
+    /// Its height when the last try began.
+    height_at_try: Option<u32>,
     /// Whether there is a new tip or connection since the last try.
     tip_moved: bool,
     /// When the last try began.
@@ -121,13 +123,12 @@ impl WaitingBlocks {
         }
     }
 
-    /// Takes out those that the node's chain is well past.
-    pub(super) fn passed_by(&mut self) -> Vec<Waiting> {
-        let Some(tip) = self.height else { return Vec::new() };
-        let is_past = |block: &mut Waiting| {
-            block.reported.height.is_some_and(|height| height.saturating_add(GIVE_UP_AFTER) <= tip)
-        };
-        self.blocks.extract_if(.., is_past).collect()
+    /// Whether the node's chain was well past the block of this hash when the last try began.
+    pub(super) fn is_passed_by(&self, hash: BlockHash) -> bool {
+        let block = self.blocks.iter().find(|block| block.hash() == hash);
+        let height = block.and_then(|block| block.reported.height);
+        let tip = self.height_at_try;
+        height.zip(tip).is_some_and(|(height, tip)| height.saturating_add(GIVE_UP_AFTER) <= tip)
     }
 
     /// When they are sent next; none where there is none, or they are being sent.
@@ -146,6 +147,7 @@ impl WaitingBlocks {
             return;
         }
         self.tip_moved = false;
+        self.height_at_try = self.height;
         self.begun = Some(Instant::now());
         let (tell, judgments) = mpsc::channel(1);
         self.judgments = Some(judgments);
