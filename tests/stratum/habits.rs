@@ -1,9 +1,9 @@
-//! What pools do in their own way, and adit learns: version bits, difficulties, refusals.
+//! What pools do in their own way, and adit learns: version bits and difficulties.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use adit::event::{Event, SourceState};
+use adit::event::Event;
 use adit::source::stratum_v1::Config;
 use serde_json::json;
 
@@ -168,138 +168,5 @@ fn a_suggestion_comes_before_the_first_job() {
     pool.say_raw(format!("{}\n", pool.notify()).as_bytes());
     miner.wait_for_shares("accepted", 1);
     println!("first share {:?} after the start", begun.elapsed());
-    miner.stop();
-}
-
-#[test]
-fn a_pool_that_refuses_everything_is_left_for_the_next() {
-    let bad = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
-        "mining.submit" => {
-            vec![Say::error(request, json!(null), json!([20, "Go away", null]))]
-        }
-        _ => vec![Say::AsUsual],
-    });
-    let good = ScriptedPool::start(Rules::default());
-    let impatient = |pool: &ScriptedPool| {
-        let mut config = config(pool);
-        config.timing.refused = (16, Duration::from_millis(500));
-        config
-    };
-    let miner = Miner::start_on(vec![impatient(&bad), impatient(&good)]);
-    miner.wait_for_trouble("it refuses every share, the last with: Go away");
-    miner.wait_for_shares("accepted", 3);
-    let events = miner.events();
-    let warned = events.iter().filter(|event| {
-        matches!(event, Event::Source { reason: Some(why), .. } if why.contains("refuses every"))
-    });
-    assert_eq!(warned.count(), 1, "{events:#?}");
-    miner.stop();
-    assert!(good.accepted() >= 3);
-
-    // Alone, it is mined on: there is nothing better.
-    let miner = Miner::start(impatient(&bad));
-    miner.wait_for_trouble("it refuses every share");
-    let before = miner.shares("rejected").len();
-    miner.wait_for_shares("rejected", before + 1);
-    miner.stop();
-}
-
-#[test]
-fn a_request_that_is_refused_before_the_pool_hangs_up_is_skipped() {
-    for method in ["mining.configure", "mining.extranonce.subscribe", "mining.suggest_difficulty"] {
-        let pool = ScriptedPool::scripted(Rules::default(), move |request| {
-            if request.method == method {
-                let error = json!([-3, "Method not found", null]);
-                return vec![Say::error(request, json!(null), error), Say::HangUp];
-            }
-            vec![Say::AsUsual]
-        });
-        let config = Config { suggest_difficulty: Some("0.000001".into()), ..config(&pool) };
-        let miner = Miner::start(config);
-        miner.wait_for_shares("accepted", 3);
-        miner.stop();
-        let connections = pool.connections();
-        assert!(connections <= 3, "{method}: {connections} connections");
-        assert!(!pool.methods(connections - 1).contains(&method.to_owned()));
-    }
-}
-
-#[test]
-fn a_login_that_is_refused_for_a_passing_reason_is_tried_again() {
-    let words = "Internal error: database is starting up, try again";
-    let pool = ScriptedPool::scripted(Rules::default(), move |request| {
-        if request.method == "mining.authorize" && request.connection < 2 {
-            return vec![Say::error(request, json!(null), json!([20, words, null]))];
-        }
-        vec![Say::AsUsual]
-    });
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble(words);
-    miner.wait_for_shares("accepted", 1);
-    miner.stop().outcome.unwrap();
-
-    // Not for ever.
-    let pool =
-        ScriptedPool::scripted(Rules::default(), move |request| match request.method.as_str() {
-            "mining.authorize" => {
-                vec![Say::error(request, json!(null), json!([20, words, null]))]
-            }
-            _ => vec![Say::AsUsual],
-        });
-    let error = Miner::start(config(&pool)).end().outcome.unwrap_err();
-    assert!(error.to_string().contains(words), "{error}");
-    assert_eq!(pool.connections(), 6);
-}
-
-#[test]
-fn a_pool_that_has_forgotten_the_jobs_is_sent_one_share_of_them() {
-    // It gives every connection the same extranonce, and forgets its jobs.
-    let pool =
-        ScriptedPool::scripted(
-            Rules { resumes: true, ..Rules::default() },
-            |request| match request.method.as_str() {
-                // Time to find shares without a connection.
-                "connect" if request.connection > 0 => vec![Say::Wait(Duration::from_millis(500))],
-                _ => vec![Say::AsUsual],
-            },
-        );
-    let miner = Miner::start(config(&pool));
-    miner.wait_for_shares("accepted", 3);
-    pool.hang_up();
-    pool.new_job(true);
-    pool.wait_for_connections(2, SOON);
-    let before = miner.shares("accepted").len();
-    miner.wait_for_shares("accepted", before + 3);
-    let forgotten = pool.shares().iter().filter(|s| s.refused == Some("Job not found")).count();
-    assert!(forgotten <= 1, "{forgotten} shares of forgotten jobs");
-    let stale = miner.shares("stale").len();
-    assert!(stale > 1, "{stale}: what was found meanwhile is counted");
-    // It is not resumed there again.
-    pool.hang_up();
-    pool.wait_for_connections(3, SOON);
-    miner.wait_for_shares("accepted", before + 6);
-    let asked = pool
-        .requests()
-        .into_iter()
-        .filter(|request| request.method == "mining.subscribe" && request.params.get(1).is_some());
-    assert_eq!(asked.count(), 1);
-    miner.stop();
-}
-
-#[test]
-fn a_slow_subscription_is_waited_for_longer_each_time() {
-    let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
-        "mining.subscribe" => vec![Say::Wait(Duration::from_millis(700)), Say::AsUsual],
-        _ => vec![Say::AsUsual],
-    });
-    let mut config = config(&pool);
-    config.timing.subscribe = Duration::from_millis(300);
-    let miner = Miner::start(config);
-    miner.wait_for_trouble("it does not answer mining.subscribe");
-    miner.wait_for_shares("accepted", 1);
-    let lost = |event: &Event| {
-        matches!(event, Event::Source { state: SourceState::Lost, .. }).then_some(())
-    };
-    assert!(miner.events().iter().filter_map(lost).count() <= 1);
     miner.stop();
 }
