@@ -49,7 +49,7 @@ pub(super) struct JournalFile {
     file: File,
     /// Behind the first line: where records begin.
     start: Place,
-    /// Behind the last live line. What follows is zeros, an earlier pass, or torn.
+    /// Behind the last live line. What follows is zeros, or a torn line.
     end: Place,
     /// The size of the file, all of it allocated.
     len: u64,
@@ -255,22 +255,36 @@ impl JournalFile {
     /// Says whether anything changed.
     fn make_room(&mut self, bytes: u64, space: u64) -> bool {
         if self.live.is_empty() {
-            // The first record of the new pass takes the place of the old pass's first, and
-            // nothing of the old follows from it.
-            self.end = self.start;
-            self.at_end = false;
-            self.fates.clear();
-            // A file that grew shrinks again, but not below what is to be written now.
-            let least = self.start.offset + bytes.next_multiple_of(space);
-            if self.len > least && self.file.set_len(least).is_ok() {
-                self.len = least;
-            }
+            self.start_again(bytes, space);
             true
         } else if 2 * self.live_bytes <= self.end.offset - self.start.offset {
             // Where that fails, growing may still do.
             self.move_on(space).is_ok()
         } else {
             false
+        }
+    }
+
+    /// Starts again behind the first line, with room for `bytes` at least: every fate is known.
+    ///
+    /// What stood there is cut off rather than written over. So the file never has lines of an earlier
+    /// pass behind its live ones, and anything there but zeros and a torn line is damage.
+    fn start_again(&mut self, bytes: u64, space: u64) {
+        let Place { offset, .. } = self.start;
+        let room = bytes.next_multiple_of(space);
+        self.end = self.start;
+        self.at_end = false;
+        self.fates.clear();
+        // Where this fails, so does the write that follows, or the old lines are taken for damage by
+        // the next adit, and sent again: that harms nobody.
+        let emptied = self
+            .file
+            .set_len(offset)
+            .and_then(|()| self.file.seek(SeekFrom::Start(offset)))
+            .inspect(|_| self.len = offset)
+            .and_then(|_| write_zeros(&mut self.file, room));
+        if emptied.is_ok() {
+            self.len = offset + room;
         }
     }
 

@@ -24,16 +24,15 @@
 //!
 //! `check` is the SipHash-2-4 of the line's bytes before `,"check"`, keyed with the check of the
 //! line before (0 for the first line) and the number 0x61646974206a6e6c. The live lines are those
-//! from the front that form an unbroken chain; what follows as a rule - zeros, a torn line, lines of
-//! an earlier pass - is nothing. Anything else there is damage: blocks that can be read from it, and
-//! whose headers have their proof of work, are taken to a new file and are pending (the node judges
-//! them), and the damaged file is kept as `….journal.damaged`, which adit never touches again.
+//! from the front that form an unbroken chain; what follows as a rule - zeros, or the beginning of a
+//! line - is nothing. Anything else there is damage: blocks that can be read from it, and whose headers
+//! have their proof of work, are taken to a new file and are pending (the node judges them), and the
+//! damaged file is kept as `….journal.damaged`, which adit never touches again.
 //!
 //! The file is made of zeros at once and written from front to back, since overwriting is what a
 //! disk syncs fastest: one write and one sync a block, fates riding along with the next block.
-//! When the space runs out and every fate is known, writing starts again behind the first line,
-//! which breaks the chain of all that is there. When some are unknown, these are taken to a new
-//! file, or the file grows.
+//! When the space runs out and every fate is known, all behind the first line is cut off and writing
+//! starts again there. When some are unknown, these are taken to a new file, or the file grows.
 
 mod error;
 mod file;
@@ -302,12 +301,13 @@ impl Files {
 
     /// Makes the files again where they were removed: our own and those of blocks still pending.
     fn restore(&mut self, space: u64) -> Result<(), JournalError> {
-        if self.own.restore(space)? {
+        let mut removed = self.own.restore(space)?;
+        for file in self.adopted.values_mut().filter(|file| !file.is_settled()) {
+            removed |= file.restore(space)?;
+        }
+        if removed {
             let dir = self.own.path().parent().unwrap_or(Path::new(".")).to_owned();
             self.warnings.push(Warning::Removed { dir });
-            for file in self.adopted.values_mut() {
-                file.restore(space)?;
-            }
         }
         Ok(())
     }

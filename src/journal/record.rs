@@ -19,7 +19,7 @@ pub(super) const MAX_LINE: usize = 16 << 20;
 /// The length of a serialized header in hex digits.
 pub(super) const HEADER_DIGITS: usize = 160;
 /// What stands around the check's sixteen digits, and the end of every line.
-pub(super) const BEFORE_CHECK: &[u8] = br#","check":""#;
+const BEFORE_CHECK: &[u8] = br#","check":""#;
 const AFTER_CHECK: &[u8] = b"\"}\n";
 /// The bytes from the end of what is checked to the end of the line.
 const CHECK_LEN: usize = BEFORE_CHECK.len() + 16 + AFTER_CHECK.len();

@@ -1,10 +1,9 @@
-//! What stands in a journal file behind its intact lines: nothing, the format's own leftovers, or
-//! blocks that damage has cut off.
+//! What stands in a journal file behind its intact lines: nothing, the beginning of a line that was
+//! being written, or blocks that damage has cut off.
 //!
-//! Leftovers are zeros, lines of an earlier pass (their ids are below those of the intact lines, and
-//! the first of them may be cut), and the beginning of a line whose process was killed while it wrote
-//! (it has neither its check nor a newline, and zeros or nothing follow). Everything else is damage.
-//! A write that a power failure tore may look like damage too.
+//! Zeros are nothing. The beginning of a line, right behind the intact ones and with only zeros behind
+//! it, is what a process leaves that was killed while it wrote. Everything else is damage, which a write
+//! that a power failure tore may look like too.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -12,18 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
+use serde::de::IgnoredAny;
 
 use super::record::{self, Check, HEADER_DIGITS, Record};
 
 /// The beginning of a line of ours.
 const BEGINNING: &[u8] = br#"{"record":""#;
-
-/// The first found block among a file's intact lines; those of an earlier pass are older.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct First {
-    pub(super) id: u64,
-    pub(super) time: f64,
-}
+/// What stands before a block's digits.
+const BEFORE_BLOCK: &[u8] = br#""block":""#;
 
 /// A piece of the file from which a block can be read.
 #[derive(Clone, Copy, Debug)]
@@ -59,15 +54,10 @@ pub(super) struct Salvaged {
 
 impl Tail {
     /// Reads what follows the intact lines, which end at `from` with the check `before`.
-    pub(super) fn read(
-        file: &File,
-        from: u64,
-        before: Check,
-        first: Option<First>,
-    ) -> io::Result<Self> {
+    pub(super) fn read(file: &File, from: u64, before: Check) -> io::Result<Self> {
         let mut reader = BufReader::with_capacity(1 << 16, file);
         reader.seek(SeekFrom::Start(from))?;
-        let mut scan = Scan { tail: Self::default(), first, before: Some(before), ..Scan::NEW };
+        let mut scan = Scan { from, tail: Self::default(), before: Some(before), torn: false };
         let mut offset = from;
         let mut line = Vec::new();
         loop {
@@ -84,25 +74,16 @@ impl Tail {
 }
 
 struct Scan {
+    /// Where the intact lines end.
+    from: u64,
     tail: Tail,
-    first: Option<First>,
     /// The check that the line before has or claims.
     before: Option<Check>,
-    /// Whether there was any byte that is not zero.
-    any: bool,
-    /// Whether there was the beginning of a line that breaks off.
+    /// Whether the beginning of a line stands there.
     torn: bool,
 }
 
 impl Scan {
-    const NEW: Self = Self {
-        tail: Tail { blocks: Vec::new(), fates: Vec::new(), is_damaged: false },
-        first: None,
-        before: None,
-        any: false,
-        torn: false,
-    };
-
     /// Looks at the bytes up to and with a newline: zeros and lines that have lost their newline may
     /// be among them.
     fn line(&mut self, offset: u64, line: &[u8]) {
@@ -119,41 +100,36 @@ impl Scan {
     }
 
     fn fragment(&mut self, offset: u64, fragment: &[u8]) {
-        let is_first = !std::mem::replace(&mut self.any, true);
         let before = std::mem::replace(&mut self.before, record::printed_check(fragment));
         // Something follows what would be torn.
         self.tail.is_damaged |= self.torn;
-        let id: Option<u64> = number(fragment, "id");
-        if text(fragment, "record").as_deref() == Some("fate") {
-            if let Some(Record::Fate { id }) = record::parse(fragment)
-                && before.is_some_and(|before| record::follows(before, fragment).is_some())
-            {
+        if let Some(Record::Fate { id }) = record::parse(fragment) {
+            // One that is lost means that a block is sent twice, no more.
+            if before.is_some_and(|before| record::follows(before, fragment).is_some()) {
                 self.tail.fates.push(id);
             }
-            // A fate that is lost means that a block is sent twice, no more.
-            return;
-        }
-        let time: Option<f64> = number(fragment, "time");
-        let is_older = |first: First| {
-            // The first may lack its beginning, which this pass has covered.
-            id.map_or(is_first && first.id > 1, |id| id < first.id)
-                && time.is_none_or(|time| time <= first.time)
-        };
-        if self.first.is_some_and(is_older) {
-            return;
-        }
-        if read(fragment).is_some() {
+        } else if read(fragment).is_some() {
             self.tail.blocks.push(Piece { offset, bytes: fragment.len() });
             self.tail.is_damaged = true;
-            return;
-        }
-        let has_check = find(fragment, record::BEFORE_CHECK).is_some();
-        if !has_check && fragment.last() != Some(&b'\n') {
+        } else if offset == self.from && is_torn(fragment) {
             self.torn = true;
-            return;
+        } else {
+            self.tail.is_damaged = true;
         }
-        self.tail.is_damaged = true;
     }
+}
+
+/// Whether this is the beginning of a line, and undamaged as far as it goes.
+fn is_torn(fragment: &[u8]) -> bool {
+    // A number that ends in its point is taken for a wrong one.
+    let fragment = fragment.strip_suffix(b".").unwrap_or(fragment);
+    let breaks_off = || {
+        let whole = serde_json::from_slice::<IgnoredAny>(fragment);
+        whole.is_err_and(|error| error.is_eof())
+    };
+    let digits = find(fragment, BEFORE_BLOCK).map(|at| &fragment[at + BEFORE_BLOCK.len()..]);
+    BEGINNING.starts_with(fragment)
+        || fragment.starts_with(BEGINNING) && breaks_off() && digits.is_none_or(record::is_hex)
 }
 
 /// Reads a block from a line that need not be whole; nothing where its network, source or block

@@ -10,7 +10,7 @@ use super::{
     JournalFile, Live, MAX_FILE, Place, is_at, open_regular, read_at, read_line, share, sync_dir,
 };
 use crate::journal::record::{self, Check, Record};
-use crate::journal::salvage::{self, First, Tail};
+use crate::journal::salvage::{self, Tail};
 use crate::journal::{Damaged, Found, JournalError, WhyLeft};
 
 /// What a file has behind its name when it was found damaged.
@@ -89,7 +89,7 @@ impl JournalFile {
         let Some(check) =
             head.filter(|_| matches!(record::parse(&line), Some(Record::Journal { .. })))
         else {
-            let tail = Tail::read(&file, 0, Check::FIRST, None)?;
+            let tail = Tail::read(&file, 0, Check::FIRST)?;
             if tail.blocks.is_empty() {
                 return Ok(Err(WhyLeft::NotAJournal));
             }
@@ -105,11 +105,9 @@ impl JournalFile {
         let start = end;
         let mut live: BTreeMap<u64, Live> = BTreeMap::new();
         let mut network: Arc<str> = Arc::from("");
-        let mut first = None;
         while let Some(check) = read_line(&mut reader, end.check, &mut line)? {
             match record::parse(&line) {
                 Some(Record::Found(found)) if found.believed().is_some() => {
-                    first.get_or_insert(First { id: found.id, time: found.time });
                     share(&mut network, &found.network);
                     let network = Arc::clone(&network);
                     live.insert(found.id, Live { offset: end.offset, bytes: line.len(), network });
@@ -121,7 +119,7 @@ impl JournalFile {
             }
             end = Place { offset: end.offset + line.len() as u64, check };
         }
-        let tail = Tail::read(&file, end.offset, end.check, first)?;
+        let tail = Tail::read(&file, end.offset, end.check)?;
         let live_bytes = live.values().map(|live| live.bytes as u64).sum();
         let mut file = Self::new(path.to_owned(), file, start, len);
         file.end = end;
@@ -147,7 +145,11 @@ impl JournalFile {
         let mut name = self.path.clone().into_os_string();
         name.push(DAMAGED);
         let kept_as = PathBuf::from(name);
-        fs::rename(&self.path, &kept_as)?;
+        if let Err(why) = fs::rename(&self.path, &kept_as) {
+            // Else every start would make another copy of its blocks.
+            let _ = fs::remove_file(&new.path);
+            return Err(why);
+        }
         sync_dir(&dir)?;
         let damaged = Damaged { path: self.path, kept_as, blocks };
         if blocks > 0 {

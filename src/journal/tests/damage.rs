@@ -162,7 +162,7 @@ fn a_damaged_head_hides_no_block() {
     assert!(matches!(&warnings[..], [Warning::Damaged(_)]));
 }
 
-/// Lines of an earlier pass follow those of the last one in a file that nothing happened to.
+/// A file that is written again from the front is as good as new.
 #[test]
 fn an_earlier_pass_is_no_damage() {
     let dir = TempDir::new().unwrap();

@@ -99,7 +99,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             // Not the first of them, so that indices are told apart.
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
-            target: Target::DIFFICULTY_1,
+            target,
             generation: 0,
             source: 0,
         }

@@ -49,6 +49,16 @@ impl Talk<'_> {
         }
     }
 
+    /// Shares have been given up that the pool did not answer: maybe the first of a job of the connection
+    /// before.
+    pub(super) fn resumed_job_expired(&mut self) {
+        if let ResumedJobs::Asked(number) = self.resumed_jobs
+            && !self.sent.contains_key(&number)
+        {
+            self.resumed_job_judged(number, None);
+        }
+    }
+
     /// The pool has answered a share, refused for this if it was: maybe the first of a job of the
     /// connection before.
     pub(super) fn resumed_job_judged(&mut self, number: u64, kind: Option<Kind>) {

@@ -48,7 +48,6 @@ impl Talk<'_> {
 
     /// Sends a share, if the pool can still take it.
     pub(super) fn submit(&mut self, solution: Solution) {
-        let Some(solution) = self.resumed_job_first(solution) else { return };
         let job = &solution.job;
         let table = &self.session.table;
         let id = table.id(job.key, &solution.hash).or_else(|why| {
@@ -68,6 +67,9 @@ impl Talk<'_> {
             let why = "the pool has taken back version bits that it uses; not sent";
             return self.session.too_late(&solution, why);
         }
+        // Last, so that a share that is held back for another reason is not waited for.
+        let Some(solution) = self.resumed_job_first(solution) else { return };
+        let job = &solution.job;
         let MerkleRoot::Rolled(coinbase) = &job.merkle_root else {
             return self.session.too_late(&solution, "its job has no extranonce; not sent");
         };
@@ -185,8 +187,8 @@ impl Talk<'_> {
             self.session.port.verdict(&solution, Verdict::Unknown(why));
             is_silent |= at > self.heard;
             self.unheeded.get_or_insert(Unheeded { first, since: at, count: 0 }).count += 1;
-            self.resumed_job_judged(first, None);
         }
+        self.resumed_job_expired();
         if is_silent {
             let seconds = timing.answer.as_secs();
             return Err(End::Lost(format!(
