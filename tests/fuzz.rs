@@ -1,16 +1,17 @@
 //! The parsers under mutated inputs: the same functions as `fuzz/` gives to libFuzzer, here with an
 //! engine that needs no nightly. What is captured of real servers and files is in `fuzz/seeds`.
 //!
-//! `FUZZ_SECONDS` is how long each target runs (1 where it is not set), `FUZZ_SEED` the random
-//! numbers' seed (printed), and `FUZZ_INPUT` a file that is the only input. An input that fails is
-//! kept in a file whose name is printed.
+//! `FUZZ_SECONDS` is how long each target runs (1 where it is not set) unless `FUZZ_INPUTS` says how
+//! many inputs it is given, `FUZZ_SEED` the random numbers' seed (printed), and `FUZZ_INPUT` a file that
+//! is the only input. An input that fails is kept in a file whose name is printed.
 //!
 //! The mutations are ours, since the engines for stable Rust do not start from given inputs: proptest
 //! makes its own, and bolero's random engine too.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use fastrand::Rng;
 
 /// The longest input that is made.
 const LENGTH_MAX: usize = 16 << 10;
-/// How long a single input may take, in seconds: one that takes longer hangs.
+/// An input that takes longer hangs, in seconds; it is noticed after twice as long at the latest.
 const HANG: u64 = 300;
 
 fn variable(name: &str) -> Option<u64> {
@@ -128,13 +129,14 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Rng) {
 }
 
 /// Runs one input; keeps it where it fails.
-fn try_input(name: &str, target: Target, input: &[u8], told: &str) {
+fn try_input(name: &str, target: Target, input: &[u8], told: &dyn Fn() -> String) {
     if catch_unwind(AssertUnwindSafe(|| target(input))).is_err() {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}"));
         std::fs::write(&kept, input).unwrap();
         panic!(
-            "{name} fails on {} ({told}); run it alone: FUZZ_INPUT={} cargo test --test fuzz {name}",
+            "{name} fails on {} ({}); run it alone: FUZZ_INPUT={} cargo test --test fuzz {name}",
             kept.display(),
+            told(),
             kept.display(),
         );
     }
@@ -148,39 +150,45 @@ fn fuzz(name: &'static str) {
     let seconds = variable("FUZZ_SECONDS").unwrap_or(1);
     let seed = variable("FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("{name}: FUZZ_SEED={seed}");
-    let (alive, pulse) = mpsc::channel();
+    let most = variable("FUZZ_INPUTS");
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    // Dropped when the thread ends, however it does.
+    let (alive, ended) = mpsc::channel::<()>();
+    let begun = Instant::now();
     let run = thread::spawn(move || {
+        let _alive = alive;
         let seeds = seeds(name);
         for seed in &seeds {
-            try_input(name, target, seed, "a seed");
+            try_input(name, target, seed, &|| "a seed".to_owned());
         }
         let mut random = Rng::with_seed(seed);
         let end = Instant::now() + Duration::from_secs(seconds);
-        let mut count = 0_u64;
-        while Instant::now() < end {
+        for number in 0.. {
+            if most.map_or_else(|| Instant::now() >= end, |most| number == most) {
+                break;
+            }
             let mut input = seeds[random.usize(..seeds.len())].clone();
             for _ in 0..=random.u32(..4) {
                 mutate(&mut input, &seeds[random.usize(..seeds.len())], &mut random);
             }
-            try_input(name, target, &input, &format!("FUZZ_SEED={seed}, input {count}"));
-            count += 1;
-            let _ = alive.send(count);
+            try_input(name, target, &input, &|| format!("FUZZ_SEED={seed}, input {number}"));
+            counted.store(number + 1, Ordering::Relaxed);
         }
-        count
     });
-    // The channel ends with the thread; until then it says that no input hangs.
-    let mut count = 0;
-    loop {
-        match pulse.recv_timeout(Duration::from_secs(HANG)) {
-            Ok(done) => count = done,
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!("{name}: input {count} of FUZZ_SEED={seed} has run for {HANG} s")
-            }
-        }
+    let mut before = None;
+    while ended.recv_timeout(Duration::from_secs(HANG)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let done = count.load(Ordering::Relaxed);
+        assert!(
+            before.replace(done) != Some(done),
+            "{name}: input {done} of FUZZ_SEED={seed} has run for {HANG} s"
+        );
     }
     match run.join() {
-        Ok(count) => println!("{name}: {count} inputs in {seconds} s"),
+        Ok(()) => {
+            let done = count.load(Ordering::Relaxed);
+            println!("{name}: {done} inputs in {:.0} s", begun.elapsed().as_secs_f64());
+        }
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

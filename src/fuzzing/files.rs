@@ -85,11 +85,14 @@ pub fn saved_bench(input: &[u8]) {
 /// A journal file that a dead process has left, as it is and with the checks of its lines made right
 /// (no mutation does so).
 ///
-/// A block without a fate is pending, or the file that holds it is kept; after an end without
-/// answers the next start finds the same.
+/// A block without a fate, wherever its line stands, is pending, or the file that holds it is kept;
+/// after an end without answers the next start finds the same.
 pub fn journal(input: &[u8]) {
     recovered(input);
-    recovered(&with_checks(input));
+    let right = with_checks(input);
+    if right != input {
+        recovered(&right);
+    }
 }
 
 fn recovered(file: &[u8]) {
@@ -108,6 +111,9 @@ fn recovered(file: &[u8]) {
             assert!(pending || is_kept(&folder.0, file), "{start}: block {id} is lost");
         }
         journal.close().expect("a journal can be closed");
+        if owed.is_empty() {
+            return;
+        }
     }
 }
 
@@ -153,15 +159,16 @@ enum Record {
 
 type Owed = BTreeMap<u64, (String, bitcoin::BlockHash)>;
 
-/// The blocks without a fate in the lines up to the first whose check is not right.
+/// The blocks without a fate: in the lines up to the first whose check is not right, whatever their
+/// proof of work; and behind those the ones that have one.
 fn owed(file: &[u8]) -> Owed {
     let mut owed = Owed::new();
-    let mut before = 0;
+    let mut before = Some(0);
     for (index, line) in file.split_inclusive(|b| *b == b'\n').enumerate() {
-        let Some(check) = checked(before, line) else { break };
-        before = check;
+        before = before.and_then(|before| checked(before, line));
         match serde_json::from_slice(line) {
             Ok(Record::Journal { format: 1 }) if index == 0 => {}
+            // A file that begins otherwise may be left alone.
             _ if index == 0 => break,
             Ok(Record::Found { id, network, hash, previous_block_hash, header, block, .. }) => {
                 let Ok(hash) = hash.parse() else { continue };
@@ -169,6 +176,7 @@ fn owed(file: &[u8]) -> Owed {
                     .is_ok_and(|header| {
                         header.block_hash() == hash
                             && previous_block_hash.parse() == Ok(header.prev_blockhash)
+                            && (before.is_some() || header.validate_pow(header.target()).is_ok())
                     })
                     && block.get(..160).is_some_and(|start| start.eq_ignore_ascii_case(&header))
                     && hex::decode(&block).is_ok();
@@ -226,10 +234,32 @@ fn with_checks(file: &[u8]) -> Vec<u8> {
     all
 }
 
-/// A folder of its own, in memory where there is such a place; removed at the end.
+/// A folder that is empty again when this is dropped: in memory where there is such a place, and one
+/// for each thread, which costs less than a new one for each input.
 struct Scratch(PathBuf);
 
 impl Scratch {
+    fn new() -> Self {
+        thread_local! {
+            static FOLDER: Folder = Folder::new();
+        }
+        Self(FOLDER.with(|folder| folder.0.clone()))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays would fail the next input.
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// A folder, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
     fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let memory = Path::new("/dev/shm");
@@ -241,7 +271,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }

@@ -142,7 +142,7 @@ pub struct Pending {
 
 /// The found blocks on disk: one file of this process and those of dead ones that it adopted.
 ///
-/// Dropping it does what [`Journal::close`] does, and has no way to tell of an error.
+/// Dropping it does what [`Journal::close`] does; errors, and what was not told, go to the log.
 #[derive(Debug)]
 pub struct Journal {
     /// What a file has at least and grows by, in bytes.
@@ -289,7 +289,13 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         if !self.closed {
-            let _ = self.lock().finish(self.space);
+            let mut files = self.lock();
+            if let Err(error) = files.finish(self.space) {
+                tracing::warn!("{error}");
+            }
+            for warning in &files.warnings {
+                tracing::warn!("{warning}");
+            }
         }
     }
 }
