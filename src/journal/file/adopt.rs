@@ -66,7 +66,7 @@ impl JournalFile {
         if len > MAX_FILE {
             return Ok(Adoption::Left(WhyLeft::TooLarge { bytes: len }));
         }
-        let (file, tail) = match Self::recover(path, file, len)? {
+        let (mut file, tail) = match Self::recover(path, file, len)? {
             Ok(recovered) => recovered,
             Err(why) => return Ok(Adoption::Left(why)),
         };
@@ -77,6 +77,9 @@ impl JournalFile {
             fs::remove_file(path)?;
             return Ok(Adoption::Nothing);
         }
+        // Fates will be written behind the lines, where a torn one is not to stick out from under them.
+        file.file.set_len(file.end.offset)?;
+        file.len = file.end.offset;
         Ok(Adoption::Adopted(Box::new(file)))
     }
 
