@@ -552,7 +552,7 @@ fn every_refusal_is_shown_in_the_nodes_words_with_ours_beside_them() {
         (said("bad-diffbits"), "rejected", "bad-diffbits", "nBits"),
         (said("bad-witness-merkle-match"), "rejected", "bad-witness-merkle-match", "BIP 141"),
         (said("duplicate-invalid"), "rejected", "duplicate-invalid", "found this very block"),
-        (said("inconclusive"), "stale", "inconclusive", "won the race"),
+        (said("inconclusive"), "stale", "inconclusive", "not in its best chain"),
         (said("stale-prevblk"), "stale", "stale-prevblk", "tip any more"),
         (said("of-the-year-3000"), "rejected", "of-the-year-3000", ""),
         (said("\u{1b}[31mred\nline"), "rejected", "\u{fffd}[31mred\u{fffd}line", ""),
@@ -567,6 +567,9 @@ fn every_refusal_is_shown_in_the_nodes_words_with_ours_beside_them() {
                 taken.fetch_add(1, Ordering::SeqCst);
                 Reply::Result(Value::Null)
             }
+            // Only asked about a block that the node says it has.
+            ("getblockheader", _) => Reply::Result(json!({"height": 7, "confirmations": -1})),
+            ("getblockchaininfo", 1..) => Reply::Result(json!({"blocks": 7})),
             _ => well_behaved(call, &template()),
         });
         let arguments = ["mine", "--blocks", "1", "--threads", "1", "--backend", "cpu:sha2"];

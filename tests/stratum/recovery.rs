@@ -136,7 +136,12 @@ fn the_next_pool_is_mined_instead_of_one_that_refuses_every_share_until_it_is_tr
     good.wait_for_accepted(3, SOON);
     assert!(said(&miner, &first.url()).iter().any(|(_, why)| why.starts_with(WHY)));
     refuses.store(false, Ordering::SeqCst);
-    first.wait_for_accepted(3, SOON);
+    let tried_again = poll(SOON, || {
+        first.new_job(false);
+        std::thread::sleep(Duration::from_millis(20));
+        (first.accepted() >= 3).then_some(())
+    });
+    assert!(tried_again.is_some());
     miner.wait(|event| match event {
         Event::Source { source, reason: Some(why), .. } => {
             (*source == first.url() && why.contains("well again")).then_some(())
