@@ -38,7 +38,8 @@ fn a_block_is_accepted_when_the_next_job_builds_on_it() {
     // Another job on the same tip says nothing of it.
     pool.refresh_job(false);
     std::thread::sleep(Duration::from_millis(200));
-    assert!(blocks(&miner).iter().all(|block| block.1 == "unknown"));
+    let before = blocks(&miner);
+    assert!(before.iter().all(|block| block.1 == "unknown"), "{before:?} {:?}", miner.events());
     pool.build_on(&first.0);
     let settled =
         poll(SOON, || blocks(&miner).into_iter().find(|block| block.0 == first.0 && block.2));
