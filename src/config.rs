@@ -13,13 +13,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::FromArgMatches as _;
 use clap::parser::ValueSource;
-use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use self::problem::{ConfigError, Problem};
 
 use self::file::{Settings, read};
-use self::grammar::{Grammar, key_of};
+pub(crate) use self::grammar::Grammar;
+use self::grammar::key_of;
 use crate::cli::{Cli, Command, SourceSpec, complaint, is_display};
 use crate::exit::{Exit, Failure};
 
@@ -122,9 +123,17 @@ pub fn invocation(
     argv: impl IntoIterator<Item = OsString>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Invocation, NotRun> {
+    invocation_by(&Grammar::new(), argv, surroundings)
+}
+
+/// [`invocation`] by a grammar that is there already.
+pub(crate) fn invocation_by(
+    grammar: &Grammar,
+    argv: impl IntoIterator<Item = OsString>,
+    surroundings: &Surroundings<'_>,
+) -> Result<Invocation, NotRun> {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let grammar = Grammar::new();
-    let matches = Cli::command().try_get_matches_from(&argv)?;
+    let matches = grammar.command_line().try_get_matches_from(&argv)?;
     let (command, given) = matches.subcommand().unwrap_or(("", &matches));
 
     let mut layers = BTreeMap::new();
@@ -145,7 +154,8 @@ pub fn invocation(
         let value = value
             .into_string()
             .map_err(|_| NotRun::Failure(Failure::new(Exit::Usage, variable, "it is not UTF-8")))?;
-        Grammar::check(command, arg, &value)
+        grammar
+            .check(command, arg, &value)
             .map_err(|failure| NotRun::Failure(Failure { what: variable.to_owned(), ..failure }))?;
         values.insert(key.to_owned(), vec![value]);
         layers.insert(key.to_owned(), Layer::Environment);
@@ -154,7 +164,7 @@ pub fn invocation(
     let mut warnings = Vec::new();
     let named = given.try_get_one::<PathBuf>("config").ok().flatten();
     if let Some((file, text)) = read(named, surroundings)? {
-        let settings = Settings::parse(&grammar, &file, &text)?;
+        let settings = Settings::parse(grammar, &file, &text)?;
         warnings.extend(settings.exposed(&file));
         let higher = layers.clone();
         for (key, setting) in settings.of_command(command) {

@@ -132,7 +132,7 @@ fn setting(
     for (command, arg) in known {
         taken = as_arguments(arg, key, value)?;
         for value in taken.iter().flatten().filter(|_| arg.get_action().takes_values()) {
-            Grammar::check(command, arg, value).map_err(|failure| Problem::BadValue {
+            grammar.check(command, arg, value).map_err(|failure| Problem::BadValue {
                 key: key.to_owned(),
                 why: failure.why,
                 hint: failure.hint,

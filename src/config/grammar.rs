@@ -1,5 +1,6 @@
 //! The command line's grammar, asked about the keys of a file.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use clap::error::ErrorKind;
@@ -14,16 +15,27 @@ pub(super) fn key_of(arg: &Arg) -> String {
 }
 
 /// The command line's grammar as one can ask it about keys.
-pub(super) struct Grammar {
+pub(crate) struct Grammar {
+    /// As it is written down.
+    plain: clap::Command,
+    /// With all that clap adds, so that it can be asked.
     root: clap::Command,
+    /// What values are checked with: clap prepares it once, and not for each value.
+    checker: RefCell<clap::Command>,
 }
 
 impl Grammar {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        let plain = Cli::command();
         // `adit help mine` is a way of asking, and nothing that has settings.
-        let mut root = Cli::command().disable_help_subcommand(true);
+        let mut root = plain.clone().disable_help_subcommand(true);
         root.build();
-        Self { root }
+        Self { checker: RefCell::new(plain.clone()), plain, root }
+    }
+
+    /// The grammar itself, to read a command line with.
+    pub(super) fn command_line(&self) -> clap::Command {
+        self.plain.clone()
     }
 
     pub(super) fn commands(&self) -> impl Iterator<Item = &str> {
@@ -58,7 +70,7 @@ impl Grammar {
         command: &str,
         values: &BTreeMap<String, Vec<String>>,
     ) -> clap::Command {
-        let mut root = Cli::command();
+        let mut root = self.command_line();
         for (key, values) in values {
             let Some(arg) = self.arg(command, key) else { continue };
             let id = arg.get_id().clone();
@@ -73,7 +85,7 @@ impl Grammar {
     }
 
     /// Checks a value as the command line would.
-    pub(super) fn check(command: &str, arg: &Arg, value: &str) -> Result<(), Failure> {
+    pub(super) fn check(&self, command: &str, arg: &Arg, value: &str) -> Result<(), Failure> {
         let argument = match arg.get_long() {
             Some(long) => format!("--{long}={value}"),
             None => value.to_owned(),
@@ -82,7 +94,7 @@ impl Grammar {
             Some(_) => vec!["adit", command, &argument],
             None => vec!["adit", command, "--", &argument],
         };
-        match Cli::command().try_get_matches_from(argv) {
+        match self.checker.borrow_mut().try_get_matches_from_mut(argv) {
             Ok(_) => Ok(()),
             // What else the command needs is for its own command line to bring.
             Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
