@@ -11,9 +11,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use adit::chain::target::Target;
+use adit::chain::version::VersionMask;
 use adit::engine::{Engine, Goal, Port};
 use adit::event::Announcer;
-use adit::job::{Job, JobKey, MerkleRoot, TimeRange, VersionMask};
+use adit::job::{Job, JobKey, MerkleRoot, TimeRange};
 use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
 use adit::scan::{Hit, HitMask, Kernel, Midstate, NonceRange, Scan, Scanner, SecondBlock};
 use bitcoin::hashes::Hash as _;

@@ -6,9 +6,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit::chain::coinbase::Coinbase;
 use adit::chain::target::Target;
+use adit::chain::version::VersionMask;
 use adit::engine::{SearchSpace, Taken};
-use adit::job::{Candidate, Coinbase, Job, JobKey, MerkleRoot, TimeRange, VersionMask, WorkUnit};
+use adit::job::{Job, JobKey, MerkleRoot, TimeRange};
+use adit::scan::{Candidate, WorkUnit};
 use bitcoin::hashes::Hash as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 

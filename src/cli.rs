@@ -34,14 +34,13 @@ use texts::{
 };
 
 use crate::chain::coinbase::CoinbaseText;
-use crate::chain::target::{Difficulty, HashRate};
-use crate::energy::Watts;
-use crate::estimate::Price;
+use crate::chain::target::Difficulty;
 use crate::plot::PlotFile;
 use crate::scan::Throttle;
 use crate::scan::cpu::CpuFeatures;
 use crate::secret::Secret;
 use crate::source::net::Proxy;
+use crate::units::{HashRate, Price, Watts};
 
 /// A SHA-256d miner for regtest, signet and testnet.
 ///

@@ -61,22 +61,6 @@ impl fmt::Debug for Surroundings<'_> {
     }
 }
 
-/// Where a program may keep its state between runs on this user's behalf.
-#[must_use]
-pub fn state_folder() -> Option<PathBuf> {
-    use etcetera::BaseStrategy as _;
-    let dirs = etcetera::choose_base_strategy().ok()?;
-    Some(dirs.state_dir().unwrap_or_else(|| dirs.data_dir()).join("adit"))
-}
-
-/// Where a program may keep what it can make anew, on this user's behalf.
-#[must_use]
-pub fn cache_folder() -> Option<PathBuf> {
-    use etcetera::BaseStrategy as _;
-    let dirs = etcetera::choose_base_strategy().ok()?;
-    Some(dirs.cache_dir().join("adit"))
-}
-
 /// What is to be done, after command line, environment and file have had their say.
 #[derive(Debug)]
 pub struct Invocation {

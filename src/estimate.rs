@@ -6,10 +6,10 @@
 
 use std::fmt;
 
-use bitcoin::{Amount, Network};
+use bitcoin::Amount;
 
-use crate::chain::target::{Difficulty, HashRate};
-use crate::energy::{Joules, Watts};
+use crate::chain::target::Difficulty;
+use crate::units::{HashRate, Joules, Price, Watts, three_digits};
 
 /// A time in seconds, from nanoseconds to far beyond the age of the universe.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -66,51 +66,6 @@ impl fmt::Display for Wait {
     }
 }
 
-/// Three significant digits, thousands in groups: `0.0123`, `4.56`, `78.9`, `1,230`.
-#[must_use]
-pub fn three_digits(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    if !(1e-4..1e15).contains(&value.abs()) {
-        return format!("{value:.2e}");
-    }
-    // The exponent after rounding: 9.996 is 10.0.
-    let exponent = format!("{value:.2e}").rsplit('e').next().and_then(|e| e.parse::<i32>().ok());
-    let decimals = 2 - exponent.unwrap_or(0);
-    if decimals > 0 {
-        return format!("{value:.*}", decimals as usize);
-    }
-    let unit = 10f64.powi(-decimals);
-    let digits = format!("{:.0}", (value / unit).round() * unit);
-    let mut grouped = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// Money in whatever currency the user thinks in, not negative.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Price(f64);
-
-impl Price {
-    /// From a plain number; `None` where it is negative or no finite number.
-    #[must_use]
-    pub fn new(price: f64) -> Option<Self> {
-        (price.is_finite() && price >= 0.0).then_some(Self(price))
-    }
-
-    /// As a plain number.
-    #[must_use]
-    pub const fn to_f64(self) -> f64 {
-        self.0
-    }
-}
-
 /// What is known beside the difficulty.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -156,7 +111,7 @@ impl Outlook {
             median: Wait(mean * std::f64::consts::LN_2),
             within_95_percent: Wait(mean * 20f64.ln()),
             energy,
-            cost: cost.map(|(energy, price)| Price(energy.kilowatt_hours() * price.0)),
+            cost: cost.map(|(energy, price)| price * energy.kilowatt_hours()),
         }
     }
 
@@ -171,24 +126,15 @@ impl Outlook {
     #[must_use]
     pub fn break_even_coin_price(&self, terms: &Terms) -> Option<Price> {
         let coins = terms.reward.map(Amount::to_btc).filter(|coins| *coins > 0.0)?;
-        Some(Price(self.cost?.0 / coins))
+        Some(self.cost? / coins)
     }
 
     /// What a kilowatt-hour may cost for a block's reward to pay for its energy.
     #[must_use]
     pub fn break_even_price_per_kwh(&self, terms: &Terms) -> Option<Price> {
-        let worth = terms.reward?.to_btc() * terms.coin_price?.0;
-        Some(Price(worth / self.energy?.kilowatt_hours()))
+        let worth = terms.coin_price? * terms.reward?.to_btc();
+        Some(worth / self.energy?.kilowatt_hours())
     }
-}
-
-/// What a block at `height` may create, fees left aside (Bitcoin Core's `GetBlockSubsidy`): 50
-/// coins, halved every 210,000 blocks, on regtest every 150.
-#[must_use]
-pub fn subsidy(network: Network, height: u64) -> Amount {
-    let interval = if network == Network::Regtest { 150 } else { 210_000 };
-    let halvings = u32::try_from(height / interval).unwrap_or(u32::MAX);
-    Amount::from_sat(50_0000_0000_u64.checked_shr(halvings).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -265,18 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn the_subsidy_is_the_chains() {
-        let btc = |network, height| subsidy(network, height).to_btc();
-        assert!(near(btc(Network::Bitcoin, 839_999), 6.25));
-        assert!(near(btc(Network::Bitcoin, 840_000), 3.125));
-        assert!(near(btc(Network::Regtest, 150), 25.0));
-        assert_eq!(subsidy(Network::Signet, u64::MAX), Amount::ZERO);
-    }
-
-    #[test]
     fn prices_are_no_nonsense() {
         assert_eq!(Price::new(-0.1), None);
         assert_eq!(Price::new(f64::NAN), None);
-        assert_eq!(Price::new(0.0), Some(Price(0.0)));
+        assert!(Price::new(0.0).is_some());
     }
 }

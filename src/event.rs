@@ -1,17 +1,17 @@
 //! What is announced to whoever listens. Nothing waits for a listener.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Network};
 
 use crate::chain::min_difficulty::Stage;
-use crate::chain::target::{Difficulty, HashRate};
+use crate::chain::target::Difficulty;
 use crate::job::Verdict;
 use crate::scan::BackendInfo;
+use crate::units::HashRate;
 
 /// Something that happened, and when.
 #[derive(Clone, Debug)]

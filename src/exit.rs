@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::printable::printable;
+use crate::printable::{one_line, one_line_of};
 use crate::source::{Refused, SourceError};
 
 /// The exit codes that scripts may rely on.
@@ -123,7 +123,7 @@ impl Failure {
     /// one line, whatever the parts hold. A long `what` is cut, so that the reason is always there.
     #[must_use]
     pub fn render(&self) -> String {
-        let what = printable(&on_one_line(&self.what), WHAT_MAX);
+        let what = one_line_of(&self.what, WHAT_MAX);
         let shown = Self { what, ..self.clone() };
         let mut text = format!("error: {}\n", one_line(&shown.to_string()));
         if let Some(hint) = &self.hint {
@@ -170,22 +170,8 @@ impl From<SourceError> for Failure {
     }
 }
 
-/// Longest text of a peer's that is shown in one line.
-const LINE_MAX: usize = 1_000;
-
 /// Longest part of an error that says what failed: it may repeat a value that was given.
 const WHAT_MAX: usize = 300;
-
-/// `text` fit to be shown to a person: one line of bounded length, nothing that steers a terminal
-/// or turns the direction of writing.
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    printable(&on_one_line(text), LINE_MAX)
-}
-
-fn on_one_line(text: &str) -> String {
-    text.replace(['\n', '\r', '\t'], " ")
-}
 
 #[cfg(test)]
 mod tests {
@@ -228,7 +214,7 @@ mod tests {
     #[test]
     fn long_and_hostile_text_is_cut_and_cleaned() {
         let shown = one_line(&"x".repeat(5_000));
-        assert_eq!(shown.chars().count(), LINE_MAX);
+        assert_eq!(shown.chars().count(), crate::printable::LINE_MAX);
         assert_eq!(one_line("a\u{202e}b\u{9b}c\u{7f}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
     }
 }

@@ -14,10 +14,12 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 
 use crate::chain::merkle::sha256d;
-use crate::chain::target::{HashRate, NBitsError, Target};
+use crate::chain::target::{NBitsError, Target};
+use crate::chain::version::VersionMask;
 use crate::engine::{SearchSpace, Taken};
-use crate::job::{Candidate, Job, JobKey, MerkleRoot, TimeRange, VersionMask, WorkUnit};
-use crate::scan::{BackendError, Feed, Hit, Scanner};
+use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
+use crate::scan::{BackendError, Candidate, Feed, Hit, Scanner, WorkUnit};
+use crate::units::HashRate;
 
 /// Why there is no solved header. Displayed, each is the sentence that `bitcoin-util grind` says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! The words that cross the rooms: [`Job`], [`WorkUnit`], [`Solution`] and [`Verdict`].
+//! What sources and engine exchange: [`Job`], [`Solution`] and [`Verdict`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,56 +8,11 @@ use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 
-use crate::chain::merkle::{self, Hash256};
+use crate::chain::block::BlockBody;
+use crate::chain::coinbase::Coinbase;
+use crate::chain::merkle::Hash256;
 use crate::chain::target::{Difficulty, Target};
-use crate::scan::{Midstate, NonceRange, Scan, SecondBlock};
-
-/// Which bits of the version may be rolled (BIP 320, negotiated by BIP 310 on Stratum V1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct VersionMask(u32);
-
-impl VersionMask {
-    /// No rolling.
-    pub const NONE: Self = Self(0);
-    /// The sixteen bits that BIP 320 sets aside for general use.
-    pub const BIP320: Self = Self(0x1fff_e000);
-
-    /// A mask of just these bits.
-    #[must_use]
-    pub const fn new(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// The bits as a number.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// How many versions there are under the mask: 2 to the number of its bits.
-    #[must_use]
-    pub const fn versions(self) -> u64 {
-        1 << self.0.count_ones()
-    }
-
-    /// `version` with the bits under the mask replaced by the low bits of `index`, the lowest bit
-    /// of the index in the lowest bit of the mask.
-    #[must_use]
-    pub fn roll(self, version: u32, index: u64) -> u32 {
-        let mut rolled = version & !self.0;
-        let mut mask = self.0;
-        let mut index = index;
-        while mask != 0 {
-            let lowest = mask & mask.wrapping_neg();
-            if index & 1 == 1 {
-                rolled |= lowest;
-            }
-            index >>= 1;
-            mask ^= lowest;
-        }
-        rolled
-    }
-}
+use crate::chain::version::VersionMask;
 
 /// The nTime values a job allows: `first` at once, and up to `ahead` seconds more, each not before
 /// as many seconds have passed since the job was received.
@@ -84,74 +39,6 @@ pub enum MerkleRoot {
     Fixed(Hash256),
     /// To be computed from a coinbase transaction whose extranonce is rolled.
     Rolled(Coinbase),
-}
-
-/// A coinbase transaction (serialized without its witness) around an extranonce, and the way from
-/// its txid to the merkle root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coinbase {
-    /// The bytes before the extranonce.
-    pub prefix: Vec<u8>,
-    /// The part of the extranonce that a pool gives and that stays.
-    pub fixed_extranonce: Vec<u8>,
-    /// How many bytes are ours to roll, 1 to 16. Only the first 8 are rolled; the rest stay zero.
-    pub extranonce_len: u8,
-    /// The bytes after the extranonce.
-    pub suffix: Vec<u8>,
-    /// The sibling hashes from the coinbase's txid up to the root, in internal byte order.
-    pub merkle_branch: Vec<Hash256>,
-}
-
-impl Coinbase {
-    /// The rolled extranonce's bytes: `value` as a little-endian number of `extranonce_len` bytes.
-    #[must_use]
-    pub fn extranonce_bytes(&self, value: u64) -> Vec<u8> {
-        let mut bytes = vec![0; usize::from(self.extranonce_len)];
-        for (to, from) in bytes.iter_mut().zip(value.to_le_bytes()) {
-            *to = from;
-        }
-        bytes
-    }
-
-    /// The whole transaction, without a witness, for this extranonce.
-    #[must_use]
-    pub fn serialize(&self, extranonce: u64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(
-            self.prefix.len()
-                + self.fixed_extranonce.len()
-                + usize::from(self.extranonce_len)
-                + self.suffix.len(),
-        );
-        bytes.extend_from_slice(&self.prefix);
-        bytes.extend_from_slice(&self.fixed_extranonce);
-        bytes.extend_from_slice(&self.extranonce_bytes(extranonce));
-        bytes.extend_from_slice(&self.suffix);
-        bytes
-    }
-
-    /// The merkle root for this extranonce, in internal byte order.
-    #[must_use]
-    pub fn merkle_root(&self, extranonce: u64) -> Hash256 {
-        merkle::fold(merkle::sha256d(&self.serialize(extranonce)), &self.merkle_branch)
-    }
-
-    /// How many extranonces there are; `u64::MAX` stands for 2^64 and more.
-    #[must_use]
-    pub fn extranonces(&self) -> u64 {
-        1u64.checked_shl(8 * u32::from(self.extranonce_len)).unwrap_or(u64::MAX)
-    }
-}
-
-/// What a full block holds besides its header and the coinbase's rolled bytes. Sources that submit
-/// whole blocks put it into their jobs; pools keep it to themselves.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BlockBody {
-    /// Whether the coinbase carries a witness (BIP 141: one item, the 32-byte reserved value).
-    pub segwit: bool,
-    /// How many transactions follow the coinbase.
-    pub transaction_count: usize,
-    /// These transactions as lower- or upper-case hex, one after the other.
-    pub transactions_hex: String,
 }
 
 /// Tells a job from every other one of this run: the connection it came over and its number there.
@@ -226,76 +113,6 @@ impl Job {
             bits: self.nbits,
             nonce,
         }
-    }
-}
-
-/// One merkle root and nTime of a job with some of its versions, ready to be hashed: all that
-/// scanning needs and that does not depend on the nonce.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The job it was cut from.
-    pub job: Arc<Job>,
-    /// The rolled extranonce; 0 where the merkle root is fixed.
-    pub extranonce: u64,
-    /// The merkle root in internal byte order.
-    pub merkle_root: Hash256,
-    /// The header's nTime.
-    pub ntime: u32,
-    /// One midstate per version.
-    pub midstates: Vec<Midstate>,
-    /// The three words that all midstates share.
-    pub second_block: SecondBlock,
-}
-
-/// A piece of a job's search space, given to one scanner and to no other.
-#[derive(Clone, Debug)]
-pub struct WorkUnit {
-    /// What to hash.
-    pub prepared: Arc<Prepared>,
-    /// Which midstates of it, as indices.
-    pub midstates: std::ops::Range<usize>,
-    /// Which nonces.
-    pub nonces: NonceRange,
-    /// The easiest hash that is worth reporting.
-    pub target: Target,
-    /// Whose job it is, by the source's place among several: what is found goes there.
-    pub source: usize,
-    /// Counts the engine's job changes; says whether the unit is still wanted.
-    pub generation: u64,
-}
-
-impl WorkUnit {
-    /// The unit as a kernel takes it.
-    #[must_use]
-    pub fn scan(&self) -> Scan<'_> {
-        Scan {
-            midstates: &self.prepared.midstates[self.midstates.clone()],
-            second_block: self.prepared.second_block,
-            nonces: self.nonces,
-            hit_mask: self.target.hit_mask(),
-        }
-    }
-}
-
-/// A (unit, midstate index, nonce) that a backend reports. It may be one too many: only the top 32
-/// bits of its hash were looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
-    /// The unit it was found in.
-    pub unit: &'a WorkUnit,
-    /// Index into the unit's midstates.
-    pub midstate: usize,
-    /// The nonce as the header's field has it.
-    pub nonce: u32,
-}
-
-impl Candidate<'_> {
-    /// The header that the backend says it hashed.
-    #[must_use]
-    pub fn header(&self) -> Header {
-        let prepared = &self.unit.prepared;
-        let version = self.unit.scan().midstates[self.midstate].version;
-        prepared.job.header(version, prepared.merkle_root, prepared.ntime, self.nonce)
     }
 }
 

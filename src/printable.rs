@@ -39,6 +39,22 @@ pub fn printable_display(what: &dyn fmt::Display, max: usize) -> String {
     printable(&beginning.text, max)
 }
 
+/// Longest text of a peer's that is shown in one line, in characters.
+pub const LINE_MAX: usize = 1_000;
+
+/// `text` fit to be shown: one line of at most [`LINE_MAX`] characters, nothing that steers a terminal
+/// or turns the direction of writing.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    one_line_of(text, LINE_MAX)
+}
+
+/// The same with at most `max` characters.
+#[must_use]
+pub fn one_line_of(text: &str, max: usize) -> String {
+    printable(&text.replace(['\n', '\r', '\t'], " "), max)
+}
+
 /// Whether `c` leaves a terminal and the order of the text around it alone.
 #[must_use]
 pub fn is_printable(c: char) -> bool {

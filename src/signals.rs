@@ -5,11 +5,9 @@
 //! told of the signal. Everything else is ended at once: it has printed nothing yet, and what it
 //! waits for, a driver or a reader, may never come.
 
-use std::fmt;
-use std::io;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
+use std::{fmt, io, thread};
 
 use tokio::sync::watch;
 

@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::adit::{Adit, Exit, Home};
-use common::block;
 use common::node::{Chain, Node, free_port, spend};
-use common::promised;
 use common::scripted::{Call, Reply, ScriptedNode, Template, submitted, well_behaved};
+use common::{block, promised};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);

@@ -14,10 +14,11 @@ use rayon::prelude::*;
 
 use crate::chain::merkle::sha256d;
 use crate::chain::target::Target;
+use crate::chain::version::VersionMask;
 use crate::engine::{SearchSpace, Taken};
-use crate::job::{Candidate, Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, WorkUnit};
+use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::scan::cpu::{Differ, Random};
-use crate::scan::{Feed, Hit, NonceRange};
+use crate::scan::{Candidate, Feed, Hit, NonceRange, Prepared, WorkUnit};
 
 /// How many leading zero bits make a candidate. Few enough for a sample to hold some, and so many
 /// that reporting them costs a fast kernel less than a thousandth.

@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use super::Slice;
 use super::compare::Row;
-use crate::exit::one_line;
-use crate::printable::printable;
+use crate::printable::{one_line, printable};
 
 /// The largest file that is read. A run of an hour on many cores has some MB.
 const SIZE_MAX: u64 = 64 << 20;

@@ -4,8 +4,19 @@ use bitcoin::block::Header;
 use bitcoin::consensus::Encodable as _;
 use bitcoin::consensus::encode::VarInt;
 
-use super::coinbase;
-use crate::job::{BlockBody, Coinbase};
+use super::coinbase::{self, Coinbase};
+
+/// What a full block holds besides its header and the coinbase's rolled bytes. Sources that submit
+/// whole blocks put it into their jobs; pools keep it to themselves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BlockBody {
+    /// Whether the coinbase carries a witness (BIP 141: one item, the 32-byte reserved value).
+    pub segwit: bool,
+    /// How many transactions follow the coinbase.
+    pub transaction_count: usize,
+    /// These transactions as lower- or upper-case hex, one after the other.
+    pub transactions_hex: String,
+}
 
 /// The whole block in hex: header, number of transactions, coinbase (with its witness where `body`
 /// says so), and the other transactions as they came.

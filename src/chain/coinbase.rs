@@ -6,9 +6,8 @@ use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut};
 
 use super::commitment::RESERVED_VALUE;
-use super::merkle::Hash256;
+use super::merkle::{self, Hash256};
 use super::payout::PayoutScript;
-use crate::job::Coinbase;
 use crate::printable::is_printable;
 
 /// The most bytes a coinbase's scriptSig may have (a node's `bad-cb-length`).
@@ -18,6 +17,62 @@ const EXTRANONCE_LEN: u8 = 8;
 /// What is left for text and a node's own bytes when the highest height (four bytes, a fifth for
 /// its sign, and the push) and the extranonce with its push have their place.
 const DATA_MAX: usize = SCRIPT_SIG_MAX - 6 - (1 + EXTRANONCE_LEN as usize);
+
+/// A coinbase transaction (serialized without its witness) around an extranonce, and the way from
+/// its txid to the merkle root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coinbase {
+    /// The bytes before the extranonce.
+    pub prefix: Vec<u8>,
+    /// The part of the extranonce that a pool gives and that stays.
+    pub fixed_extranonce: Vec<u8>,
+    /// How many bytes are ours to roll, 1 to 16. Only the first 8 are rolled; the rest stay zero.
+    pub extranonce_len: u8,
+    /// The bytes after the extranonce.
+    pub suffix: Vec<u8>,
+    /// The sibling hashes from the coinbase's txid up to the root, in internal byte order.
+    pub merkle_branch: Vec<Hash256>,
+}
+
+impl Coinbase {
+    /// The rolled extranonce's bytes: `value` as a little-endian number of `extranonce_len` bytes.
+    #[must_use]
+    pub fn extranonce_bytes(&self, value: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::from(self.extranonce_len)];
+        for (to, from) in bytes.iter_mut().zip(value.to_le_bytes()) {
+            *to = from;
+        }
+        bytes
+    }
+
+    /// The whole transaction, without a witness, for this extranonce.
+    #[must_use]
+    pub fn serialize(&self, extranonce: u64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(
+            self.prefix.len()
+                + self.fixed_extranonce.len()
+                + usize::from(self.extranonce_len)
+                + self.suffix.len(),
+        );
+        bytes.extend_from_slice(&self.prefix);
+        bytes.extend_from_slice(&self.fixed_extranonce);
+        bytes.extend_from_slice(&self.extranonce_bytes(extranonce));
+        bytes.extend_from_slice(&self.suffix);
+        bytes
+    }
+
+    /// The merkle root for this extranonce, in internal byte order.
+    #[must_use]
+    pub fn merkle_root(&self, extranonce: u64) -> Hash256 {
+        merkle::fold(merkle::sha256d(&self.serialize(extranonce)), &self.merkle_branch)
+    }
+
+    /// How many extranonces there are; `u64::MAX` stands for 2^64 and more.
+    #[must_use]
+    pub fn extranonces(&self) -> u64 {
+        1u64.checked_shl(8 * u32::from(self.extranonce_len)).unwrap_or(u64::MAX)
+    }
+}
 
 /// A text for the coinbase that fits at every height.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

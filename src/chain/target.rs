@@ -1,11 +1,11 @@
-//! Targets, difficulty and hash rate, each a type of its own.
+//! Targets and difficulty, each a type of its own.
 
 use std::fmt;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget};
 
-use crate::scan::HitMask;
+use crate::units::write_scaled;
 
 /// A 256-bit number that a block hash, read as a little-endian number, must not exceed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,13 +85,6 @@ impl Target {
     pub fn difficulty(&self) -> Difficulty {
         Difficulty(self.0.difficulty_float())
     }
-
-    /// The mask that admits at least every hash which meets this target.
-    #[must_use]
-    pub fn hit_mask(&self) -> HitMask {
-        let [a, b, c, d, ..] = self.to_be_bytes();
-        HitMask::for_top_word(u32::from_be_bytes([a, b, c, d]))
-    }
 }
 
 impl fmt::Debug for Target {
@@ -148,56 +141,6 @@ impl fmt::Display for Difficulty {
     }
 }
 
-/// Hashes per second: (version, nonce) pairs tried against the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
-pub struct HashRate(f64);
-
-impl HashRate {
-    /// The rate at which `hashes` are done in `seconds`; 0 where no time has passed.
-    #[must_use]
-    pub fn of(hashes: u64, seconds: f64) -> Self {
-        if seconds > 0.0 { Self(hashes as f64 / seconds) } else { Self(0.0) }
-    }
-
-    /// From a plain number of hashes per second.
-    #[must_use]
-    pub const fn from_f64(hashes_per_second: f64) -> Self {
-        Self(hashes_per_second)
-    }
-
-    /// Hashes per second as a plain number.
-    #[must_use]
-    pub const fn to_f64(self) -> f64 {
-        self.0
-    }
-}
-
-/// With an SI prefix: `31.5 MH/s`.
-impl fmt::Display for HashRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_scaled(f, self.0, " ")?;
-        f.write_str("H/s")
-    }
-}
-
-/// Writes four significant digits, `gap`, and an SI prefix if there is one.
-fn write_scaled(f: &mut fmt::Formatter<'_>, value: f64, gap: &str) -> fmt::Result {
-    const PREFIXES: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
-    let mut scaled = value;
-    let mut prefix = 0;
-    while scaled >= 999.95 && prefix + 1 < PREFIXES.len() {
-        scaled /= 1000.0;
-        prefix += 1;
-    }
-    let decimals = match scaled {
-        x if prefix == 0 && x.fract() == 0.0 => 0,
-        x if x < 10.0 => 3,
-        x if x < 100.0 => 2,
-        _ => 1,
-    };
-    write!(f, "{scaled:.decimals$}{gap}{}", PREFIXES[prefix])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,19 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_keeps_the_leading_zeros_and_no_more() {
-        assert_eq!(Target::DIFFICULTY_1.hit_mask().bits(), u32::MAX);
-        assert_eq!(nbits(0x207f_ffff).unwrap().hit_mask().bits(), 0x0000_0080);
-        assert_eq!(Target::max().hit_mask().bits(), 0);
-        assert!(nbits(0x2000_ffff).unwrap().hit_mask().admits(0xffff_ff00));
-        assert!(!nbits(0x2000_ffff).unwrap().hit_mask().admits(0x0000_0001));
-    }
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!(HashRate::of(31_512_345, 1.0).to_string(), "31.51 MH/s");
-        assert_eq!(HashRate::of(999_960, 1.0).to_string(), "1.000 MH/s");
-        assert_eq!(HashRate::of(7, 1.0).to_string(), "7 H/s");
+    fn difficulties_read_well() {
         assert_eq!(Target::DIFFICULTY_1.difficulty().to_string(), "1");
         assert_eq!(nbits(0x207f_ffff).unwrap().difficulty().to_string(), "4.657e-10");
         assert_eq!(nbits(0x1703_4219).unwrap().difficulty().to_string(), "86.39T");

@@ -3,10 +3,9 @@
 use bitcoin::Amount;
 
 use super::ValueError;
-use crate::chain::target::{Difficulty, HashRate};
-use crate::energy::Watts;
-use crate::estimate::Price;
+use crate::chain::target::Difficulty;
 use crate::plot::{NoForm, PlotFile};
+use crate::units::{HashRate, Price, Watts};
 
 /// A plain number, without the words that Rust takes for one.
 fn number(text: &str) -> Option<f64> {

@@ -94,7 +94,7 @@ fn cpu_scanner(
 }
 
 fn options(version_rolling: bool, throttle: Throttle) -> Options {
-    Options { version_rolling, throttle, cache: adit::config::cache_folder() }
+    Options { version_rolling, throttle, cache: adit::dirs::cache_dir() }
 }
 
 /// Every graphics card that `--backend` speaks of. One that was named must be there; `gpu` needs at

@@ -2,10 +2,9 @@
 
 use adit::bench::{NoCycles, Plan, Team};
 use adit::chain::params::Params;
-use adit::chain::target::HashRate;
+use adit::chain::subsidy::subsidy;
 use adit::cli::{EstimateArgs, OutputArgs, SourceSpec};
-use adit::energy::Watts;
-use adit::estimate::{Outlook, Terms, subsidy};
+use adit::estimate::{Outlook, Terms};
 use adit::exit::{Exit, Failure};
 use adit::report::estimates::{Estimate, Origin};
 use adit::report::{Progress, bench, results};
@@ -13,6 +12,7 @@ use adit::scan::Throttle;
 use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
 use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
+use adit::units::{HashRate, Watts};
 use anyhow::Context as _;
 
 use super::{backends, node};

@@ -305,7 +305,7 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
         password,
         version_rolling: args.version_rolling == VersionRolling::Auto,
         suggest_difficulty: args.pool.suggest_difficulty.clone(),
-        habits: adit::config::cache_folder(),
+        habits: adit::dirs::cache_dir(),
         timing: Timing::default(),
     };
     Ok(Box::new(move || Box::new(StratumV1::new(config.clone()))))
@@ -315,12 +315,10 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
 fn journal(args: &MineArgs) -> anyhow::Result<Journal> {
     let dir = match &args.journal {
         Some(dir) => dir.clone(),
-        None => {
-            adit::config::state_folder().map(|state| state.join("journal")).ok_or_else(|| {
-                Failure::new(Exit::Usage, "journal", "this system names no place to keep it")
-                    .hint("name a directory with --journal")
-            })?
-        }
+        None => adit::dirs::state_dir().map(|state| state.join("journal")).ok_or_else(|| {
+            Failure::new(Exit::Usage, "journal", "this system names no place to keep it")
+                .hint("name a directory with --journal")
+        })?,
     };
     let journal = Journal::open(&dir).map_err(|error| {
         let mut failure = Failure::from_chain(Exit::Usage, &error);

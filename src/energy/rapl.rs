@@ -4,11 +4,11 @@
 //! read: the other domains are parts of them, or (`psys`) hold them. `energy_uj` counts microjoules
 //! and starts again at zero after `max_energy_range_uj` (Linux, Documentation/power/powercap).
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use super::{Joules, NoReading};
+use super::NoReading;
+use crate::units::Joules;
 
 /// The packages' counters.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use super::search_space::Taken;
 use super::{Shared, Unanswered};
 use crate::chain::merkle;
 use crate::event::Event;
-use crate::job::{Candidate, Refusal, Solution, Verdict, WorkUnit};
-use crate::scan::{BackendError, Feed, Hit};
+use crate::job::{Refusal, Solution, Verdict};
+use crate::scan::{BackendError, Candidate, Feed, Hit, HitMask, WorkUnit};
 
 /// A backend that reported so many candidates that are none is left out, unless it has been right
 /// far more often: a flipped bit now and then costs less than a backend.
@@ -106,7 +106,7 @@ impl Feed for BackendFeed {
         let is_block = job.network_target.is_met_by(&hash);
         if !is_share && !is_block {
             // Looking at the top 32 bits alone lets near misses through. Anything else is a lie.
-            if !unit.target.hit_mask().admits(u32::from_be_bytes([a, b, c, d])) {
+            if !HitMask::for_target(unit.target).admits(u32::from_be_bytes([a, b, c, d])) {
                 self.hardware_error(format!(
                     "reported nonce {:08x} of version {:08x}, whose hash is {hash}",
                     hit.nonce,

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::chain::merkle::Hash256;
 use crate::chain::target::Target;
-use crate::job::{Job, MerkleRoot, Prepared, WorkUnit};
-use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, SecondBlock};
+use crate::job::{Job, MerkleRoot};
+use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, Prepared, SecondBlock, WorkUnit};
 
 /// What [`SearchSpace::take`] has to give.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ struct Cursor {
     /// Seconds past the job's first nTime.
     seconds: u32,
     extranonce: u64,
-    /// Index of the version, as [`crate::job::VersionMask::roll`] takes it.
+    /// Index of the version, as [`crate::chain::version::VersionMask::roll`] takes it.
     version: u64,
 }
 
@@ -301,7 +301,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::{Coinbase, JobKey, TimeRange, VersionMask};
+    use crate::chain::coinbase::Coinbase;
+    use crate::chain::version::VersionMask;
+    use crate::job::{JobKey, TimeRange};
     use bitcoin::hashes::Hash as _;
 
     fn job(mask: u32, ahead: u32, rolled: bool) -> Arc<Job> {
@@ -356,7 +358,7 @@ mod tests {
                 continue;
             }
             let header =
-                |i: usize| crate::job::Candidate { unit: &unit, midstate: i, nonce: 0 }.header();
+                |i: usize| crate::scan::Candidate { unit: &unit, midstate: i, nonce: 0 }.header();
             for (i, midstate) in unit.scan().midstates.iter().enumerate() {
                 let bytes = bitcoin::consensus::serialize(&header(i));
                 assert_eq!(

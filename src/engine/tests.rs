@@ -5,8 +5,9 @@ use bitcoin::{BlockHash, CompactTarget};
 
 use super::*;
 use crate::chain::target::Target;
-use crate::job::{JobKey, MerkleRoot, TimeRange, VersionMask, WorkUnit};
-use crate::scan::{BackendError, Feed, Hit};
+use crate::chain::version::VersionMask;
+use crate::job::{JobKey, MerkleRoot, TimeRange};
+use crate::scan::{BackendError, Feed, Hit, WorkUnit};
 
 /// What a test does with a backend's feed, on the backend's thread.
 type Act = Box<dyn FnOnce(&dyn Feed) + Send>;

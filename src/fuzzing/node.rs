@@ -12,9 +12,8 @@ use crate::chain::coinbase::CoinbaseText;
 use crate::chain::payout::PayoutScript;
 use crate::job::{JobKey, MerkleRoot, Verdict};
 use crate::printable::is_printable;
-use crate::source::getblocktemplate::submission;
 use crate::source::getblocktemplate::zmtp::{PART_BYTES, Subscriber};
-use crate::source::getblocktemplate::{Payout, read_answer};
+use crate::source::getblocktemplate::{Payout, read_answer, submission};
 use crate::source::refusals::{Answer, WORDS_MAX};
 
 static PAYOUT: LazyLock<Payout> = LazyLock::new(|| Payout {

@@ -1,8 +1,7 @@
 //! What can go wrong with a journal, and what is passed over in its directory.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use super::file::MAX_FILE;
 use super::record::MAX_LINE;

@@ -6,8 +6,9 @@ use bitcoin::Amount;
 use serde::Serialize;
 
 use super::results::Shown;
-use crate::estimate::{Outlook, Price, Terms, Wait, three_digits};
+use crate::estimate::{Outlook, Terms, Wait};
 use crate::source::getblocktemplate::{MiningInfo, Side};
+use crate::units::{Price, three_digits};
 
 /// Where a figure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -87,7 +88,7 @@ impl Find {
             },
             chance_within_day: outlook.chance_within(DAY),
             chance_within_year: outlook.chance_within(YEAR),
-            joules: outlook.energy.map(crate::energy::Joules::to_f64),
+            joules: outlook.energy.map(crate::units::Joules::to_f64),
             cost: outlook.cost.map(Price::to_f64),
             outlook,
         }
@@ -135,7 +136,7 @@ impl Estimate {
             version: env!("CARGO_PKG_VERSION"),
             hashes_per_second: terms.rate.to_f64(),
             hash_rate_from,
-            watts: terms.watts.map(crate::energy::Watts::to_f64),
+            watts: terms.watts.map(crate::units::Watts::to_f64),
             watts_from: watts_from.as_ref().ok().copied(),
             watts_reason: watts_from.err(),
             network: node.map(|node| node.params.name),

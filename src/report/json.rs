@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::View;
 use crate::chain::params::Params;
 use crate::event::{Announcement, Event, Tally};
-use crate::exit::one_line;
 use crate::job::Verdict;
+use crate::printable::one_line;
 use crate::scan::BackendInfo;
 
 /// One JSON object for each event that scripts are promised.

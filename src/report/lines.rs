@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::View;
-use super::progress::{clock, grouped, overall, tally};
+use super::progress::{clock, overall, tally};
 use crate::event::{Announcement, Event, Summary};
-use crate::exit::one_line;
 use crate::job::Verdict;
+use crate::printable::one_line;
+use crate::units::grouped;
 
 /// The most block and share lines that a terminal is shown in a second.
 const A_SECOND: u32 = 10;

@@ -10,9 +10,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::Writer;
 use crate::chain::min_difficulty::Stage;
-use crate::chain::target::{Difficulty, HashRate};
+use crate::chain::target::Difficulty;
 use crate::event::{Announcement, Event, SourceState, Summary, Tally};
-use crate::exit::one_line;
+use crate::printable::one_line;
+use crate::units::{HashRate, grouped};
 
 /// The line at the bottom of a terminal that says how it goes. Cheap to clone; hidden where there
 /// is no terminal to draw on.
@@ -323,19 +324,6 @@ fn rough_time(seconds: f64) -> String {
     }
 }
 
-/// A number with a comma every three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{all_events, at};
@@ -390,11 +378,5 @@ mod tests {
             .map(|s| board.status_due(&rate(at(s * 1_000))).is_some())
             .into();
         assert_eq!(due, [false, false, true, false, false, true]);
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::exit::{Exit, Failure, one_line};
+use crate::exit::{Exit, Failure};
 use crate::grind::{self, Puzzle};
+use crate::printable::one_line;
 use crate::scan::cpu::{Checked, Opened, Unfit};
 use crate::scan::gpu::{CheckUp, Gpu};
 

@@ -5,11 +5,10 @@
 //! bytes, cannot wait for room (which results need), and does not tell that lines were dropped.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use super::OutputError;
 

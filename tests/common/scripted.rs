@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::block;
-use super::poll;
 use super::rpc::{find_header, parse_length, read_exactly, read_headers, read_line};
+use super::{block, poll};
 
 /// How long a reply may stall or flood before the server hangs up by itself.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,9 +8,8 @@ use adit::job::Verdict;
 use serde_json::Value;
 
 use crate::common::adit::Adit;
-use crate::common::poll;
 use crate::common::pool::{Rules, Say, ScriptedPool};
-use crate::common::promised;
+use crate::common::{poll, promised};
 use crate::miner::{Miner, SOON, config};
 
 /// What the verdicts on blocks were, in their order: hash, result, and whether it was announced before.

@@ -1,11 +1,12 @@
 //! A run as a chart.
 
+use super::Bench;
 use super::comparison::{mark, word};
-use super::{Bench, plural};
 use crate::bench::compare::{Basis, CONFIDENCE, Compared, Row};
 use crate::bench::{self, stats};
-use crate::exit::one_line;
 use crate::plot::{self, Chart};
+use crate::printable::one_line;
+use crate::units::plural;
 
 impl Bench {
     /// The results as a chart; where they are held against a saved run, before and after.

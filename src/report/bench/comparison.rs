@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{BUILD, Bench, and_more, described, plural};
+use super::{BUILD, Bench, and_more, described};
 use crate::bench::compare::{Basis, CONFIDENCE, Compared, Comparison, Machines, Row, Verdict};
 use crate::bench::{Saved, stats};
-use crate::chain::target::HashRate;
-use crate::exit::{Exit, Failure, one_line};
+use crate::exit::{Exit, Failure};
+use crate::printable::one_line;
+use crate::units::{HashRate, plural};
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ComparisonRow {

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Bench, BenchRow, MachineRow, described, plural};
+use super::{Bench, BenchRow, MachineRow, described};
 use crate::bench::compare::Row;
 use crate::bench::stats;
-use crate::chain::target::HashRate;
-use crate::exit::one_line;
+use crate::printable::one_line;
 use crate::report::results::Shown;
+use crate::units::{HashRate, plural};
 
 /// At most so many outliers are named; the JSON has them all.
 const OUTLIERS_MAX: usize = 8;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CpuFeatures, KernelName, Unavailable};
-use crate::chain::target::HashRate;
 use crate::scan::self_test::{Lie, self_test};
 use crate::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
+use crate::units::HashRate;
 
 /// How long one slice of the measurement takes, and how many each kernel gets.
 const SLICE: Duration = Duration::from_millis(2);

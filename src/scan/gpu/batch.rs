@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::shader::{HIT_CAPACITY, MAX_NONCES};
-use crate::job::WorkUnit;
+use crate::scan::WorkUnit;
 
 /// A batch where a display may hang on the card: what stands still for longer is seen to stutter.
 pub(super) const WITH_DISPLAY: Duration = Duration::from_millis(10);

@@ -13,8 +13,8 @@ use super::shader::{Adds, MAX_NONCES, Midstates, Shader, Shape, Variant};
 use super::suspects::{Suspects, Trial};
 use crate::cache_file;
 use crate::chain::merkle::sha256d;
-use crate::chain::target::HashRate;
 use crate::scan::{HitMask, Midstate, NonceRange, Scan, SecondBlock};
+use crate::units::HashRate;
 
 /// How long one timed batch takes, about.
 const SLICE: Duration = Duration::from_millis(15);

@@ -14,9 +14,8 @@ use super::shader::MAX_NONCES;
 use super::suspects::Suspects;
 use super::thread::Waited;
 use super::worker::{Link, STEP_DEADLINE, Start};
-use crate::job::WorkUnit;
 use crate::scan::throttle::pause;
-use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle};
+use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle, WorkUnit};
 
 /// A device that fails so many times in a row is left out.
 const TRIES: u32 = 4;

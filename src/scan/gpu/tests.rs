@@ -14,14 +14,16 @@ use super::device::{Device, Told};
 use super::shader::{HIT_CAPACITY, Shape, Variant};
 use super::suspects::Suspects;
 use super::{Gpu, GpuScanner, Kind, Options, enumerate};
-use crate::chain::target::{HashRate, Target};
-use crate::job::{Job, JobKey, MerkleRoot, Prepared, TimeRange, VersionMask, WorkUnit};
-#[cfg(debug_assertions)]
-use crate::scan::BackendError;
+use crate::chain::target::Target;
+use crate::chain::version::VersionMask;
+use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::scan::cpu::{Random, Sha2};
+#[cfg(debug_assertions)]
 use crate::scan::{
-    Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock, Throttle,
+    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Prepared, Scanner as _,
+    SecondBlock, Throttle, WorkUnit,
 };
+use crate::units::HashRate;
 
 /// The software device; a test without one fails.
 fn gpu() -> Gpu {

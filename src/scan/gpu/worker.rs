@@ -12,7 +12,7 @@ use super::programs::Programs;
 use super::shader::Outcome;
 use super::suspects::{Suspects, Trial};
 use super::thread::{DeviceThread, Waited};
-use crate::job::WorkUnit;
+use crate::scan::WorkUnit;
 
 /// How long a batch may take. None is made to take a tenth of a second, and systems take a device for
 /// hung after two; a software device may have to share its processor with others.

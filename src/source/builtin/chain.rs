@@ -17,12 +17,15 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::script::Builder;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Transaction, Weight};
 
+use crate::chain::block::BlockBody;
 use crate::chain::coinbase::{CoinbaseTemplate, ScriptSigData};
 use crate::chain::commitment::WitnessCommitment;
 use crate::chain::merkle::{self, Hash256};
 use crate::chain::payout::PayoutScript;
+use crate::chain::subsidy::subsidy;
 use crate::chain::target::Target;
-use crate::job::{BlockBody, Job, JobKey, MerkleRoot, TimeRange, Verdict, VersionMask};
+use crate::chain::version::VersionMask;
+use crate::job::{Job, JobKey, MerkleRoot, TimeRange, Verdict};
 use crate::source::refusals::verdict_for;
 
 /// Of how many blocks (the last ones to arrive) the chain remembers what builds on them.
@@ -32,8 +35,6 @@ pub const KEPT: usize = 288;
 const NBITS: u32 = 0x207f_ffff;
 /// BIP 9's version with no bit set.
 const VERSION: u32 = 0x2000_0000;
-/// Regtest halves its subsidy this often, in blocks.
-const HALVING_INTERVAL: u32 = 150;
 /// Seconds that nTime may be ahead of the clock (Bitcoin Core's `MAX_FUTURE_BLOCK_TIME`).
 const MAX_AHEAD: u64 = 2 * 60 * 60;
 /// The most signature operations of a block, counted the old way (`MAX_BLOCK_SIGOPS_COST` / 4).
@@ -292,7 +293,7 @@ impl RegtestChain {
             nbits: CompactTarget::from_consensus(NBITS),
             min_time,
             current_time: u32::try_from(now).unwrap_or(u32::MAX).max(min_time),
-            value: subsidy(height),
+            value: subsidy(Network::Regtest, height.into()),
         }
     }
 
@@ -370,12 +371,6 @@ impl RegtestChain {
         self.arrivals.push_back(hash);
         self.known.insert(hash, known);
     }
-}
-
-/// The reward for the block at `height`, without fees.
-fn subsidy(height: u32) -> Amount {
-    let first = 50 * Amount::ONE_BTC.to_sat();
-    Amount::from_sat(first.checked_shr(height / HALVING_INTERVAL).unwrap_or(0))
 }
 
 /// What can be checked of a block without knowing its place (Bitcoin Core's `CheckBlock`).
@@ -503,7 +498,7 @@ fn check_in_place(block: &Block, height: u32, past: u32) -> Result<(), Reject> {
         return Err(Reject::Transaction("inputs-missingorspent"));
     }
     let paid: u64 = coinbase.output.iter().map(|output| output.value.to_sat()).sum();
-    if paid > subsidy(height).to_sat() {
+    if paid > subsidy(Network::Regtest, height.into()).to_sat() {
         return Err(Reject::CoinbaseAmount);
     }
     Ok(())

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use super::rpc::{Envelope, METHOD_NOT_FOUND, Rpc, RpcError};
 use super::template::{Layout, Ready};
 use super::{ANSWER_BYTES, DEADLINE, session};
-use crate::job::{BlockBody, Refusal, Verdict};
+use crate::chain::block::BlockBody;
+use crate::job::{Refusal, Verdict};
 use crate::source::refusals;
 
 /// How many hashes a block must take on average to be proposed first: about a second on a few cores.

@@ -17,12 +17,14 @@ use serde::{Deserialize, Deserializer};
 use super::bounded::{self, Text};
 use super::rpc::{Envelope, RpcError};
 use crate::chain::block;
-use crate::chain::coinbase::{AuxTooLong, CoinbaseTemplate, CoinbaseText, ScriptSigData};
+use crate::chain::block::BlockBody;
+use crate::chain::coinbase::{AuxTooLong, Coinbase, CoinbaseTemplate, CoinbaseText, ScriptSigData};
 use crate::chain::commitment::WitnessCommitment;
 use crate::chain::merkle::{self, Hash256};
 use crate::chain::payout::PayoutScript;
 use crate::chain::target::{Difficulty, NBitsError, Target};
-use crate::job::{BlockBody, Coinbase, Job, JobKey, MerkleRoot, TimeRange, VersionMask};
+use crate::chain::version::VersionMask;
+use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::printable;
 
 /// The rules that we understand (BIP 9, "getblocktemplate changes"). A template that sets another

@@ -6,8 +6,9 @@
 
 use std::io;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 
 /// How many bytes of a message's part are kept: a block header's. The rest is read and forgotten.
 pub const PART_BYTES: usize = 80;

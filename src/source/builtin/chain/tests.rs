@@ -509,16 +509,6 @@ fn the_median_is_a_nodes() {
 }
 
 #[test]
-fn the_subsidy_halves_down_to_nothing() {
-    for (height, sat) in
-        [(1, 5_000_000_000), (149, 5_000_000_000), (150, 2_500_000_000), (4_949, 1), (4_950, 0)]
-    {
-        assert_eq!(subsidy(height).to_sat(), sat, "{height}");
-    }
-    assert_eq!(subsidy(u32::MAX), Amount::ZERO);
-}
-
-#[test]
 fn memory_stays_the_same_and_old_blocks_are_forgotten() {
     let mut chain = RegtestChain::new();
     let first = next(&chain);

@@ -1,10 +1,9 @@
 //! Telling what listens on a port where no node answers: by the first bytes that it sends.
 
-use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::{fmt, io};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

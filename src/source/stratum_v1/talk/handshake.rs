@@ -11,7 +11,7 @@ use super::super::session::{Optional, Resume, Resumption, Trust};
 use super::super::verdict;
 use super::super::work::{self, Extranonce};
 use super::{AGENT, Ask, End, ResumedJobs, Stage, Talk, Upcoming};
-use crate::job::VersionMask;
+use crate::chain::version::VersionMask;
 use crate::printable::printable;
 use crate::source::{Refused, SourceError};
 

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use super::super::work::{Extranonce, Notify};
 use super::{Stage, Talk};
+use crate::chain::coinbase::Coinbase;
 use crate::chain::target::Target;
-use crate::job::{Coinbase, Job, MerkleRoot, TimeRange, VersionMask};
+use crate::chain::version::VersionMask;
+use crate::job::{Job, MerkleRoot, TimeRange};
 
 /// How far nTime is rolled beyond a job's own, with the clock. It is only rolled when all else is
 /// used up, and pools take some minutes at least.

@@ -11,9 +11,11 @@ use super::super::habits::DifficultyHolds;
 use super::super::session::Trust;
 use super::super::{Config, Timing, difficulty};
 use super::*;
+use crate::chain::coinbase::Coinbase;
+use crate::chain::version::VersionMask;
 use crate::engine::{Engine, Goal, Seats};
 use crate::event::{Announcement, Announcer, Event};
-use crate::job::{Coinbase, Job, JobKey, MerkleRoot, Solution, TimeRange, VersionMask};
+use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
 use crate::secret::Secret;
 use crate::source::net::{Endpoint, Transport};
 

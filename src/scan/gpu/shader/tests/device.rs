@@ -150,7 +150,7 @@ fn every_bit_of_the_last_word() {
         for _ in 0..2 {
             let sample = Sample::new("random", &random.header(), kernel.midstates());
             for bit in 0..32 {
-                agrees(kernel, &sample, 0x00ff_ffd0, 96, HitMask(1 << bit));
+                agrees(kernel, &sample, 0x00ff_ffd0, 96, HitMask::from_bits(1 << bit));
             }
         }
     }

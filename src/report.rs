@@ -23,7 +23,7 @@ pub use writer::{Stream, Writer};
 
 use crate::chain::params::Params;
 use crate::event::{Announcement, Event, Summary};
-use crate::exit::one_line;
+use crate::printable::one_line;
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,10 +368,11 @@ mod tests {
     use bitcoin::{BlockHash, Network};
 
     use super::*;
-    use crate::chain::target::{HashRate, Target};
+    use crate::chain::target::Target;
     use crate::event::{Announcer, SourceState, Tally};
     use crate::job::{Refusal, Verdict};
     use crate::scan::BackendInfo;
+    use crate::units::HashRate;
 
     /// A time with a fraction.
     pub(super) fn at(milliseconds: u64) -> SystemTime {

@@ -7,4 +7,6 @@ pub mod merkle;
 pub mod min_difficulty;
 pub mod params;
 pub mod payout;
+pub mod subsidy;
 pub mod target;
+pub mod version;

@@ -26,10 +26,10 @@ pub use self::saved::{Saved, SavedError};
 
 use self::cores::Times;
 use self::course::{Course, ZEROS_CPU, ZEROS_GPU};
-use crate::chain::target::HashRate;
-use crate::energy::{Consumer, Joules, Meters, NoReading, Watts};
+use crate::energy::{Consumer, Meters, NoReading};
 use crate::scan::cpu::Random;
 use crate::scan::{BackendError, BackendInfo, Scanner};
+use crate::units::{HashRate, Joules, Watts};
 
 /// The longest slice. Shorter ones share bad moments more fairly, longer ones cost less to start.
 const SLICE_MAX: Duration = Duration::from_millis(250);

@@ -1,24 +1,10 @@
-//! The hashing core: what every scanner is handed, and the SHA-256d facts that all kernels share.
-//!
-//! A block header is 80 bytes, so SHA-256 reads it in two 64-byte blocks (FIPS 180-4 §5.2.1). The
-//! first holds the version, the previous block hash and 28 bytes of the merkle root; the second
-//! the merkle root's last 4 bytes, nTime, nBits, the nonce, and padding. The state after the first
-//! block is the *midstate*: it is computed once and serves 2^32 nonces. Rolling the version changes
-//! the midstate and leaves the second block alone, so several midstates can share one message
-//! schedule.
-
-pub mod cpu;
-pub mod gpu;
-mod self_test;
-pub mod sha256;
-mod throttle;
+//! One CPU thread's way of hashing: what a kernel is handed, and what it reports.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
-use self::sha256::IV;
-pub use self::throttle::Throttle;
-use crate::job::WorkUnit;
+use super::sha256::IV;
+use crate::chain::target::Target;
 
 /// The SHA-256 state after a header's first 64 bytes, with the version it was computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +122,25 @@ impl fmt::Debug for NonceRange {
 pub struct HitMask(u32);
 
 impl HitMask {
+    /// The mask that admits at least every hash which meets `target`.
+    #[must_use]
+    pub fn for_target(target: Target) -> Self {
+        let [a, b, c, d, ..] = target.to_be_bytes();
+        Self::for_top_word(u32::from_be_bytes([a, b, c, d]))
+    }
+
     /// The mask for a target whose most significant 32 bits are `top`.
     #[must_use]
     pub const fn for_top_word(top: u32) -> Self {
         let zeros = top.leading_zeros();
         let mask = if zeros == 0 { 0 } else { u32::MAX << (32 - zeros) };
         Self(mask.swap_bytes())
+    }
+
+    /// A mask of just these bits, which need not be leading ones.
+    #[cfg(test)]
+    pub(super) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// The bits, to be applied to H7.
@@ -201,102 +200,23 @@ pub trait Kernel: Send + Sync + fmt::Debug {
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64;
 }
 
-/// What a backend is, in the words that `--json` promises.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendInfo {
-    /// `cpu` or `gpu`.
-    pub backend: &'static str,
-    /// The kernel's name, or the shader variant's.
-    pub kernel: String,
-    /// The processor or graphics card, as it names itself.
-    pub device: String,
-    /// Host threads that it keeps busy.
-    pub threads: usize,
-    /// The number that `gpu:N` takes; none for the processor.
-    pub index: Option<usize>,
-}
+#[cfg(test)]
+mod tests {
+    use bitcoin::CompactTarget;
 
-impl BackendInfo {
-    /// As `--backend` names it: `cpu:avx512`, `gpu:0`.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self.index {
-            Some(index) => format!("{}:{index}", self.backend),
-            None => format!("{}:{}", self.backend, self.kernel),
-        }
-    }
-}
+    use super::*;
 
-/// Where a scanner's work comes from and goes to. The engine is the only one in the product; tests
-/// and benches bring their own.
-pub trait Feed: Sync {
-    /// The next unit, of at most `midstates` midstates and `nonces` nonces. Waits while there is
-    /// nothing to do; `None` means that it is time to stop.
-    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
-
-    /// The same without waiting: `None` where there is nothing to do at once, or it is time to stop.
-    fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
-
-    /// Takes back what was dealt and is not done: it is dealt again before anything new. Nothing of
-    /// it may have been counted.
-    fn give_back(&self, unit: WorkUnit);
-
-    /// Whether a unit is still of the job that is mined.
-    fn wants(&self, _unit: &WorkUnit) -> bool {
-        true
+    fn mask(nbits: u32) -> HitMask {
+        let nbits = CompactTarget::from_consensus(nbits);
+        HitMask::for_target(Target::from_nbits(nbits).unwrap())
     }
 
-    /// Whether it is time to stop: [`Feed::next`] gives nothing any more.
-    fn has_ended(&self) -> bool;
-
-    /// Takes a hit of `unit`. `Break` says that the rest of the unit is not wanted any more.
-    fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()>;
-
-    /// Counts `hashes` done by the scanner's thread number `thread`.
-    fn count(&self, thread: usize, hashes: u64);
-}
-
-/// Why a backend cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendError {
-    /// It computes wrongly.
-    #[error("{0}")]
-    Lies(String),
-    /// Its device is not there, or not any more.
-    #[error("{0}")]
-    Device(String),
-}
-
-/// A backend: it owns its threads, pulls units from a [`Feed`] and reports hits to it.
-pub trait Scanner: Send + Sync {
-    /// What it is.
-    fn info(&self) -> BackendInfo;
-
-    /// What it is where the version may be rolled, or may not: a GPU has a shader variant for each.
-    fn info_when(&self, _version_rolling: bool) -> BackendInfo {
-        self.info()
-    }
-
-    /// Does beforehand what [`Scanner::run`] would do first, so that a measurement need not include
-    /// it.
-    ///
-    /// # Errors
-    /// When the backend is not fit for use.
-    fn prepare(&self) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    /// Scans until the feed says stop. Blocks its caller. What was dealt to it and is not done when
-    /// it fails has been given back.
-    ///
-    /// # Errors
-    /// When the backend has failed for good.
-    fn run(&self, feed: &dyn Feed) -> Result<(), BackendError>;
-
-    /// Scans one unit of at most `nonces` nonces on the caller's own thread, for jobs so easy that
-    /// waking a thread takes longer than solving them. Whether it did; a backend that has to wait
-    /// for anything does not.
-    fn sip(&self, _feed: &dyn Feed, _nonces: u64) -> bool {
-        false
+    #[test]
+    fn the_mask_keeps_the_leading_zeros_and_no_more() {
+        assert_eq!(mask(0x1d00_ffff).bits(), u32::MAX);
+        assert_eq!(mask(0x207f_ffff).bits(), 0x0000_0080);
+        assert_eq!(HitMask::for_target(Target::max()).bits(), 0);
+        assert!(mask(0x2000_ffff).admits(0xffff_ff00));
+        assert!(!mask(0x2000_ffff).admits(0x0000_0001));
     }
 }

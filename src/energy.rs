@@ -4,79 +4,9 @@
 mod nvml;
 mod rapl;
 
-use std::fmt;
-
 pub use self::nvml::Nvml;
 pub use self::rapl::Rapl;
-
-/// Energy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
-pub struct Joules(f64);
-
-impl Joules {
-    /// From a plain number of joules.
-    #[must_use]
-    pub const fn from_f64(joules: f64) -> Self {
-        Self(joules)
-    }
-
-    /// From a counter's microjoules.
-    #[must_use]
-    pub const fn from_micro(microjoules: u64) -> Self {
-        Self(microjoules as f64 / 1e6)
-    }
-
-    /// As a plain number of joules.
-    #[must_use]
-    pub const fn to_f64(self) -> f64 {
-        self.0
-    }
-
-    /// In kilowatt-hours of 3.6 million joules.
-    #[must_use]
-    pub const fn kilowatt_hours(self) -> f64 {
-        self.0 / 3.6e6
-    }
-}
-
-impl std::ops::Add for Joules {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
-    }
-}
-
-/// Power.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub struct Watts(f64);
-
-impl Watts {
-    /// From a plain number of watts; `None` where it is no finite number, or not above zero.
-    #[must_use]
-    pub fn new(watts: f64) -> Option<Self> {
-        (watts.is_finite() && watts > 0.0).then_some(Self(watts))
-    }
-
-    /// As a plain number of watts.
-    #[must_use]
-    pub const fn to_f64(self) -> f64 {
-        self.0
-    }
-
-    /// What this power comes to in so many seconds.
-    #[must_use]
-    pub const fn over(self, seconds: f64) -> Joules {
-        Joules(self.0 * seconds)
-    }
-}
-
-/// `65.2 W`.
-impl fmt::Display for Watts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} W", self.0)
-    }
-}
+use crate::units::Joules;
 
 /// Why there is no figure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,16 +119,6 @@ fn powercap() -> std::path::PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn units() {
-        assert_eq!(Joules::from_micro(1_500_000), Joules::from_f64(1.5));
-        assert!((Joules::from_f64(7.2e6).kilowatt_hours() - 2.0).abs() < 1e-12);
-        assert_eq!(Watts::new(50.0).unwrap().over(2.0), Joules::from_f64(100.0));
-        for no in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(Watts::new(no), None);
-        }
-    }
 
     #[test]
     fn what_is_not_there_has_a_reason() {

@@ -16,7 +16,7 @@ use plotters::element::{PathElement, Rectangle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color as _, FontStyle, IntoFont as _, RGBColor, ShapeStyle, TextStyle};
 
-use crate::chain::target::HashRate;
+use crate::units::HashRate;
 
 /// What a chart shows.
 #[derive(Clone, Debug, Default)]

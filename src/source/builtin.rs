@@ -13,9 +13,10 @@ use super::{NO_ADDRESS, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::{CoinbaseText, ScriptSigData};
 use crate::chain::payout::PayoutScript;
+use crate::chain::version::VersionMask;
 use crate::engine::Port;
 use crate::event::SourceState;
-use crate::job::{JobKey, MerkleRoot, Solution, Verdict, VersionMask};
+use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 
 /// How long a height is left alone on which the chain refused our block. It never should.
 const SETBACK: Duration = Duration::from_secs(1);

@@ -11,9 +11,10 @@ use self::comparison::ComparisonRow;
 use crate::bench::compare::{Row, to_reference};
 use crate::bench::machine::{Machine, Processor};
 use crate::bench::{self, Measurement, Summary, limits, stats};
-use crate::chain::target::HashRate;
-use crate::exit::{Exit, Failure, one_line};
+use crate::exit::{Exit, Failure};
+use crate::printable::one_line;
 use crate::scan::gpu::Gpu;
+use crate::units::{HashRate, plural};
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -260,10 +261,6 @@ fn and_more(count: usize) -> String {
         0 => String::new(),
         more => format!("; and {more} more"),
     }
-}
-
-const fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }
 
 /// `cpu:avx2 on 2 threads, versions rolled`.
