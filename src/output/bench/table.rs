@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::{Bench, BenchRow, MachineRow, described};
 use crate::bench::compare::Row;
 use crate::bench::stats;
+use crate::output::results::Shown;
 use crate::printable::one_line;
-use crate::report::results::Shown;
 use crate::units::{HashRate, plural};
 
 /// At most so many outliers are named; the JSON has them all.
