@@ -36,6 +36,7 @@ use texts::{
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::target::Difficulty;
 use crate::plot::PlotFile;
+use crate::report::log::LogOptions;
 use crate::scan::Throttle;
 use crate::scan::cpu::CpuFeatures;
 use crate::secret::Secret;
@@ -137,6 +138,13 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// How much is to be logged, and in which form.
+    #[must_use]
+    pub fn log_options(&self) -> LogOptions {
+        let json = self.log_format == LogFormat::Json;
+        LogOptions { quiet: self.quiet, verbose: self.verbose, json }
+    }
+
     /// The CPU features that kernels may use.
     #[must_use]
     pub fn cpu_features(&self) -> CpuFeatures {

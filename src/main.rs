@@ -70,7 +70,7 @@ fn run(
         line.finish();
         log::flush();
     });
-    log::init(&output, &progress, stderr);
+    log::init(output.log_options(), &progress, stderr);
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -15,6 +15,7 @@ mod gpu;
 mod grind;
 mod harness;
 mod journal;
+mod layers;
 mod limits;
 mod mine_builtin;
 mod mine_node;
