@@ -117,7 +117,7 @@ pub(crate) fn invocation_by(
     surroundings: &Surroundings<'_>,
 ) -> Result<Invocation, NotRun> {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let matches = grammar.command_line().try_get_matches_from(&argv)?;
+    let matches = grammar.parse(&argv)?;
     let (command, given) = matches.subcommand().unwrap_or(("", &matches));
 
     let mut layers = BTreeMap::new();

@@ -15,8 +15,9 @@ use crate::journal::{Damaged, Found, JournalError, WhyLeft};
 
 /// What a file has behind its name when it was found damaged.
 const DAMAGED: &str = ".damaged";
-/// What a file begins with that takes the blocks of a damaged one: few are pending as a rule.
-const RESCUE_SPACE: u64 = 1 << 16;
+/// What a file begins with, and grows by, that takes the blocks of a damaged one: few are pending as a
+/// rule, and nothing is found while they are written.
+const RESCUE_SPACE: u64 = 1 << 12;
 
 /// What came of looking at a file that someone else made.
 #[derive(Debug)]
