@@ -9,7 +9,8 @@ use adit::bench::compare::Row;
 use adit::bench::{BenchError, Measurement, Plan, measure};
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
-use adit::report::{self, Progress};
+use adit::output;
+use adit::report::Progress;
 use adit::scan::cpu::{self, CpuFeatures, KernelName, Measured, Opened, Timed, Unavailable};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner, Throttle};
@@ -242,7 +243,7 @@ pub fn measured(
     rayon::ThreadPoolBuilder::new().build_global().context("threads")?;
     let _ending = signals.ends_cleanly(BREAK_OFF);
     let measured = measure(plan, &mut |at| {
-        progress.show(&report::bench::measuring(at));
+        progress.show(&output::bench::measuring(at));
         if signals.received().is_some() {
             ControlFlow::Break(())
         } else {

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use adit::cli::{CheckArgs, OutputArgs};
 use adit::exit::Exit;
-use adit::report::{Progress, results};
+use adit::output::results;
+use adit::report::Progress;
 use adit::scan::{cpu, gpu};
 use anyhow::Context as _;
 

@@ -2,7 +2,7 @@
 
 use adit::cli::{DevicesArgs, OutputArgs};
 use adit::exit::Exit;
-use adit::report::results;
+use adit::output::results;
 use adit::scan::{cpu, gpu};
 
 /// Lists them.

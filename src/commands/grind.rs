@@ -8,7 +8,8 @@ use adit::bench::BenchError;
 use adit::cli::{GrindArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::grind::{GrindError, Puzzle, grind};
-use adit::report::{Progress, log, results};
+use adit::output::results;
+use adit::report::{Progress, log};
 use adit::signals::Signals;
 
 use super::backends;
