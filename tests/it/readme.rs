@@ -81,7 +81,7 @@ impl Page {
         for line in self.blocks("console").concat().lines() {
             match line.strip_prefix("$ ") {
                 Some(command) => {
-                    all.push(Shown { command: command.to_owned(), output: Vec::new() })
+                    all.push(Shown { command: command.to_owned(), output: Vec::new() });
                 }
                 None => all.last_mut().expect("output of a command").output.push(line.to_owned()),
             }
