@@ -274,6 +274,42 @@ fn links_lead_somewhere() {
     }
 }
 
+/// The files below `folder`, as paths from `root` with slashes.
+fn files(root: &Path, folder: &str, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(root.join(folder)).expect("a folder") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name");
+        let path = format!("{folder}/{name}");
+        if root.join(&path).is_dir() { files(root, &path, into) } else { into.push(path) }
+    }
+}
+
+/// Files move; the documents that name them follow.
+#[test]
+fn source_files_that_are_named_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    for folder in ["src", "tests/it", "benches", "docs", "fuzz/targets", "shaders"] {
+        files(root, folder, &mut all);
+    }
+    let is_source = |code: &&str| {
+        let plain =
+            code.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'/' | b'.'));
+        plain && [".rs", ".wgsl", ".py"].iter().any(|end| code.ends_with(end))
+    };
+    let mut missing = BTreeSet::new();
+    for page in PAGES.iter().chain(OTHERS) {
+        let text = page.text.split("\n```").step_by(2);
+        let named = text.flat_map(|text| text.split('`').skip(1).step_by(2)).filter(is_source);
+        for name in named.filter(|name| !["mod.rs", "tests.rs"].contains(name)) {
+            let ending = format!("/{name}");
+            if !all.iter().any(|path| path == name || path.ends_with(&ending)) {
+                missing.insert((page.path, name));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// What a link to a heading is called.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
