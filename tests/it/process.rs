@@ -443,7 +443,7 @@ fn codes<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(u8, &'a str)> {
 }
 
 #[test]
-fn help_manual_page_and_readme_have_the_same_exit_codes() {
+fn help_manual_page_and_documents_have_the_same_exit_codes() {
     let section = |text: &str, from: &str| -> String {
         let after = text.split_once(from).unwrap_or_else(|| panic!("{from:?} in {text}")).1;
         after.split("\n\n").next().unwrap().to_owned()
@@ -458,11 +458,11 @@ fn help_manual_page_and_readme_have_the_same_exit_codes() {
     let page = section(&page, "Exit codes:\n");
     assert_eq!(codes(page.lines()), help);
 
-    let readme =
-        section(include_str!("../../README.md"), "| exit code | meaning |\n| --- | --- |\n");
-    let readme = codes(readme.lines());
-    assert_eq!(readme.len(), help.len());
-    for ((code, told), (same, meaning)) in readme.into_iter().zip(help) {
+    let documented = include_str!("../../docs/scripting.md");
+    let documented = section(documented, "| exit code | meaning |\n| --- | --- |\n");
+    let documented = codes(documented.lines());
+    assert_eq!(documented.len(), help.len());
+    for ((code, told), (same, meaning)) in documented.into_iter().zip(help) {
         assert_eq!(code, same);
         assert!(told.replace('`', "").starts_with(meaning), "{code}: {told}");
     }
