@@ -75,7 +75,7 @@ pub enum Command {
     /// Solve one block header: a drop-in for `bitcoin-util grind`
     #[command(long_about = GRIND_ABOUT, mut_arg("backend", one_kernel))]
     Grind(GrindArgs),
-    /// Hold every backend of this machine against plain code
+    /// Check every backend of this machine against the reference implementation
     #[command(long_about = CHECK_ABOUT)]
     Check(CheckArgs),
     /// List what this machine can hash with, and what not and why

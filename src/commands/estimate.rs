@@ -18,7 +18,7 @@ use anyhow::Context as _;
 
 use super::{backends, node};
 
-/// Measures and asks what was not given, and reckons.
+/// Measures and asks what was not given, and computes the rest.
 pub fn run(
     args: &EstimateArgs,
     output: &OutputArgs,

@@ -63,14 +63,14 @@ pub fn run(
     }
 }
 
-/// A script gets the promised sentence and nothing else; a person at a terminal the why as well.
+/// A script gets the promised sentence and nothing else; on a terminal the reason is shown as well.
 fn refuse(error: GrindError) -> Exit {
     let mut text = format!("{error}\n");
     if std::io::stderr().is_terminal() {
         text.extend(["hint: ", &error.hint(), "\n"]);
     }
     log::flush();
-    // Nobody is left to tell if stderr is gone.
+    // If stderr is gone there is nothing left to report to.
     let _ = std::io::stderr().write_all(text.as_bytes());
     Exit::Failed
 }

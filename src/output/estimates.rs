@@ -73,7 +73,7 @@ struct Seconds {
 const DAY: f64 = 86_400.0;
 const YEAR: f64 = 365.25 * DAY;
 
-/// Longer than this on average, and a person should be told what it means.
+/// From this average on, the text says what it means.
 const LIFETIME: f64 = 100.0 * YEAR;
 
 impl Find {
@@ -228,7 +228,7 @@ fn row(text: &mut String, label: &str, value: &str) {
     let _ = writeln!(text, "{label:<21}{value}");
 }
 
-/// `63.2 %`, and small ones as a person sees how small: `1 in 50,500,000,000`.
+/// `63.2 %`, and small ones in words that show how small: `1 in 50,500,000,000`.
 fn chance(chance: f64) -> String {
     if chance <= 0.0 {
         return "none to speak of".to_owned();

@@ -167,10 +167,10 @@ fn wrong_usage_is_one_clear_line() {
     for (arguments, told) in [
         (vec![], "a difficulty is missing"),
         (vec!["builtin", "--hash-rate", "1k"], "it is no node"),
-        (vec!["regtest", "--difficulty", "1"], "does not go together"),
+        (vec!["regtest", "--difficulty", "1"], "cannot be used with"),
         (vec!["--difficulty=-1"], "it is no difficulty above zero"),
         (vec!["--difficulty", "1", "--hash-rate", "nan"], "it is no hash rate"),
-        (vec!["--difficulty", "1", "--hash-rate", "1M", "--threads", "2"], "does not go together"),
+        (vec!["--difficulty", "1", "--hash-rate", "1M", "--threads", "2"], "cannot be used with"),
         (vec!["--difficulty", "1", "--reward", "22000000"], "no amount of coins"),
     ] {
         let exit = Adit::new(["estimate"]).args(arguments.clone()).run(SOON).expect_code(2);

@@ -147,7 +147,7 @@ fn modules() -> BTreeMap<Vec<String>, PathBuf> {
             if name == "tests" || of_the_program {
                 continue;
             }
-            let inner = [module, &[name.clone()]].concat();
+            let inner = [module, std::slice::from_ref(&name)].concat();
             if path.is_dir() {
                 collect(&path, &inner, all);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -221,8 +221,15 @@ fn no_files_use_each_other_in_a_circle() {
             }
         }
     }
-    // Whatever leads nowhere is taken away until nothing does: what is left leads in circles.
+    // What uses nothing that is left, and what nothing uses, is taken away until there is no such file:
+    // what is left leads in circles.
     loop {
+        let in_use: BTreeSet<_> = edges.values().flatten().copied().collect();
+        let unused: Vec<_> =
+            edges.keys().filter(|module| !in_use.contains(*module)).copied().collect();
+        for module in &unused {
+            edges.remove(module);
+        }
         let ends: Vec<_> = modules
             .keys()
             .filter(|module| edges.get(module).is_some_and(BTreeSet::is_empty))
@@ -231,7 +238,7 @@ fn no_files_use_each_other_in_a_circle() {
         for end in &ends {
             edges.remove(end);
         }
-        let mut changed = !ends.is_empty();
+        let mut changed = !ends.is_empty() || !unused.is_empty();
         for uses in edges.values_mut() {
             let before = uses.len();
             uses.retain(|used| !leaves.contains(used) && !ends.contains(used));

@@ -9,7 +9,7 @@ use crate::printable::one_line;
 use crate::units::plural;
 
 impl Bench {
-    /// The results as a chart; where they are held against a saved run, before and after.
+    /// The results as a chart; where they are compared with a saved run, before and after.
     #[must_use]
     pub fn chart(&self) -> Chart {
         let machine = &self.machine;

@@ -1,4 +1,4 @@
-//! A run held against a saved one: its JSON, its table, and what of it is a failure.
+//! A run compared with a saved one: its JSON, its table, and what of it is a failure.
 
 use std::fmt::Write as _;
 
@@ -104,7 +104,7 @@ pub(super) const fn mark(basis: Basis) -> &'static str {
 }
 
 impl Bench {
-    /// The same, held against a run that `file` has saved.
+    /// The same, compared with a run that `file` has saved.
     #[must_use]
     pub fn compared(mut self, file: &str, saved: &Saved) -> Self {
         let cores = self.machine.cores as u64;

@@ -9,7 +9,7 @@ use crate::output::results::Shown;
 use crate::printable::one_line;
 use crate::units::{HashRate, plural};
 
-/// At most so many outliers are named; the JSON has them all.
+/// The most outliers that are named; the JSON has them all.
 const OUTLIERS_MAX: usize = 8;
 
 /// Less than this share of the cores, and a run is one of a busy machine.
@@ -48,7 +48,7 @@ impl Shown for Bench {
 type Column = (&'static str, usize, fn(&BenchRow) -> Option<String>);
 
 impl Bench {
-    /// The columns after those that say what was measured. One that would be empty is left out.
+    /// The columns after those that say what was measured. One that would be empty is omitted.
     fn columns(&self) -> Vec<Column> {
         fn rate(value: f64) -> String {
             HashRate::from_f64(value).to_string()
