@@ -145,7 +145,7 @@ impl Bench {
             password: Secret::from("x".to_owned()),
             version_rolling: true,
             suggest_difficulty: None,
-            habits: None,
+            quirks_dir: None,
             timing: Timing::default(),
         }));
         let (announcer, events) = Announcer::new();

@@ -1,10 +1,11 @@
 //! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
 
+pub mod block_schedule;
 pub mod builtin;
 pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
-pub mod pace;
+
 pub mod refusals;
 pub mod stratum_v1;
 

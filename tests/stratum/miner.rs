@@ -28,7 +28,7 @@ pub fn config(pool: &ScriptedPool) -> Config {
         password: Secret::from("secret".to_owned()),
         version_rolling: true,
         suggest_difficulty: None,
-        habits: None,
+        quirks_dir: None,
         timing: Timing {
             configure: Duration::from_millis(500),
             authorize: Duration::from_millis(500),

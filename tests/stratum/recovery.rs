@@ -92,10 +92,10 @@ fn refusing() -> (ScriptedPool, Arc<AtomicBool>) {
     (pool, refuses)
 }
 
-fn impatient(pool: &ScriptedPool, deaf: Duration) -> Config {
+fn impatient(pool: &ScriptedPool, fault_cooldown: Duration) -> Config {
     let mut config = config(pool);
     config.timing.refused = (16, Duration::from_millis(200));
-    config.timing.deaf = deaf;
+    config.timing.fault_cooldown = fault_cooldown;
     config
 }
 

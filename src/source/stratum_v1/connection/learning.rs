@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::habits::DifficultyHolds;
-use super::super::session::Optional;
-use super::super::verdict::Kind;
-use super::super::version_bits::{Form, Lesson};
+use super::super::client::OptionalRequest;
+use super::super::quirks::DifficultyHolds;
+use super::super::reject::RejectKind;
+use super::super::version_bits::{Form, Learned};
 use super::shares::Sent;
-use super::{End, Talk, Upcoming};
+use super::{Connection, End, PoolJob};
 use crate::chain::target::Target;
 use crate::job::{Solution, Verdict};
 
@@ -17,7 +17,7 @@ const JOB_FOLLOWS: Duration = Duration::from_secs(2);
 
 /// What is known of a difficulty that was lowered after the job at hand came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lowered {
+pub(super) enum LowerDifficulty {
     /// There is none.
     No,
     /// It was lowered then, and no job has followed.
@@ -28,75 +28,83 @@ pub(super) enum Lowered {
     Asked(u64),
 }
 
-impl Talk<'_> {
+impl Connection<'_> {
     /// The pool has set another difficulty, not the first.
     pub(super) fn difficulty_changed(&mut self, now: Instant) {
-        if self.session.habits.difficulty() == Some(DifficultyHolds::AtOnce) {
+        if self.client.quirks.difficulty() == Some(DifficultyHolds::AtOnce) {
             self.mine_at_newest_difficulty();
             return;
         }
-        if self.lowered == Lowered::Seeking {
+        if self.lower_difficulty == LowerDifficulty::Seeking {
             self.mine_current_as_sent();
         }
-        self.lowered = self.current.as_ref().map_or(Lowered::No, |job| self.lowered_for(job, now));
+        self.lower_difficulty =
+            self.current_job.as_ref().map_or(LowerDifficulty::No, |job| self.lowered_for(job, now));
     }
 
     /// Whether the difficulty that was set last is lower than the one that this job came with, and
     /// the pool has not yet shown when it holds.
-    pub(super) fn lowered_for(&self, job: &Upcoming, now: Instant) -> Lowered {
-        let is_lower = job.as_sent < self.target;
-        let learns = self.session.habits.difficulty().is_none();
-        if is_lower && learns { Lowered::Since(now) } else { Lowered::No }
+    pub(super) fn lowered_for(&self, job: &PoolJob, now: Instant) -> LowerDifficulty {
+        let is_lower = job.target_at_arrival < self.target;
+        let learns = self.client.quirks.difficulty().is_none();
+        if is_lower && learns { LowerDifficulty::Since(now) } else { LowerDifficulty::No }
     }
 
     /// When a share at the lower difficulty is tried.
-    pub(super) fn tries_lower_at(&self) -> Option<Instant> {
-        match self.lowered {
-            Lowered::Since(at) => Some(at + JOB_FOLLOWS),
-            Lowered::No | Lowered::Seeking | Lowered::Asked(_) => None,
+    pub(super) fn probe_lower_at(&self) -> Option<Instant> {
+        match self.lower_difficulty {
+            LowerDifficulty::Since(at) => Some(at + JOB_FOLLOWS),
+            LowerDifficulty::No | LowerDifficulty::Seeking | LowerDifficulty::Asked(_) => None,
         }
     }
 
     /// Seeks one share at the lower difficulty, if it is time.
-    pub(super) fn try_lower(&mut self, now: Instant) {
-        if self.tries_lower_at().is_some_and(|at| now >= at) {
-            self.lowered = Lowered::Seeking;
+    pub(super) fn probe_lower(&mut self, now: Instant) {
+        if self.probe_lower_at().is_some_and(|at| now >= at) {
+            self.lower_difficulty = LowerDifficulty::Seeking;
             self.mine_current_at(self.target);
         }
     }
 
     /// Whether a share is not sent because of a difficulty that has changed since, and why.
-    pub(super) fn held_back(&self, solution: &Solution) -> Option<&'static str> {
+    pub(super) fn reason_to_withhold(&self, solution: &Solution) -> Option<&'static str> {
         if solution.is_block() {
             return None;
         }
-        if self.session.habits.difficulty() == Some(DifficultyHolds::AtOnce)
+        if self.client.quirks.difficulty() == Some(DifficultyHolds::AtOnce)
             && !self.target.is_met_by(&solution.hash)
         {
             return Some("the pool has raised the difficulty since; not sent");
         }
         let is_for_lower = || {
-            self.current.as_ref().is_some_and(|current| !current.target.is_met_by(&solution.hash))
+            self.current_job
+                .as_ref()
+                .is_some_and(|current| !current.target.is_met_by(&solution.hash))
         };
-        (matches!(self.lowered, Lowered::Asked(_)) && is_for_lower())
+        (matches!(self.lower_difficulty, LowerDifficulty::Asked(_)) && is_for_lower())
             .then_some("another share tries whether the lower difficulty holds yet; not sent")
     }
 
     /// A share goes out in the request of this number: it may be the one that was sought.
-    pub(super) fn sends(&mut self, number: u64, solution: &Solution) {
-        let Some(as_sent) = self.current.as_ref().map(|current| current.as_sent) else { return };
+    pub(super) fn on_share_sent(&mut self, number: u64, solution: &Solution) {
+        let Some(target_at_arrival) =
+            self.current_job.as_ref().map(|current| current.target_at_arrival)
+        else {
+            return;
+        };
         // A block that is too easy even for the lower difficulty tells nothing of it.
-        let tells = self.target.is_met_by(&solution.hash) && !as_sent.is_met_by(&solution.hash);
-        if self.lowered == Lowered::Seeking && tells {
-            self.lowered = Lowered::Asked(number);
-            self.mine_current_at(as_sent);
+        let tells =
+            self.target.is_met_by(&solution.hash) && !target_at_arrival.is_met_by(&solution.hash);
+        if self.lower_difficulty == LowerDifficulty::Seeking && tells {
+            self.lower_difficulty = LowerDifficulty::Asked(number);
+            self.mine_current_at(target_at_arrival);
         }
     }
 
     /// Whether the pool may have made another header of what it was sent.
     pub(super) fn maybe_other_header(&self, sent: &Sent) -> bool {
         sent.form.is_some()
-            && !self.session.version_bits.is_proven()
+            && !self.client.version_bits.is_proven()
             && sent.solution.is_share()
             && self.target.is_met_by(&sent.solution.hash)
     }
@@ -107,35 +115,35 @@ impl Talk<'_> {
         number: u64,
         sent: &Sent,
         verdict: &Verdict,
-        kind: Option<Kind>,
+        kind: Option<RejectKind>,
     ) -> Result<(), End> {
         self.learn_difficulty(number, &sent.solution, verdict, kind);
         let Some(form) = sent.form else { return Ok(()) };
         let lesson = match (verdict, kind) {
-            (Verdict::Accepted, _) => self.session.version_bits.accepted(form),
-            (_, Some(Kind::OtherHeader)) => self.session.version_bits.refused(form),
-            _ => Lesson::Nothing,
+            (Verdict::Accepted, _) => self.client.version_bits.accepted(form),
+            (_, Some(RejectKind::OtherHeader)) => self.client.version_bits.refused(form),
+            _ => Learned::Nothing,
         };
         match lesson {
-            Lesson::Nothing => Ok(()),
-            Lesson::Proven(form) => {
-                if form == Form::Difference && self.session.habits.version_bits() != Some(form) {
+            Learned::Nothing => Ok(()),
+            Learned::Proven(form) => {
+                if form == Form::Difference && self.client.quirks.version_bits() != Some(form) {
                     self.notice(
                         "the pool XORs version bits into the job's version, not as BIP 310 says: \
                          they are sent for that from now on"
                             .to_owned(),
                     );
                 }
-                self.session.habits.learn_version_bits(form);
+                self.client.quirks.learn_version_bits(form);
                 Ok(())
             }
-            Lesson::Switched => {
+            Learned::Switched => {
                 tracing::debug!("right shares are refused: version bits are sent in another form");
                 Ok(())
             }
-            Lesson::Neither => {
-                self.session.leave_out(Optional::Configure);
-                self.session.rolled = false;
+            Learned::NeitherForm => {
+                self.client.skip(OptionalRequest::Configure);
+                self.client.rolled = false;
                 Err(End::Lost(
                     "it refuses right shares, however their version bits are sent: connecting \
                      without version rolling"
@@ -150,16 +158,16 @@ impl Talk<'_> {
         number: u64,
         solution: &Solution,
         verdict: &Verdict,
-        kind: Option<Kind>,
+        kind: Option<RejectKind>,
     ) {
-        let too_easy = kind == Some(Kind::LowDifficulty);
-        if self.lowered == Lowered::Asked(number) {
-            self.lowered = Lowered::No;
+        let too_easy = kind == Some(RejectKind::LowDifficulty);
+        if self.lower_difficulty == LowerDifficulty::Asked(number) {
+            self.lower_difficulty = LowerDifficulty::No;
             if *verdict == Verdict::Accepted {
-                self.session.habits.learn_difficulty(DifficultyHolds::AtOnce);
+                self.client.quirks.learn_difficulty(DifficultyHolds::AtOnce);
                 self.mine_at_newest_difficulty();
             } else if too_easy {
-                self.session.habits.learn_difficulty(DifficultyHolds::ForLaterJobs);
+                self.client.quirks.learn_difficulty(DifficultyHolds::ForLaterJobs);
             }
             return;
         }
@@ -168,17 +176,17 @@ impl Talk<'_> {
         }
         if !self.target.is_met_by(&solution.hash) {
             // It met its job's difficulty, and not the one that was set since.
-            self.session.habits.learn_difficulty(DifficultyHolds::AtOnce);
+            self.client.quirks.learn_difficulty(DifficultyHolds::AtOnce);
             self.mine_at_newest_difficulty();
-        } else if self.session.habits.difficulty() == Some(DifficultyHolds::AtOnce) {
-            self.session.habits.learn_difficulty(DifficultyHolds::ForLaterJobs);
+        } else if self.client.quirks.difficulty() == Some(DifficultyHolds::AtOnce) {
+            self.client.quirks.learn_difficulty(DifficultyHolds::ForLaterJobs);
             self.mine_current_as_sent();
         }
     }
 
     /// Mines the job at hand at the difficulty that was set last.
     fn mine_at_newest_difficulty(&mut self) {
-        match &mut self.fresh {
+        match &mut self.next_job {
             Some(fresh) => fresh.target = self.target,
             None => self.mine_current_at(self.target),
         }
@@ -186,17 +194,19 @@ impl Talk<'_> {
 
     /// Mines the job at hand at the difficulty that held when it came.
     fn mine_current_as_sent(&mut self) {
-        if let Some(as_sent) = self.current.as_ref().map(|current| current.as_sent) {
-            self.mine_current_at(as_sent);
+        if let Some(target_at_arrival) =
+            self.current_job.as_ref().map(|current| current.target_at_arrival)
+        {
+            self.mine_current_at(target_at_arrival);
         }
     }
 
     fn mine_current_at(&mut self, target: Target) {
-        if let Some(mut current) = self.current.clone()
+        if let Some(mut current) = self.current_job.clone()
             && current.target != target
         {
             current.target = target;
-            self.publish_again(current);
+            self.republish(current);
         }
     }
 }
