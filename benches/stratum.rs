@@ -139,7 +139,7 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let source = Box::new(StratumV1::new(Config {
-            endpoint: Endpoint { host: "127.0.0.1".into(), port, tls: false },
+            endpoint: Endpoint { host: "127.0.0.1".into(), port },
             transport: Transport::new(),
             user: "bench".into(),
             password: Secret::from("x".to_owned()),

@@ -19,8 +19,8 @@ use adit::signals::Signals;
 use adit::source::block_schedule::Pace;
 use adit::source::builtin::Builtin;
 use adit::source::failover::{Failover, Make};
-use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate, local_endpoint};
-use adit::source::net::{self, Transport};
+use adit::source::getblocktemplate::{Config, GetBlockTemplate, local_endpoint};
+use adit::source::net::{Endpoint, Transport};
 use adit::source::stratum_v1::{self, StratumV1, Timing};
 use anyhow::Context as _;
 use bitcoin::Network;
@@ -299,8 +299,8 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
     let PoolLogin { user, password } = args.pool.login(url)?;
     let PoolUrl { host, port, tls, .. } = url.clone();
     let config = stratum_v1::Config {
-        endpoint: net::Endpoint { host, port, tls },
-        transport,
+        endpoint: Endpoint { host, port },
+        transport: if tls { transport.tls() } else { transport },
         user,
         password,
         version_rolling: args.version_rolling == VersionRolling::Auto,

@@ -12,7 +12,6 @@ pub(crate) mod line;
 pub(crate) mod message;
 mod quirks;
 mod reject;
-mod share_limiter;
 mod version_bits;
 pub(crate) mod work;
 
@@ -122,7 +121,7 @@ impl StratumV1 {
 
 impl Source for StratumV1 {
     fn name(&self) -> String {
-        let scheme = if self.config.endpoint.tls { "stratum+tls" } else { "stratum+tcp" };
+        let scheme = if self.config.transport.uses_tls() { "stratum+tls" } else { "stratum+tcp" };
         format!("{scheme}://{}", self.config.endpoint)
     }
 

@@ -22,7 +22,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub fn config(pool: &ScriptedPool) -> Config {
     let address = pool.address();
     Config {
-        endpoint: Endpoint { host: address.ip().to_string(), port: address.port(), tls: false },
+        endpoint: Endpoint { host: address.ip().to_string(), port: address.port() },
         transport: Transport::new(),
         user: "alice.1".into(),
         password: Secret::from("secret".to_owned()),

@@ -11,13 +11,15 @@ use super::Config;
 use super::connection::{Connection, End};
 use super::job_table::JobTable;
 use super::quirks::Quirks;
-use super::share_limiter::ShareLimiter;
 use super::version_bits::Learner;
 use super::work::Extranonce;
 use crate::engine::Port;
-use crate::event::SourceState;
 use crate::job::{Refusal, Solution, Verdict};
+use crate::source::backoff::Backoff;
+use crate::source::connection_state::ConnectionState;
 use crate::source::net::ConnectError;
+use crate::source::pool::responsiveness::{FaultCooldown, PoolFault, RefusedShares};
+use crate::source::pool::share_limiter::ShareLimiter;
 use crate::source::{Refused, SourceError};
 
 /// How many shares wait for a session to be resumed, or for the pool to let us in.
@@ -97,34 +99,7 @@ impl SilentCloses {
     }
 }
 
-/// Why a pool is not well although it has jobs for us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PoolFault {
-    /// It takes shares and answers none.
-    Unresponsive,
-    /// It refuses every share.
-    RefusesAll,
-}
-
-/// Shares that the pool has refused since it last accepted one, on whatever connection: some pools
-/// close it after a few.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RefusedInARow {
-    /// When the first refusal came.
-    pub since: Instant,
-    pub count: u32,
-}
-
-/// A pool that was left for a fault.
-#[derive(Clone, Copy, Debug)]
-struct Faulty {
-    fault: PoolFault,
-    /// Until when it is not taken for well.
-    until: Instant,
-    /// How often it was left for a fault, and has not shown in between that it is over.
-    times: u32,
-}
-
+/// What is known of a pool from one connection to the next, and the loop that connects to it.
 pub(super) struct Client {
     pub(super) config: Config,
     pub(super) name: String,
@@ -144,9 +119,9 @@ pub(super) struct Client {
     gap_until: Option<Instant>,
     /// Whether shares that are found now may still count.
     pub(super) connected: bool,
-    /// Where the pool was left for a fault.
-    faulty: Option<Faulty>,
-    pub(super) refused: Option<RefusedInARow>,
+    /// Whether the pool was left for a fault, and is not reported healthy.
+    cooldown: FaultCooldown,
+    pub(super) refused_shares: RefusedShares,
     /// What was learned of the pool.
     pub(super) quirks: Quirks,
     /// In which form it takes version bits.
@@ -161,12 +136,10 @@ pub(super) struct Client {
     pub(super) moved_to: Option<u16>,
     /// The least wait before the next try, where the pool asked for one.
     pub(super) least_wait: Duration,
-    /// What is wrong at present, so that it is said once.
-    trouble: Option<String>,
-    /// Whether there was work since the pool was last said to be lost.
-    served: bool,
-    /// Tries in a row that came to nothing.
-    failures: u32,
+    /// What was announced of the connection.
+    state: ConnectionState,
+    /// The waits between two attempts.
+    backoff: Backoff,
 }
 
 impl Client {
@@ -178,7 +151,6 @@ impl Client {
             subscribe_timeouts: 0,
             logins_refused: 0,
             lasting_failures: 0,
-            config,
             name,
             port,
             job_table: JobTable::default(),
@@ -191,13 +163,13 @@ impl Client {
             queued: VecDeque::new(),
             gap_until: None,
             connected: false,
-            faulty: None,
-            refused: None,
+            cooldown: FaultCooldown::new(config.timing.fault_cooldown),
+            refused_shares: RefusedShares::new(config.timing.refused),
+            backoff: Backoff::new(config.timing.backoff),
+            state: ConnectionState::default(),
             moved_to: None,
             least_wait: Duration::ZERO,
-            trouble: Some(String::new()),
-            served: false,
-            failures: 0,
+            config,
         }
     }
 
@@ -216,7 +188,7 @@ impl Client {
                     let (end, useful) = Connection::new(&mut self).run(stream).await;
                     self.connected = false;
                     if useful {
-                        self.failures = 0;
+                        self.backoff.reset();
                         self.moved_to = self.moved_to.or(moved_to);
                     }
                     match end {
@@ -237,7 +209,8 @@ impl Client {
                 },
             };
             self.lost(reason);
-            let wait = self.next_wait();
+            let least = std::mem::take(&mut self.least_wait);
+            let wait = self.backoff.next_with_jitter().max(least);
             if self.queueing_meanwhile(tokio::time::sleep(wait)).await.is_none() {
                 break Ok(());
             }
@@ -270,40 +243,28 @@ impl Client {
         } else if self.gap_until.is_none() {
             self.gap_until = Some(Instant::now() + self.config.timing.gap);
         }
-        if std::mem::take(&mut self.served) {
-            // The next failure is announced whatever it says.
-            self.trouble = Some(String::new());
-            self.port.source_is(SourceState::Lost, Some(reason));
-        } else if self.trouble.as_ref() != Some(&reason) {
-            self.port.source_is(SourceState::Retrying, Some(reason.clone()));
-            self.trouble = Some(reason);
-        }
+        self.state.lost(&self.port, reason);
     }
 
     /// Says that all is well, if it was not. A pool that has a job for us may still be one that
     /// answers no share or refuses all; its jobs are mined where there is nothing better.
     pub(super) fn report_healthy(&mut self) {
         self.port.started(None);
-        if self.faulty.is_some_and(|faulty| Instant::now() < faulty.until) {
+        if self.cooldown.is_active(Instant::now()) {
             return;
         }
-        self.served = true;
-        if self.trouble.take().is_some() {
-            self.port.source_is(SourceState::Connected, None);
-        }
+        self.state.worked();
+        self.state.connected(&self.port);
     }
 
-    /// The pool has answered no share, or refused every one: it is not well for a while, twice as long
-    /// each time.
+    /// The pool is left for this fault: it is not reported healthy for a while.
     pub(super) fn mark_faulty(&mut self, fault: PoolFault) {
-        let times = self.faulty.map_or(0, |faulty| faulty.times);
-        let wait = self.config.timing.fault_cooldown * 2u32.pow(times.min(3));
-        self.faulty = Some(Faulty { fault, until: Instant::now() + wait, times: times + 1 });
+        self.cooldown.begin(fault, Instant::now());
     }
 
-    /// The pool has shown that this fault is over.
+    /// The pool has shown that it does not have this fault (any more).
     pub(super) fn clear_fault(&mut self, fault: PoolFault) {
-        if self.faulty.take_if(|faulty| faulty.fault == fault).is_some() {
+        if self.cooldown.clear(fault) {
             self.report_healthy();
         }
     }
@@ -317,15 +278,6 @@ impl Client {
     /// No answer to `mining.subscribe` came in time.
     pub(super) fn subscribe_timed_out(&mut self) {
         self.subscribe_timeouts += 1;
-    }
-
-    /// The wait before the next try: twice as long each time, and never the same for two miners whose
-    /// pool was lost at the same moment.
-    fn next_wait(&mut self) -> Duration {
-        let (first, last) = self.config.timing.backoff;
-        let wait = last.min(first * 2u32.saturating_pow(self.failures.min(16)));
-        self.failures += 1;
-        wait.mul_f64(0.5 + fastrand::f64()).max(std::mem::take(&mut self.least_wait))
     }
 
     /// Does `work`, keeping what is found meanwhile; `None` if it is time to go.

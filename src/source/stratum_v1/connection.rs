@@ -13,7 +13,6 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -29,11 +28,13 @@ use crate::chain::target::Target;
 use crate::job::{Refusal, Verdict};
 use crate::printable::printable;
 use crate::source::SourceError;
+use crate::source::pool::in_flight::InFlight;
+use crate::source::pool::responsiveness::UnansweredShares;
 
 use self::jobs::PoolJob;
 use self::learning::LowerDifficulty;
 use self::resumed::ResumedJobs;
-use self::shares::{Sent, UnansweredShares};
+use self::shares::Share;
 
 /// What we call ourselves.
 const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
@@ -91,8 +92,8 @@ pub(super) struct Connection<'a> {
     pending_requests: Vec<(u64, Request, Instant)>,
     /// Requests that were answered by an error or a no, and when.
     refused_requests: Vec<(Request, Instant)>,
-    sent: BTreeMap<u64, Sent>,
-    unanswered_shares: Option<UnansweredShares>,
+    in_flight: InFlight<Share>,
+    unanswered_shares: UnansweredShares,
     /// Whether jobs of the connection before are worth something.
     resumed_jobs: ResumedJobs,
     /// A difficulty that was lowered while a job is mined.
@@ -138,13 +139,12 @@ impl<'a> Connection<'a> {
     pub(super) fn new(client: &'a mut Client) -> Self {
         let now = Instant::now();
         Self {
-            client,
             lines: LineBuffer::default(),
             out: BytesMut::new(),
             pending_requests: Vec::new(),
             refused_requests: Vec::new(),
-            sent: BTreeMap::new(),
-            unanswered_shares: None,
+            in_flight: InFlight::default(),
+            unanswered_shares: UnansweredShares::new(client.config.timing.unanswered_shares),
             resumed_jobs: ResumedJobs::None,
             lower_difficulty: LowerDifficulty::No,
             extranonce_changes: 0,
@@ -170,6 +170,7 @@ impl<'a> Connection<'a> {
             stopping: false,
             notices: (NOTICES.0, now),
             last_notice: String::new(),
+            client,
         }
     }
 
@@ -182,13 +183,13 @@ impl<'a> Connection<'a> {
         if let End::Lost(_) = end {
             self.skip_suspects();
         }
-        for (_, sent) in std::mem::take(&mut self.sent) {
+        for share in self.in_flight.drain() {
             let why = "the connection was lost before the pool answered";
-            self.client.port.verdict(&sent.solution, Verdict::Unknown(Refusal::new("", why)));
+            self.client.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
         }
         let lasted = self.current_job.is_some()
             && self.opened.elapsed() > self.client.config.timing.first_job;
-        (end, self.unresponsive_at().is_none() && (self.accepted || lasted))
+        (end, self.unanswered_shares.deadline().is_none() && (self.accepted || lasted))
     }
 
     async fn exchange<S>(&mut self, stream: S) -> End
@@ -201,14 +202,14 @@ impl<'a> Connection<'a> {
             if let Err(end) = self.process_lines() {
                 return end;
             }
-            if self.stopping && self.sent.is_empty() && self.out.is_empty() {
+            if self.stopping && self.in_flight.is_empty() && self.out.is_empty() {
                 return End::Stopped;
             }
-            if self.phase == HandshakePhase::Leaving && self.sent.is_empty() {
+            if self.phase == HandshakePhase::Leaving && self.in_flight.is_empty() {
                 return End::Lost("it asked us to connect anew".to_owned());
             }
             let listening =
-                !self.stopping && self.sent.len() < IN_FLIGHT_MAX && self.out.len() < OUT_MAX;
+                !self.stopping && self.in_flight.len() < IN_FLIGHT_MAX && self.out.len() < OUT_MAX;
             let due = self.due();
             tokio::select! {
                 read = reader.read_buf(self.lines.room()) => match read {
@@ -338,17 +339,14 @@ impl<'a> Connection<'a> {
             tracing::debug!("the pool answers nothing that we asked");
             return Ok(());
         };
-        if let Some(sent) = self.sent.remove(&id) {
+        if let Some(share) = self.in_flight.answered(id) {
             self.unusable_lines.0 = 0;
             self.shares_answered();
-            return self.on_verdict(id, &sent, answer);
+            return self.on_verdict(id, &share, answer);
         }
         let Some(at) = self.pending_requests.iter().position(|(asked, ..)| *asked == id) else {
             tracing::debug!(id, "the pool answers what is not asked, or no more");
-            let is_late = |unanswered_shares: &UnansweredShares| {
-                (unanswered_shares.first..self.next_id).contains(&id)
-            };
-            if self.unanswered_shares.as_ref().is_some_and(is_late) {
+            if self.unanswered_shares.may_answer_late(id, self.next_id) {
                 self.shares_answered();
             }
             return Ok(());
@@ -384,11 +382,11 @@ impl<'a> Connection<'a> {
         if !(self.phase == HandshakePhase::Mining && self.current_job.is_some()) {
             due = due.min(self.phase_deadline);
         }
-        if let Some((_, sent)) = self.sent.first_key_value() {
-            due = due.min(sent.at + timing.answer);
+        if let Some(sent) = self.in_flight.oldest() {
+            due = due.min(sent + timing.answer);
         }
-        if let Some(unresponsive_at) = self.unresponsive_at() {
-            due = due.min(unresponsive_at);
+        if let Some(deadline) = self.unanswered_shares.deadline() {
+            due = due.min(deadline);
         }
         if let Some(suggest_at) = self.suggest_at {
             due = due.min(suggest_at);
@@ -471,7 +469,7 @@ impl<'a> Connection<'a> {
     fn maybe_tls(&self, what: String) -> String {
         if is_tls_alert(self.lines.rest()) {
             TLS_ALERT.to_owned()
-        } else if !self.client.config.endpoint.tls && self.last_bytes == self.opened {
+        } else if !self.client.config.transport.uses_tls() && self.last_bytes == self.opened {
             what + "; it has sent nothing at all: if this is a TLS port, write stratum+tls:// to it"
         } else {
             what

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16) -> Endpoint {
-        Endpoint { host: "pool.example".into(), port, tls: false }
+        Endpoint { host: "pool.example".into(), port }
     }
 
     #[test]

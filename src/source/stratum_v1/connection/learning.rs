@@ -7,7 +7,7 @@ use super::super::client::OptionalRequest;
 use super::super::quirks::DifficultyHolds;
 use super::super::reject::RejectKind;
 use super::super::version_bits::{Form, Learned};
-use super::shares::Sent;
+use super::shares::Share;
 use super::{Connection, End, PoolJob};
 use crate::chain::target::Target;
 use crate::job::{Solution, Verdict};
@@ -102,23 +102,23 @@ impl Connection<'_> {
     }
 
     /// Whether the pool may have made another header of what it was sent.
-    pub(super) fn maybe_other_header(&self, sent: &Sent) -> bool {
-        sent.form.is_some()
+    pub(super) fn maybe_other_header(&self, share: &Share) -> bool {
+        share.form.is_some()
             && !self.client.version_bits.is_proven()
-            && sent.solution.is_share()
-            && self.target.is_met_by(&sent.solution.hash)
+            && share.solution.is_share()
+            && self.target.is_met_by(&share.solution.hash)
     }
 
     /// Learns from the answer to a share.
     pub(super) fn learn(
         &mut self,
         number: u64,
-        sent: &Sent,
+        share: &Share,
         verdict: &Verdict,
         kind: Option<RejectKind>,
     ) -> Result<(), End> {
-        self.learn_difficulty(number, &sent.solution, verdict, kind);
-        let Some(form) = sent.form else { return Ok(()) };
+        self.learn_difficulty(number, &share.solution, verdict, kind);
+        let Some(form) = share.form else { return Ok(()) };
         let lesson = match (verdict, kind) {
             (Verdict::Accepted, _) => self.client.version_bits.accepted(form),
             (_, Some(RejectKind::OtherHeader)) => self.client.version_bits.refused(form),

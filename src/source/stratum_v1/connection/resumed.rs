@@ -53,7 +53,7 @@ impl Connection<'_> {
     /// before.
     pub(super) fn resumed_job_expired(&mut self) {
         if let ResumedJobs::Asked(number) = self.resumed_jobs
-            && !self.sent.contains_key(&number)
+            && !self.in_flight.contains(number)
         {
             self.resumed_job_judged(number, None);
         }

@@ -2,33 +2,24 @@
 
 use std::time::Instant;
 
-use super::super::client::{OptionalRequest, PoolFault, RefusedInARow, Trust};
+use super::super::client::{OptionalRequest, Trust};
 use super::super::message::{Answer, Submit, quoted};
 use super::super::reject::{self, RejectKind};
 use super::super::version_bits::Form;
 use super::{Connection, End, HandshakePhase, Request};
 use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+use crate::source::pool::responsiveness::PoolFault;
 
 /// From here on the pool is behind with its answers.
 const BEHIND: usize = 512;
 /// How many shares may be refused for want of a login before it is the end, if none was accepted.
 const UNAUTHORIZED_SHARES_MAX: u32 = 3;
 
-/// A share without an answer.
-pub(super) struct Sent {
+/// A share that waits for its answer.
+pub(super) struct Share {
     pub(super) solution: Solution,
-    pub(super) at: Instant,
-    /// The form of its version bits, where others would be different.
+    /// The form of its version bits, where the other form would differ.
     pub(super) form: Option<Form>,
-}
-
-/// Shares in a row whose answers did not come in time.
-pub(super) struct UnansweredShares {
-    /// The number of the first one's request.
-    pub(super) first: u64,
-    /// When that was sent.
-    pub(super) since: Instant,
-    pub(super) count: u32,
 }
 
 impl Connection<'_> {
@@ -91,32 +82,32 @@ impl Connection<'_> {
         let forms_differ = self.mask.is_some_and(|mask| job.version & mask != 0);
         self.on_share_sent(number, &solution);
         let form = forms_differ.then_some(form);
-        self.sent.insert(number, Sent { solution, at: Instant::now(), form });
+        self.in_flight.insert(number, Share { solution, form }, Instant::now());
     }
 
     /// The pool answers shares.
     pub(super) fn shares_answered(&mut self) {
-        self.unanswered_shares = None;
+        self.unanswered_shares.answered();
         self.client.clear_fault(PoolFault::Unresponsive);
     }
 
     pub(super) fn on_verdict(
         &mut self,
         number: u64,
-        sent: &Sent,
+        share: &Share,
         answer: &Answer<'_>,
     ) -> Result<(), End> {
-        let (verdict, kind) = reject::verdict_of(answer, self.maybe_other_header(sent));
+        let (verdict, kind) = reject::verdict_of(answer, self.maybe_other_header(share));
         let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
         if verdict == Verdict::Accepted {
             self.accepted = true;
             self.client.trust = Trust::ShareAccepted;
             self.unauthorized_shares = 0;
         }
-        let refused_all = self.count_refusal(sent, &verdict);
-        self.client.port.verdict(&sent.solution, verdict.clone());
+        let refused_all = self.count_refusal(share, &verdict);
+        self.client.port.verdict(&share.solution, verdict.clone());
         self.resumed_job_judged(number, kind);
-        self.learn(number, sent, &verdict, kind)?;
+        self.learn(number, share, &verdict, kind)?;
         match kind {
             Some(RejectKind::NotSubscribed) => Err(End::Lost(words)),
             _ if refused_all => Err(self.refuses_all(&words)),
@@ -139,30 +130,26 @@ impl Connection<'_> {
     }
 
     /// Counts what the pool refuses without taking anything in between. Whether that is too much.
-    fn count_refusal(&mut self, sent: &Sent, verdict: &Verdict) -> bool {
+    fn count_refusal(&mut self, share: &Share, verdict: &Verdict) -> bool {
         if *verdict == Verdict::Accepted {
-            self.client.refused = None;
+            self.client.refused_shares.reset();
             self.client.clear_fault(PoolFault::RefusesAll);
             return false;
         }
         // The pool asks for nothing but shares; a block that is none may be refused. And a share of a
         // job that was replaced while it was on its way is late, which is not the pool's fault.
-        let Solution { job, hash, .. } = &sent.solution;
+        let Solution { job, hash, .. } = &share.solution;
         let is_late = matches!(verdict, Verdict::Stale(_))
             && self.client.job_table.id(job.key, hash).is_err();
-        if is_late || !sent.solution.is_share() {
+        if is_late || !share.solution.is_share() {
             return false;
         }
-        let now = Instant::now();
-        let (enough, patience) = self.client.config.timing.refused;
-        let refused = self.client.refused.get_or_insert(RefusedInARow { since: now, count: 0 });
-        refused.count += 1;
-        refused.count >= enough && now.duration_since(refused.since) >= patience
+        self.client.refused_shares.refused(Instant::now())
     }
 
     /// Leaves a pool that refuses everything: another connection may do better, or another pool.
     fn refuses_all(&mut self, words: &str) -> End {
-        self.client.refused = None;
+        self.client.refused_shares.reset();
         self.client.mark_faulty(PoolFault::RefusesAll);
         if self.extranonce_changes > 0 {
             // Some hand out an extranonce that they do not go by themselves.
@@ -173,24 +160,18 @@ impl Connection<'_> {
 
     /// Whether the pool lets us wait for its answers.
     pub(super) fn is_behind(&self) -> bool {
-        self.sent.len() > BEHIND
+        self.in_flight.len() > BEHIND
     }
 
     /// Gives up on answers that are overdue, and on a pool that gives none.
     pub(super) fn expire(&mut self, now: Instant) -> Result<(), End> {
         let timing = self.client.config.timing;
         let mut is_silent = false;
-        while let Some(entry) = self.sent.first_entry() {
-            if now < entry.get().at + timing.answer {
-                break;
-            }
-            let (first, Sent { solution, at, .. }) = entry.remove_entry();
+        while let Some(expired) = self.in_flight.expire(now, timing.answer) {
             let why = Refusal::new("", "the pool did not answer in time");
-            self.client.port.verdict(&solution, Verdict::Unknown(why));
-            is_silent |= at > self.last_message;
-            self.unanswered_shares
-                .get_or_insert(UnansweredShares { first, since: at, count: 0 })
-                .count += 1;
+            self.client.port.verdict(&expired.share.solution, Verdict::Unknown(why));
+            is_silent |= expired.sent > self.last_message;
+            self.unanswered_shares.timed_out(expired.id, expired.sent);
         }
         self.resumed_job_expired();
         if is_silent {
@@ -199,7 +180,7 @@ impl Connection<'_> {
                 "it has not answered, nor said anything else, for {seconds} s"
             )));
         }
-        if self.unresponsive_at().is_some_and(|at| now >= at) {
+        if self.unanswered_shares.deadline().is_some_and(|at| now >= at) {
             self.client.mark_faulty(PoolFault::Unresponsive);
             let seconds = timing.unanswered_shares.1.as_secs();
             return Err(End::Lost(format!(
@@ -207,15 +188,5 @@ impl Connection<'_> {
             )));
         }
         Ok(())
-    }
-
-    /// When the pool is left for the answers that it does not give, if it gives none before.
-    pub(super) fn unresponsive_at(&self) -> Option<Instant> {
-        let (enough, patience) = self.client.config.timing.unanswered_shares;
-        let unanswered_shares = self
-            .unanswered_shares
-            .as_ref()
-            .filter(|unanswered_shares| unanswered_shares.count >= enough)?;
-        Some(unanswered_shares.since + patience)
     }
 }

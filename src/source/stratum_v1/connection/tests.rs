@@ -34,7 +34,7 @@ impl Bench {
         let (engine, seats) =
             Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
         let config = Config {
-            endpoint: Endpoint { host: "127.0.0.1".into(), port: 3333, tls: false },
+            endpoint: Endpoint { host: "127.0.0.1".into(), port: 3333 },
             transport: Transport::new(),
             user: "alice".into(),
             password: Secret::from("x".to_owned()),
@@ -199,7 +199,7 @@ fn a_pool_that_answers_no_share_is_left() {
     let mut shares = SilentPool::on(&mut bench, 1);
     shares.send(7);
     assert!(shares.at(1_000).is_ok(), "seven are not enough");
-    assert_eq!(shares.connection.sent.len(), 0);
+    assert_eq!(shares.connection.in_flight.len(), 0);
 
     let mut bench = Bench::new(Timing::default());
     let mut shares = SilentPool::on(&mut bench, 1);
@@ -320,11 +320,14 @@ fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
 
     // A block that is too easy for a share is sent, and tells nothing of the difficulty.
     connection.take_solution(found(32, true));
-    assert_eq!((connection.sent.len(), connection.lower_difficulty), (1, LowerDifficulty::Seeking));
+    assert_eq!(
+        (connection.in_flight.len(), connection.lower_difficulty),
+        (1, LowerDifficulty::Seeking)
+    );
     connection.take_solution(found(36, false));
     assert!(matches!(connection.lower_difficulty, LowerDifficulty::Asked(_)));
     connection.take_solution(found(37, false));
-    assert_eq!(connection.sent.len(), 2, "one is enough");
+    assert_eq!(connection.in_flight.len(), 2, "one is enough");
     assert_eq!(mined_at(&connection), target_at_arrival);
     let id = connection.next_id - 1;
     let refused = json!({"id": id, "result": false, "error": [23, "Low difficulty share", null]});
@@ -503,8 +506,8 @@ fn resumed(connection: &mut Connection<'_>, found: Vec<Solution>) -> u64 {
             connection.handle_message(&json!({"id": id, "result": result, "error": null})).is_ok()
         );
     }
-    assert_eq!(connection.sent.len(), 1, "the others wait for its answer");
-    *connection.sent.first_key_value().unwrap().0
+    assert_eq!(connection.in_flight.len(), 1, "the others wait for its answer");
+    connection.next_id - 1
 }
 
 #[test]
@@ -527,7 +530,7 @@ fn one_share_tells_whether_a_resumed_pool_knows_its_jobs() {
         let mut line = answer.clone();
         line["id"] = json!(id);
         assert!(connection.handle_message(&line).is_ok());
-        assert_eq!(connection.sent.len(), sent, "{answer}");
+        assert_eq!(connection.in_flight.len(), sent, "{answer}");
         connection.take_solution(solution(JobKey { connection: 1, number: 1 }));
         let resumption = &bench.client.resumption;
         assert_eq!(matches!(resumption, Resumption::May(_)), resumes, "{answer} {resumption:?}");
@@ -548,5 +551,5 @@ fn a_resumed_pool_that_does_not_answer_the_first_share_gets_the_others_all_the_s
     let late = connection.opened + Duration::from_secs(61);
     connection.last_message = late;
     assert!(connection.expire(late).is_ok());
-    assert_eq!(connection.sent.len(), 5);
+    assert_eq!(connection.in_flight.len(), 5);
 }
