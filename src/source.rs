@@ -1,10 +1,13 @@
 //! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
 
+mod backoff;
+pub mod block_schedule;
 pub mod builtin;
+mod connection_state;
 pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
-pub mod pace;
+mod pool;
 pub mod refusals;
 pub mod stratum_v1;
 

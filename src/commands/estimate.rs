@@ -12,7 +12,8 @@ use adit::report::Progress;
 use adit::scan::Throttle;
 use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
-use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
+use adit::source::getblocktemplate::{MiningInfo, local_endpoint};
+use adit::source::net::Endpoint;
 use adit::units::{HashRate, Watts};
 use anyhow::Context as _;
 

@@ -3,10 +3,10 @@
 mod accounting;
 mod blocks;
 mod cli;
-mod deaf;
 mod dialects;
 mod faults;
-mod habits;
 mod miner;
+mod quirks;
 mod recovery;
 mod replay;
+mod unresponsive;

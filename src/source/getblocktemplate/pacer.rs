@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::mempool::{MempoolWatch, Report, Sighting};
-use crate::source::pace::{Pace, Schedule};
+use crate::source::block_schedule::{Pace, Schedule};
 
 /// How long a node may give out a template that it made before a transaction came: Bitcoin Core's
 /// and Knots's five seconds, and some more.

@@ -4,7 +4,6 @@ mod answer;
 mod cookie;
 mod peer;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio::time::timeout;
 
 pub use self::answer::{Envelope, METHOD_NOT_FOUND, RpcError};
 pub use self::peer::{Protocol, peer_port};
+pub use crate::source::net::Endpoint;
 
 use self::answer::{WORDS, calls_of, name_unknown_method};
 use self::cookie::{missing_folder, read_first};
@@ -31,35 +31,6 @@ use crate::secret::Secret;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-
-/// Where the node listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Name or address; an IPv6 address without its brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// Whether it is this machine: only there is a cookie sent that was found and not named.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// How we prove who we are.
 #[derive(Clone, Debug)]

@@ -22,13 +22,13 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub fn config(pool: &ScriptedPool) -> Config {
     let address = pool.address();
     Config {
-        endpoint: Endpoint { host: address.ip().to_string(), port: address.port(), tls: false },
+        endpoint: Endpoint { host: address.ip().to_string(), port: address.port() },
         transport: Transport::new(),
         user: "alice.1".into(),
         password: Secret::from("secret".to_owned()),
         version_rolling: true,
         suggest_difficulty: None,
-        habits: None,
+        quirks_dir: None,
         timing: Timing {
             configure: Duration::from_millis(500),
             authorize: Duration::from_millis(500),

@@ -92,10 +92,10 @@ fn refusing() -> (ScriptedPool, Arc<AtomicBool>) {
     (pool, refuses)
 }
 
-fn impatient(pool: &ScriptedPool, deaf: Duration) -> Config {
+fn impatient(pool: &ScriptedPool, fault_cooldown: Duration) -> Config {
     let mut config = config(pool);
     config.timing.refused = (16, Duration::from_millis(200));
-    config.timing.deaf = deaf;
+    config.timing.fault_cooldown = fault_cooldown;
     config
 }
 
@@ -324,8 +324,7 @@ fn a_first_tls_handshake_that_is_garbled_is_tried_again_but_not_without_end() {
         let mut config = config(&pool);
         config.endpoint.host = "localhost".into();
         config.endpoint.port = garbling(tls.address(), garbled).port();
-        config.endpoint.tls = true;
-        config.transport = Transport::new().trust(CaFile::read(tls.ca()).unwrap());
+        config.transport = Transport::new().tls().trust(CaFile::read(tls.ca()).unwrap());
         Miner::start(config)
     };
     let miner = on(1);

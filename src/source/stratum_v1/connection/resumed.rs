@@ -4,9 +4,9 @@
 //! it has forgotten the jobs. So one share is sent first, the newest, and the others only when the pool
 //! knows its job.
 
-use super::super::session::Resumption;
-use super::super::verdict::Kind;
-use super::{Stage, Talk};
+use super::super::client::Resumption;
+use super::super::reject::RejectKind;
+use super::{Connection, HandshakePhase};
 use crate::job::Solution;
 
 /// Why a share is not sent.
@@ -25,11 +25,11 @@ pub(super) enum ResumedJobs {
     Forgotten,
 }
 
-impl Talk<'_> {
+impl Connection<'_> {
     /// Gives the share back if it may be sent now; keeps it, or says that it is too late, if it is for
     /// a job of the connection before and the pool's answer to the first such one has to come before.
     pub(super) fn resumed_job_first(&mut self, solution: Solution) -> Option<Solution> {
-        if solution.job.received >= self.begun {
+        if solution.job.received >= self.opened {
             return Some(solution);
         }
         match self.resumed_jobs {
@@ -39,11 +39,11 @@ impl Talk<'_> {
                 Some(solution)
             }
             ResumedJobs::Asked(_) => {
-                self.session.hold(solution);
+                self.client.queue(solution);
                 None
             }
             ResumedJobs::Forgotten => {
-                self.session.too_late(&solution, FORGOTTEN);
+                self.client.mark_stale(&solution, FORGOTTEN);
                 None
             }
         }
@@ -53,7 +53,7 @@ impl Talk<'_> {
     /// before.
     pub(super) fn resumed_job_expired(&mut self) {
         if let ResumedJobs::Asked(number) = self.resumed_jobs
-            && !self.sent.contains_key(&number)
+            && !self.in_flight.contains(number)
         {
             self.resumed_job_judged(number, None);
         }
@@ -61,21 +61,21 @@ impl Talk<'_> {
 
     /// The pool has answered a share, refused for this if it was: maybe the first of a job of the
     /// connection before.
-    pub(super) fn resumed_job_judged(&mut self, number: u64, kind: Option<Kind>) {
+    pub(super) fn resumed_job_judged(&mut self, number: u64, kind: Option<RejectKind>) {
         if self.resumed_jobs != ResumedJobs::Asked(number) {
             return;
         }
         self.resumed_jobs = match kind {
-            Some(Kind::UnknownJob) => {
-                self.session.resumption = Resumption::Never;
+            Some(RejectKind::UnknownJob) => {
+                self.client.resumption = Resumption::Never;
                 ResumedJobs::Forgotten
             }
             // The job is over, and with it those before.
-            Some(Kind::Stale) => ResumedJobs::Forgotten,
+            Some(RejectKind::Stale) => ResumedJobs::Forgotten,
             _ => ResumedJobs::None,
         };
-        if self.stage == Stage::Mining {
-            for solution in self.session.take_held() {
+        if self.phase == HandshakePhase::Mining {
+            for solution in self.client.take_queued() {
                 self.submit(solution);
             }
         }

@@ -27,7 +27,7 @@ pub enum DifficultyHolds {
 
 /// A pool's habits, as far as its answers have shown them.
 #[derive(Debug)]
-pub struct Habits {
+pub struct Quirks {
     /// Where they are kept; nowhere if there is no such place.
     file: Option<PathBuf>,
     /// The pool's address: a file that was copied from elsewhere is of no use.
@@ -51,7 +51,7 @@ struct Kept {
     known: Known,
 }
 
-impl Habits {
+impl Quirks {
     /// What is known of the pool at this address. A file that is missing, damaged or another's is
     /// nothing.
     #[must_use]
@@ -108,30 +108,30 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16) -> Endpoint {
-        Endpoint { host: "pool.example".into(), port, tls: false }
+        Endpoint { host: "pool.example".into(), port }
     }
 
     #[test]
     fn habits_are_kept_with_the_pools_address() {
         let folder = tempfile::tempdir().unwrap();
         let folder = Some(folder.path());
-        let mut habits = Habits::of(&endpoint(1), folder);
-        assert_eq!((habits.version_bits(), habits.difficulty()), (None, None));
-        habits.learn_version_bits(Form::Difference);
-        habits.learn_difficulty(DifficultyHolds::AtOnce);
-        let again = Habits::of(&endpoint(1), folder);
+        let mut quirks = Quirks::of(&endpoint(1), folder);
+        assert_eq!((quirks.version_bits(), quirks.difficulty()), (None, None));
+        quirks.learn_version_bits(Form::Difference);
+        quirks.learn_difficulty(DifficultyHolds::AtOnce);
+        let again = Quirks::of(&endpoint(1), folder);
         assert_eq!(again.version_bits(), Some(Form::Difference));
         assert_eq!(again.difficulty(), Some(DifficultyHolds::AtOnce));
-        assert_eq!(Habits::of(&endpoint(2), folder).difficulty(), None);
-        assert_eq!(Habits::of(&endpoint(1), None).difficulty(), None);
+        assert_eq!(Quirks::of(&endpoint(2), folder).difficulty(), None);
+        assert_eq!(Quirks::of(&endpoint(1), None).difficulty(), None);
     }
 
     #[test]
     fn a_file_of_no_use_is_nothing_and_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let mut habits = Habits::of(&endpoint(1), Some(folder.path()));
-        habits.learn_difficulty(DifficultyHolds::ForLaterJobs);
-        let file = habits.file.clone().unwrap();
+        let mut quirks = Quirks::of(&endpoint(1), Some(folder.path()));
+        quirks.learn_difficulty(DifficultyHolds::ForLaterJobs);
+        let file = quirks.file.clone().unwrap();
         let good = std::fs::read_to_string(&file).unwrap();
         for bad in [
             String::new(),
@@ -142,10 +142,10 @@ mod tests {
             " ".repeat(1 << 20) + &good,
         ] {
             std::fs::write(&file, bad).unwrap();
-            let mut habits = Habits::of(&endpoint(1), Some(folder.path()));
-            assert_eq!(habits.difficulty(), None);
-            habits.learn_difficulty(DifficultyHolds::AtOnce);
-            let again = Habits::of(&endpoint(1), Some(folder.path()));
+            let mut quirks = Quirks::of(&endpoint(1), Some(folder.path()));
+            assert_eq!(quirks.difficulty(), None);
+            quirks.learn_difficulty(DifficultyHolds::AtOnce);
+            let again = Quirks::of(&endpoint(1), Some(folder.path()));
             assert_eq!(again.difficulty(), Some(DifficultyHolds::AtOnce));
         }
     }

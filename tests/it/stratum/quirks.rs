@@ -12,7 +12,7 @@ use crate::common::pool::{Rules, Say, ScriptedPool, VersionBits};
 use crate::stratum::miner::{Miner, SOON, config};
 
 fn learning(pool: &ScriptedPool, folder: &Path) -> Config {
-    Config { habits: Some(folder.to_owned()), ..config(pool) }
+    Config { quirks_dir: Some(folder.to_owned()), ..config(pool) }
 }
 
 fn refused(pool: &ScriptedPool) -> usize {

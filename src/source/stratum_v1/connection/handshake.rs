@@ -5,108 +5,112 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::super::client::{OptionalRequest, Resume, Resumption, Trust};
 use super::super::difficulty::target_of;
 use super::super::message::{self, Answer, quoted};
-use super::super::session::{Optional, Resume, Resumption, Trust};
-use super::super::verdict;
+use super::super::reject;
 use super::super::work::{self, Extranonce};
-use super::{AGENT, Ask, End, ResumedJobs, Stage, Talk, Upcoming};
+use super::{AGENT, Connection, End, HandshakePhase, PoolJob, Request, ResumedJobs};
 use crate::chain::version::VersionMask;
 use crate::printable::printable;
 use crate::source::{Refused, SourceError};
 
 /// How often a login is tried again when the pool says that it does not know us.
-const LOGIN_AGAIN: Duration = Duration::from_secs(60);
+const REAUTHORIZE_AFTER: Duration = Duration::from_secs(60);
 /// How often a first login is refused for what may pass until it is final.
-const LOGIN_TRIES: u32 = 8;
+const LOGINS_MAX: u32 = 8;
 /// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
-const ONE_AT_A_TIME: Duration = Duration::from_secs(3);
+const OPTIONAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl Talk<'_> {
+impl Connection<'_> {
     /// The first words.
-    pub(super) fn greet(&mut self) {
-        if self.session.config.version_rolling && self.session.wants(Optional::Configure) {
+    pub(super) fn send_configure(&mut self) {
+        if self.client.config.version_rolling && self.client.wants(OptionalRequest::Configure) {
             let mask = VersionMask::BIP320.bits();
             let params = format!(
                 "[[\"version-rolling\"],{{\"version-rolling.mask\":\"{mask:08x}\",\
                  \"version-rolling.min-bit-count\":2}}]"
             );
-            self.ask(Ask::Configure, "mining.configure", &params);
-            self.enter(Stage::Configuring);
+            self.send_request(Request::Configure, "mining.configure", &params);
+            self.enter_phase(HandshakePhase::Configuring);
         } else {
             self.subscribe();
         }
     }
 
     pub(super) fn subscribe(&mut self) {
-        let (resuming, params) = match &self.session.resumption {
+        let (resuming, params) = match &self.client.resumption {
             Resumption::May(resume) => {
                 (true, format!("[{},{}]", quoted(AGENT), quoted(&resume.id)))
             }
             Resumption::Unknown | Resumption::Never => (false, format!("[{}]", quoted(AGENT))),
         };
-        self.ask(Ask::Subscribe { resuming }, "mining.subscribe", &params);
-        self.enter(Stage::Subscribing);
+        self.send_request(Request::Subscribe { resuming }, "mining.subscribe", &params);
+        self.enter_phase(HandshakePhase::Subscribing);
     }
 
     pub(super) fn authorize(&mut self) {
-        let config = &self.session.config;
+        let config = &self.client.config;
         let params = format!("[{},{}]", quoted(&config.user), quoted(config.password.reveal()));
-        self.ask(Ask::Authorize, "mining.authorize", &params);
-        self.login_again = Instant::now() + LOGIN_AGAIN;
+        self.send_request(Request::Authorize, "mining.authorize", &params);
+        self.reauthorize_at = Instant::now() + REAUTHORIZE_AFTER;
     }
 
     /// Asks for what is nice to have, and sends what has waited.
-    pub(super) fn begin_mining(&mut self) {
-        self.enter(Stage::Mining);
-        self.say_whether_versions_roll();
-        self.suggest_at = Some(Instant::now() + ONE_AT_A_TIME);
-        if self.session.wants(Optional::Extranonce) {
-            self.ask(Ask::Extranonce, "mining.extranonce.subscribe", "[]");
+    pub(super) fn start_mining(&mut self) {
+        self.enter_phase(HandshakePhase::Mining);
+        self.warn_if_rolling_stopped();
+        self.suggest_at = Some(Instant::now() + OPTIONAL_REQUEST_TIMEOUT);
+        if self.client.wants(OptionalRequest::Extranonce) {
+            self.send_request(Request::Extranonce, "mining.extranonce.subscribe", "[]");
         } else {
-            self.suggest();
+            self.suggest_difficulty_again();
         }
-        let mut held = self.session.take_held();
-        if self.resumed_jobs == ResumedJobs::Unproven && !held.is_empty() {
+        let mut queued = self.client.take_queued();
+        if self.resumed_jobs == ResumedJobs::Unproven && !queued.is_empty() {
             // If the pool does not know the newest one's job, it knows none.
-            held.rotate_right(1);
+            queued.rotate_right(1);
         }
-        for solution in held {
+        for solution in queued {
             self.submit(solution);
         }
     }
 
     /// Asks for a difficulty, once. What had no answer until then is not to blame for what follows.
-    pub(super) fn suggest(&mut self) {
-        if self.suggest_at.take().is_none() || self.stage != Stage::Mining {
+    pub(super) fn suggest_difficulty_again(&mut self) {
+        if self.suggest_at.take().is_none() || self.phase != HandshakePhase::Mining {
             return;
         }
-        self.asked.retain(|(_, ask, _)| *ask != Ask::Extranonce);
+        self.pending_requests.retain(|(_, ask, _)| *ask != Request::Extranonce);
         // Some heed it only after the login.
-        let suggested = self.session.config.suggest_difficulty.as_deref();
+        let suggested = self.client.config.suggest_difficulty.as_deref();
         let has_it = suggested.is_none_or(|text| target_of(text) == Ok(self.target));
-        if !(self.target_said && has_it) {
+        if !(self.target_set && has_it) {
             self.suggest_difficulty();
         }
     }
 
     fn suggest_difficulty(&mut self) {
-        if let Some(difficulty) = self.session.config.suggest_difficulty.clone()
-            && self.session.wants(Optional::Suggest)
+        if let Some(difficulty) = self.client.config.suggest_difficulty.clone()
+            && self.client.wants(OptionalRequest::Suggest)
         {
-            self.ask(Ask::Suggest, "mining.suggest_difficulty", &format!("[{difficulty}]"));
+            self.send_request(
+                Request::Suggest,
+                "mining.suggest_difficulty",
+                &format!("[{difficulty}]"),
+            );
         }
     }
 
     /// Says that the version is not rolled any more, where it was.
-    fn say_whether_versions_roll(&mut self) {
-        let session = &mut *self.session;
+    fn warn_if_rolling_stopped(&mut self) {
+        let session = &mut *self.client;
         if session.config.version_rolling
             && self.mask.is_none()
-            && !session.wants(Optional::Configure)
+            && !session.wants(OptionalRequest::Configure)
             && std::mem::take(&mut session.rolled)
         {
-            let minutes = session.config.timing.grudge.as_secs() / 60;
+            let minutes = session.config.timing.skip_for.as_secs() / 60;
             self.notice(format!(
                 "the pool did not answer mining.configure: no version rolling for up to {minutes} \
                  minutes"
@@ -117,21 +121,21 @@ impl Talk<'_> {
     pub(super) fn on_configured(&mut self, answer: &Answer<'_>) {
         self.mask = answer.result.and_then(agreed_mask);
         if self.mask.is_some() {
-            self.session.rolled = true;
-            self.session.take_back_in(Optional::Configure);
+            self.client.rolled = true;
+            self.client.restore(OptionalRequest::Configure);
         } else {
             tracing::debug!("the pool does not let the version roll");
         }
-        if self.stage == Stage::Configuring {
+        if self.phase == HandshakePhase::Configuring {
             self.subscribe();
-        } else if let Some(current) = self.current.clone() {
+        } else if let Some(current) = self.current_job.clone() {
             // A late answer is an agreement too.
-            self.publish_again(current);
+            self.republish(current);
         }
     }
 
     pub(super) fn on_subscribed(&mut self, answer: &Answer<'_>, resuming: bool) -> Result<(), End> {
-        if self.stage != Stage::Subscribing {
+        if self.phase != HandshakePhase::Subscribing {
             return Ok(());
         }
         let fields: Vec<&RawValue> = answer
@@ -141,7 +145,7 @@ impl Talk<'_> {
         if fields.len() < 3 {
             if resuming {
                 // It may only mind the session's id.
-                self.session.resumption = Resumption::Never;
+                self.client.resumption = Resumption::Never;
                 self.subscribe();
                 return Ok(());
             }
@@ -153,35 +157,35 @@ impl Talk<'_> {
         }
         let extranonce = Extranonce::read(Some(fields[1]), Some(fields[2]))
             .map_err(|error| End::Lost(format!("its extranonce is of no use: {error}")))?;
-        let resumed = match &self.session.resumption {
+        let resumed = match &self.client.resumption {
             Resumption::May(before) if resuming => before.extranonce == extranonce,
             _ => false,
         };
         if resumed {
-            self.session.go_on();
+            self.client.resume_session();
             self.resumed_jobs = ResumedJobs::Unproven;
         } else {
-            self.session.begin_session();
+            self.client.begin_session();
         }
-        self.session.resumption = match (&self.session.resumption, session_id(fields[0])) {
+        self.client.resumption = match (&self.client.resumption, session_id(fields[0])) {
             (Resumption::Never, _) => Resumption::Never,
             _ if resuming && !resumed => Resumption::Never,
             (_, Some(id)) => Resumption::May(Resume { id, extranonce: extranonce.clone() }),
             (_, None) => Resumption::Unknown,
         };
-        if let Some(notify) = self.early.take() {
-            self.fresh = Some(Upcoming {
+        if let Some(notify) = self.early_notify.take() {
+            self.next_job = Some(PoolJob {
                 notify,
                 extranonce: extranonce.clone(),
                 target: self.target,
-                as_sent: self.target,
-                received: self.received,
+                target_at_arrival: self.target,
+                received: self.last_bytes,
             });
         }
         self.extranonce = Some(extranonce);
         // A pool that sends the next job only in a minute has the first at this difficulty.
         self.suggest_difficulty();
-        self.enter(Stage::Authorizing);
+        self.enter_phase(HandshakePhase::Authorizing);
         self.authorize();
         Ok(())
     }
@@ -192,33 +196,33 @@ impl Talk<'_> {
         if refused {
             let words = answer.error.as_ref().map(|error| error.words.as_str()).unwrap_or_default();
             // A pool that has let us in before is rather out of order itself.
-            if self.session.trust > Trust::Stranger {
+            if self.client.trust > Trust::Unknown {
                 return Err(End::Lost(format!("it does not let us log in any more: {words}")));
             }
-            self.session.logins_refused += 1;
-            let is_final = answer.error.as_ref().is_none_or(verdict::is_final_login)
-                || self.session.logins_refused >= LOGIN_TRIES;
+            self.client.logins_refused += 1;
+            let is_final = answer.error.as_ref().is_none_or(reject::is_final_login)
+                || self.client.logins_refused >= LOGINS_MAX;
             return Err(if is_final {
                 End::Final(self.refused(words))
             } else {
                 End::Lost(format!("it does not let us log in: {words}"))
             });
         }
-        self.session.trust = self.session.trust.max(Trust::Welcome);
-        if self.stage == Stage::Authorizing {
-            self.begin_mining();
+        self.client.trust = self.client.trust.max(Trust::Authorized);
+        if self.phase == HandshakePhase::Authorizing {
+            self.start_mining();
         }
         Ok(())
     }
 
     /// The pool will not have this worker.
     pub(super) fn refused(&self, words: &str) -> SourceError {
-        let user = printable(&self.session.config.user, 80);
+        let user = printable(&self.client.config.user, 80);
         let why = match words {
             "" => format!("it refuses the worker {user:?}"),
             words => format!("it refuses the worker {user:?}: {words}"),
         };
-        SourceError::new(Refused::BySource, self.session.what(), why).hint(
+        SourceError::new(Refused::BySource, self.client.what(), why).hint(
             "check --user and ADIT_POOL_PASSWORD; many pools take a pay-out address as the user name",
         )
     }

@@ -13,7 +13,6 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -21,31 +20,33 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::sleep_until;
 
+use super::client::{Client, OptionalRequest, Resumption, SilentCloses};
 use super::line::LineBuffer;
 use super::message::{self, Answer, Message};
-use super::session::{Optional, Resumption, Session, Silence};
 use super::work::{Extranonce, Notify};
 use crate::chain::target::Target;
 use crate::job::{Refusal, Verdict};
 use crate::printable::printable;
 use crate::source::SourceError;
+use crate::source::pool::in_flight::InFlight;
+use crate::source::pool::responsiveness::UnansweredShares;
 
-use self::jobs::Upcoming;
-use self::learning::Lowered;
+use self::jobs::PoolJob;
+use self::learning::LowerDifficulty;
 use self::resumed::ResumedJobs;
-use self::shares::{Sent, Unheeded};
+use self::shares::Share;
 
 /// What we call ourselves.
 const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
 /// How many shares may be without an answer; more wait in the engine.
-const UNANSWERED: usize = 1_024;
+const IN_FLIGHT_MAX: usize = 1_024;
 /// How many bytes may wait to be sent; from here on nothing is added.
 const OUT_MAX: usize = 256 << 10;
 /// How many lines of no use a pool may send in this time with none of use in between: a job, or an
 /// answer to what was asked.
-const UNREADABLE: (u32, Duration) = (16, Duration::from_secs(60));
+const UNUSABLE_LINES: (u32, Duration) = (16, Duration::from_secs(60));
 /// How long after a request that a pool need not know its loss is put down to that.
-const BLAME: Duration = Duration::from_secs(10);
+const SUSPECT_FOR: Duration = Duration::from_secs(10);
 /// How many words of the pool's are shown at once, and how often one more.
 const NOTICES: (u32, Duration) = (20, Duration::from_secs(10));
 
@@ -64,7 +65,7 @@ pub(super) enum End {
 
 /// A request of ours, but for shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
+enum Request {
     Configure,
     Subscribe { resuming: bool },
     Authorize,
@@ -74,7 +75,7 @@ enum Ask {
 
 /// How far we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum HandshakePhase {
     Configuring,
     Subscribing,
     Authorizing,
@@ -83,93 +84,93 @@ enum Stage {
     Leaving,
 }
 
-pub(super) struct Talk<'a> {
-    session: &'a mut Session,
+pub(super) struct Connection<'a> {
+    client: &'a mut Client,
     lines: LineBuffer,
     /// Bytes to be sent.
     out: BytesMut,
-    asked: Vec<(u64, Ask, Instant)>,
+    pending_requests: Vec<(u64, Request, Instant)>,
     /// Requests that were answered by an error or a no, and when.
-    refused_asks: Vec<(Ask, Instant)>,
-    sent: BTreeMap<u64, Sent>,
-    unheeded: Option<Unheeded>,
+    refused_requests: Vec<(Request, Instant)>,
+    in_flight: InFlight<Share>,
+    unanswered_shares: UnansweredShares,
     /// Whether jobs of the connection before are worth something.
     resumed_jobs: ResumedJobs,
     /// A difficulty that was lowered while a job is mined.
-    lowered: Lowered,
+    lower_difficulty: LowerDifficulty,
     /// How often the pool has changed the extranonce.
     extranonce_changes: u32,
     next_id: u64,
-    stage: Stage,
+    phase: HandshakePhase,
     /// When the stage is over, if nothing ends it before.
-    stage_until: Instant,
+    phase_deadline: Instant,
     extranonce: Option<Extranonce>,
     /// The pool's version mask, where rolling was agreed on.
     mask: Option<u32>,
     target: Target,
     /// Whether the pool has named a difficulty.
-    target_said: bool,
+    target_set: bool,
     /// A job that came before there was an extranonce.
-    early: Option<Notify>,
+    early_notify: Option<Notify>,
     /// The newest job, not yet published.
-    fresh: Option<Upcoming>,
+    next_job: Option<PoolJob>,
     /// The job that is mined.
-    current: Option<Upcoming>,
-    begun: Instant,
+    current_job: Option<PoolJob>,
+    opened: Instant,
     /// When the last bytes came.
-    received: Instant,
+    last_bytes: Instant,
     /// When the pool last said something that we could read.
-    heard: Instant,
+    last_message: Instant,
     /// Since when bytes wait that the pool does not take.
-    stuck: Option<Instant>,
+    write_blocked: Option<Instant>,
     /// Lines of no use since the last that was of use, and since when they are counted.
-    unreadable: (u32, Instant),
-    strangers: u32,
-    login_again: Instant,
+    unusable_lines: (u32, Instant),
+    unauthorized_shares: u32,
+    reauthorize_at: Instant,
     /// When a difficulty is suggested, if the request before it is not answered sooner.
     suggest_at: Option<Instant>,
     accepted: bool,
     stopping: bool,
     notices: (u32, Instant),
-    said: String,
+    last_notice: String,
 }
 
-impl<'a> Talk<'a> {
-    pub(super) fn new(session: &'a mut Session) -> Self {
+impl<'a> Connection<'a> {
+    pub(super) fn new(client: &'a mut Client) -> Self {
         let now = Instant::now();
         Self {
-            session,
             lines: LineBuffer::default(),
             out: BytesMut::new(),
-            asked: Vec::new(),
-            refused_asks: Vec::new(),
-            sent: BTreeMap::new(),
-            unheeded: None,
+            pending_requests: Vec::new(),
+            refused_requests: Vec::new(),
+            in_flight: InFlight::default(),
+            unanswered_shares: UnansweredShares::new(client.config.timing.unanswered_shares),
             resumed_jobs: ResumedJobs::None,
-            lowered: Lowered::No,
+            lower_difficulty: LowerDifficulty::No,
             extranonce_changes: 0,
             next_id: 1,
-            stage: Stage::Configuring,
-            stage_until: now,
+            phase: HandshakePhase::Configuring,
+            phase_deadline: now,
             extranonce: None,
             mask: None,
             target: Target::DIFFICULTY_1,
-            target_said: false,
-            early: None,
-            fresh: None,
-            current: None,
-            begun: now,
-            received: now,
-            heard: now,
-            stuck: None,
-            unreadable: (0, now),
-            strangers: 0,
-            login_again: now,
+            target_set: false,
+            early_notify: None,
+            next_job: None,
+            current_job: None,
+            opened: now,
+            last_bytes: now,
+            last_message: now,
+            write_blocked: None,
+            unusable_lines: (0, now),
+            unauthorized_shares: 0,
+            reauthorize_at: now,
             suggest_at: None,
             accepted: false,
             stopping: false,
             notices: (NOTICES.0, now),
-            said: String::new(),
+            last_notice: String::new(),
+            client,
         }
     }
 
@@ -178,49 +179,49 @@ impl<'a> Talk<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let end = self.talk(stream).await;
+        let end = self.exchange(stream).await;
         if let End::Lost(_) = end {
-            self.blame();
+            self.skip_suspects();
         }
-        for (_, sent) in std::mem::take(&mut self.sent) {
+        for share in self.in_flight.drain() {
             let why = "the connection was lost before the pool answered";
-            self.session.port.verdict(&sent.solution, Verdict::Unknown(Refusal::new("", why)));
+            self.client.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
         }
-        let lasted =
-            self.current.is_some() && self.begun.elapsed() > self.session.config.timing.first_job;
-        (end, self.deaf_at().is_none() && (self.accepted || lasted))
+        let lasted = self.current_job.is_some()
+            && self.opened.elapsed() > self.client.config.timing.first_job;
+        (end, self.unanswered_shares.deadline().is_none() && (self.accepted || lasted))
     }
 
-    async fn talk<S>(&mut self, stream: S) -> End
+    async fn exchange<S>(&mut self, stream: S) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        self.greet();
+        self.send_configure();
         loop {
-            if let Err(end) = self.take_lines() {
+            if let Err(end) = self.process_lines() {
                 return end;
             }
-            if self.stopping && self.sent.is_empty() && self.out.is_empty() {
+            if self.stopping && self.in_flight.is_empty() && self.out.is_empty() {
                 return End::Stopped;
             }
-            if self.stage == Stage::Leaving && self.sent.is_empty() {
+            if self.phase == HandshakePhase::Leaving && self.in_flight.is_empty() {
                 return End::Lost("it asked us to connect anew".to_owned());
             }
             let listening =
-                !self.stopping && self.sent.len() < UNANSWERED && self.out.len() < OUT_MAX;
+                !self.stopping && self.in_flight.len() < IN_FLIGHT_MAX && self.out.len() < OUT_MAX;
             let due = self.due();
             tokio::select! {
                 read = reader.read_buf(self.lines.room()) => match read {
                     Ok(0) => return End::Lost(self.closed()),
-                    Ok(_) => self.received = Instant::now(),
+                    Ok(_) => self.last_bytes = Instant::now(),
                     Err(error) => return End::Lost(self.broken(&error)),
                 },
-                written = write(&mut writer, &mut self.out), if self.stuck.is_some() => match written {
-                    Ok(()) => self.stuck = (!self.out.is_empty()).then(Instant::now),
+                written = write(&mut writer, &mut self.out), if self.write_blocked.is_some() => match written {
+                    Ok(()) => self.write_blocked = (!self.out.is_empty()).then(Instant::now),
                     Err(error) => return End::Lost(self.broken(&error)),
                 },
-                solution = self.session.port.solution(), if listening => match solution {
+                solution = self.client.port.solution(), if listening => match solution {
                     Some(solution) => self.take_solution(solution),
                     None => self.stopping = true,
                 },
@@ -233,51 +234,51 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn enter(&mut self, stage: Stage) {
-        let timing = &self.session.config.timing;
-        let patience = match stage {
-            Stage::Configuring => timing.configure,
-            Stage::Subscribing => self.session.subscribe_patience(),
-            Stage::Authorizing => timing.authorize,
-            Stage::Mining => timing.first_job,
-            Stage::Leaving => timing.leave,
+    fn enter_phase(&mut self, phase: HandshakePhase) {
+        let timing = &self.client.config.timing;
+        let patience = match phase {
+            HandshakePhase::Configuring => timing.configure,
+            HandshakePhase::Subscribing => self.client.subscribe_timeout(),
+            HandshakePhase::Authorizing => timing.authorize,
+            HandshakePhase::Mining => timing.first_job,
+            HandshakePhase::Leaving => timing.leave,
         };
-        self.stage = stage;
-        self.stage_until = Instant::now() + patience;
+        self.phase = phase;
+        self.phase_deadline = Instant::now() + patience;
     }
 
-    fn ask(&mut self, ask: Ask, method: &str, params: &str) {
-        let id = self.number();
-        self.asked.push((id, ask, Instant::now()));
+    fn send_request(&mut self, ask: Request, method: &str, params: &str) {
+        let id = self.next_request_id();
+        self.pending_requests.push((id, ask, Instant::now()));
         tracing::trace!(id, method, "asking");
-        self.say(&message::request(id, method, params));
+        self.send_line(&message::request(id, method, params));
     }
 
     /// Whether a request has no answer yet.
-    fn awaits(&self, what: Ask) -> bool {
-        self.asked.iter().any(|(_, ask, _)| *ask == what)
+    fn is_pending(&self, what: Request) -> bool {
+        self.pending_requests.iter().any(|(_, ask, _)| *ask == what)
     }
 
-    fn number(&mut self) -> u64 {
+    fn next_request_id(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         id
     }
 
-    fn say(&mut self, line: &str) {
+    fn send_line(&mut self, line: &str) {
         self.out.extend_from_slice(line.as_bytes());
-        self.stuck.get_or_insert_with(Instant::now);
+        self.write_blocked.get_or_insert_with(Instant::now);
     }
 
     /// Answers a question of the pool's, unless it asks more than it listens.
-    fn answer(&mut self, line: &str) {
+    fn send_answer(&mut self, line: &str) {
         if self.out.len() < OUT_MAX {
-            self.say(line);
+            self.send_line(line);
         }
     }
 
     /// Reads every line that has come. Of several jobs only the newest is begun.
-    fn take_lines(&mut self) -> Result<(), End> {
+    fn process_lines(&mut self) -> Result<(), End> {
         loop {
             match self.lines.next_line() {
                 Ok(Some(line)) => self.on_line(&line)?,
@@ -285,8 +286,8 @@ impl<'a> Talk<'a> {
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
         }
-        if let Some(fresh) = self.fresh.take()
-            && self.stage != Stage::Leaving
+        if let Some(fresh) = self.next_job.take()
+            && self.phase != HandshakePhase::Leaving
         {
             self.publish(fresh);
         }
@@ -306,10 +307,10 @@ impl<'a> Talk<'a> {
                 if text.starts_with("HTTP/") {
                     return Err(End::Lost("it answers in HTTP, not in Stratum".to_owned()));
                 }
-                return self.cannot_read(&format!("a line {:?}: {error}", printable(&text, 60)));
+                return self.on_unusable(&format!("a line {:?}: {error}", printable(&text, 60)));
             }
         };
-        self.heard = self.received;
+        self.last_message = self.last_bytes;
         match message {
             Message::Call { method, params, id } => self.on_call(&method, &params, id),
             Message::Answer(answer) => self.on_answer(&answer),
@@ -317,11 +318,11 @@ impl<'a> Talk<'a> {
     }
 
     /// Says that something of the pool's is of no use, and leaves it when that happens too often.
-    fn cannot_read(&mut self, what: &str) -> Result<(), End> {
-        let (most, time) = UNREADABLE;
-        let (count, since) = &mut self.unreadable;
-        if *count == 0 || self.received.duration_since(*since) > time {
-            (*count, *since) = (0, self.received);
+    fn on_unusable(&mut self, what: &str) -> Result<(), End> {
+        let (most, time) = UNUSABLE_LINES;
+        let (count, since) = &mut self.unusable_lines;
+        if *count == 0 || self.last_bytes.duration_since(*since) > time {
+            (*count, *since) = (0, self.last_bytes);
         }
         *count += 1;
         if *count == most {
@@ -338,37 +339,36 @@ impl<'a> Talk<'a> {
             tracing::debug!("the pool answers nothing that we asked");
             return Ok(());
         };
-        if let Some(sent) = self.sent.remove(&id) {
-            self.unreadable.0 = 0;
+        if let Some(share) = self.in_flight.answered(id) {
+            self.unusable_lines.0 = 0;
             self.shares_answered();
-            return self.on_verdict(id, &sent, answer);
+            return self.on_verdict(id, &share, answer);
         }
-        let Some(at) = self.asked.iter().position(|(asked, ..)| *asked == id) else {
+        let Some(at) = self.pending_requests.iter().position(|(asked, ..)| *asked == id) else {
             tracing::debug!(id, "the pool answers what is not asked, or no more");
-            let is_late = |unheeded: &Unheeded| (unheeded.first..self.next_id).contains(&id);
-            if self.unheeded.as_ref().is_some_and(is_late) {
+            if self.unanswered_shares.may_answer_late(id, self.next_id) {
                 self.shares_answered();
             }
             return Ok(());
         };
-        let (_, ask, _) = self.asked.swap_remove(at);
-        self.unreadable.0 = 0;
+        let (_, ask, _) = self.pending_requests.swap_remove(at);
+        self.unusable_lines.0 = 0;
         if answer.error.is_some() || answer.result.is_none_or(|result| result.get() == "false") {
-            self.refused_asks.push((ask, self.received));
+            self.refused_requests.push((ask, self.last_bytes));
         }
         match ask {
-            Ask::Configure => {
+            Request::Configure => {
                 self.on_configured(answer);
                 Ok(())
             }
-            Ask::Subscribe { resuming } => self.on_subscribed(answer, resuming),
-            Ask::Authorize => self.on_authorized(answer),
-            Ask::Extranonce | Ask::Suggest => {
+            Request::Subscribe { resuming } => self.on_subscribed(answer, resuming),
+            Request::Authorize => self.on_authorized(answer),
+            Request::Extranonce | Request::Suggest => {
                 if let Some(error) = &answer.error {
                     tracing::debug!(?ask, error = %error.words, "the pool does not know this");
                 }
-                if ask == Ask::Extranonce {
-                    self.suggest();
+                if ask == Request::Extranonce {
+                    self.suggest_difficulty_again();
                 }
                 Ok(())
             }
@@ -377,82 +377,84 @@ impl<'a> Talk<'a> {
 
     /// When there is something to be done even if nothing happens.
     fn due(&self) -> Instant {
-        let timing = &self.session.config.timing;
-        let mut due = self.heard + timing.silence;
-        if !(self.stage == Stage::Mining && self.current.is_some()) {
-            due = due.min(self.stage_until);
+        let timing = &self.client.config.timing;
+        let mut due = self.last_message + timing.silence;
+        if !(self.phase == HandshakePhase::Mining && self.current_job.is_some()) {
+            due = due.min(self.phase_deadline);
         }
-        if let Some((_, sent)) = self.sent.first_key_value() {
-            due = due.min(sent.at + timing.answer);
+        if let Some(sent) = self.in_flight.oldest() {
+            due = due.min(sent + timing.answer);
         }
-        if let Some(deaf_at) = self.deaf_at() {
-            due = due.min(deaf_at);
+        if let Some(deadline) = self.unanswered_shares.deadline() {
+            due = due.min(deadline);
         }
         if let Some(suggest_at) = self.suggest_at {
             due = due.min(suggest_at);
         }
-        if let Some(tries_at) = self.tries_lower_at() {
+        if let Some(tries_at) = self.probe_lower_at() {
             due = due.min(tries_at);
         }
-        if let Some(stuck) = self.stuck {
+        if let Some(stuck) = self.write_blocked {
             due = due.min(stuck + timing.write);
         }
-        if self.paces() {
-            due = due.min(self.session.pace.due());
+        if self.is_limited() {
+            due = due.min(self.client.share_limiter.due());
         }
         due
     }
 
     fn on_time(&mut self, now: Instant) -> Result<(), End> {
-        let timing = self.session.config.timing;
-        if now >= self.heard + timing.silence {
+        let timing = self.client.config.timing;
+        if now >= self.last_message + timing.silence {
             let seconds = timing.silence.as_secs();
             return Err(End::Lost(format!("it has said nothing for {seconds} s")));
         }
-        if self.stuck.is_some_and(|stuck| now >= stuck + timing.write) {
+        if self.write_blocked.is_some_and(|stuck| now >= stuck + timing.write) {
             return Err(End::Lost("it does not take what we send".to_owned()));
         }
         self.expire(now)?;
-        if now >= self.stage_until {
-            match self.stage {
-                Stage::Configuring => {
-                    self.session.leave_out(Optional::Configure);
+        if now >= self.phase_deadline {
+            match self.phase {
+                HandshakePhase::Configuring => {
+                    self.client.skip(OptionalRequest::Configure);
                     self.subscribe();
                 }
-                Stage::Subscribing => {
-                    self.session.subscribes_slowly();
+                HandshakePhase::Subscribing => {
+                    self.client.subscribe_timed_out();
                     let what = "it does not answer mining.subscribe".to_owned();
                     return Err(End::Lost(self.maybe_tls(what)));
                 }
-                Stage::Authorizing => self.begin_mining(),
-                Stage::Mining if self.current.is_none() => {
+                HandshakePhase::Authorizing => self.start_mining(),
+                HandshakePhase::Mining if self.current_job.is_none() => {
                     return Err(End::Lost("it sends no job".to_owned()));
                 }
-                Stage::Mining => {}
-                Stage::Leaving => return Err(End::Lost("it asked us to connect anew".to_owned())),
+                HandshakePhase::Mining => {}
+                HandshakePhase::Leaving => {
+                    return Err(End::Lost("it asked us to connect anew".to_owned()));
+                }
             }
         }
         if self.suggest_at.is_some_and(|at| now >= at) {
-            self.suggest();
+            self.suggest_difficulty_again();
         }
-        self.try_lower(now);
-        let (binds, behind) = (self.paces(), self.is_behind());
-        if binds && self.session.pace.tick(now, binds, behind) {
-            self.repaced();
+        self.probe_lower(now);
+        let (is_limited, behind) = (self.is_limited(), self.is_behind());
+        if is_limited && self.client.share_limiter.tick(now, is_limited, behind) {
+            self.republish_at_limit();
         }
         Ok(())
     }
 
     /// In whose middle the pool has closed the connection.
     fn closed(&self) -> String {
-        let what = match self.stage {
-            Stage::Configuring => "it closed the connection at mining.configure",
-            Stage::Subscribing => "it closed the connection at mining.subscribe",
-            Stage::Authorizing => "it closed the connection at mining.authorize",
-            Stage::Mining if !self.lines.rest().is_empty() => {
+        let what = match self.phase {
+            HandshakePhase::Configuring => "it closed the connection at mining.configure",
+            HandshakePhase::Subscribing => "it closed the connection at mining.subscribe",
+            HandshakePhase::Authorizing => "it closed the connection at mining.authorize",
+            HandshakePhase::Mining if !self.lines.rest().is_empty() => {
                 "it closed the connection in the middle of a line"
             }
-            Stage::Mining | Stage::Leaving => "it closed the connection",
+            HandshakePhase::Mining | HandshakePhase::Leaving => "it closed the connection",
         };
         self.maybe_tls(what.to_owned())
     }
@@ -467,7 +469,7 @@ impl<'a> Talk<'a> {
     fn maybe_tls(&self, what: String) -> String {
         if is_tls_alert(self.lines.rest()) {
             TLS_ALERT.to_owned()
-        } else if !self.session.config.endpoint.tls && self.received == self.begun {
+        } else if !self.client.config.transport.uses_tls() && self.last_bytes == self.opened {
             what + "; it has sent nothing at all: if this is a TLS port, write stratum+tls:// to it"
         } else {
             what
@@ -478,33 +480,36 @@ impl<'a> Talk<'a> {
     /// it, or say nothing more. What had no answer when the connection was lost soon after it was asked,
     /// and what was refused shortly before the pool's last word, is left out the next time. But a proxy
     /// whose server is away closes it at the first words too, whatever they are.
-    fn blame(&mut self) {
-        if self.received > self.begun {
-            self.session.silence = Silence::default();
+    fn skip_suspects(&mut self) {
+        if self.last_bytes > self.opened {
+            self.client.silent_closes = SilentCloses::default();
         } else {
-            let without = self.asked.iter().all(|(_, ask, _)| *ask != Ask::Configure);
+            let without =
+                self.pending_requests.iter().all(|(_, ask, _)| *ask != Request::Configure);
             if without {
-                self.session.take_back_in(Optional::Configure);
+                self.client.restore(OptionalRequest::Configure);
             }
-            if !self.session.silence.blames(without) {
-                self.asked.retain(|(_, ask, _)| *ask == Ask::Subscribe { resuming: true });
+            if !self.client.silent_closes.record(without) {
+                self.pending_requests
+                    .retain(|(_, ask, _)| *ask == Request::Subscribe { resuming: true });
             }
         }
-        let unanswered = std::mem::take(&mut self.asked).into_iter().filter(|(_, ask, at)| {
-            *ask == Ask::Subscribe { resuming: true } || at.elapsed() <= BLAME
-        });
-        let last_word = self.received;
-        let refused = std::mem::take(&mut self.refused_asks);
-        let refused = refused.into_iter().filter(|(_, at)| last_word <= *at + BLAME);
+        let unanswered =
+            std::mem::take(&mut self.pending_requests).into_iter().filter(|(_, ask, at)| {
+                *ask == Request::Subscribe { resuming: true } || at.elapsed() <= SUSPECT_FOR
+            });
+        let last_word = self.last_bytes;
+        let refused = std::mem::take(&mut self.refused_requests);
+        let refused = refused.into_iter().filter(|(_, at)| last_word <= *at + SUSPECT_FOR);
         for ask in unanswered.map(|(_, ask, _)| ask).chain(refused.map(|(ask, _)| ask)) {
             match ask {
-                Ask::Configure => self.session.leave_out(Optional::Configure),
-                Ask::Extranonce => self.session.leave_out(Optional::Extranonce),
-                Ask::Suggest => self.session.leave_out(Optional::Suggest),
-                Ask::Subscribe { resuming: true } => {
-                    self.session.resumption = Resumption::Never;
+                Request::Configure => self.client.skip(OptionalRequest::Configure),
+                Request::Extranonce => self.client.skip(OptionalRequest::Extranonce),
+                Request::Suggest => self.client.skip(OptionalRequest::Suggest),
+                Request::Subscribe { resuming: true } => {
+                    self.client.resumption = Resumption::Never;
                 }
-                Ask::Subscribe { resuming: false } | Ask::Authorize => {}
+                Request::Subscribe { resuming: false } | Request::Authorize => {}
             }
         }
     }
@@ -517,13 +522,13 @@ impl<'a> Talk<'a> {
             *left = NOTICES.0.min(*left + u32::try_from(more).unwrap_or(u32::MAX));
             *since = Instant::now();
         }
-        if text == self.said || *left == 0 {
+        if text == self.last_notice || *left == 0 {
             tracing::debug!("{text}");
             return;
         }
         *left -= 1;
-        self.session.port.notice(text.clone());
-        self.said = text;
+        self.client.port.notice(text.clone());
+        self.last_notice = text;
     }
 }
 

@@ -2,79 +2,70 @@
 
 use std::time::Instant;
 
+use super::super::client::{OptionalRequest, Trust};
 use super::super::message::{Answer, Submit, quoted};
-use super::super::session::{Fault, Optional, RefusedInARow, Trust};
-use super::super::verdict::{self, Kind};
+use super::super::reject::{self, RejectKind};
 use super::super::version_bits::Form;
-use super::{Ask, End, Stage, Talk};
+use super::{Connection, End, HandshakePhase, Request};
 use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+use crate::source::pool::responsiveness::PoolFault;
 
 /// From here on the pool is behind with its answers.
 const BEHIND: usize = 512;
 /// How many shares may be refused for want of a login before it is the end, if none was accepted.
-const STRANGERS: u32 = 3;
+const UNAUTHORIZED_SHARES_MAX: u32 = 3;
 
-/// A share without an answer.
-pub(super) struct Sent {
+/// A share that waits for its answer.
+pub(super) struct Share {
     pub(super) solution: Solution,
-    pub(super) at: Instant,
-    /// The form of its version bits, where others would be different.
+    /// The form of its version bits, where the other form would differ.
     pub(super) form: Option<Form>,
 }
 
-/// Shares in a row whose answers did not come in time.
-pub(super) struct Unheeded {
-    /// The number of the first one's request.
-    pub(super) first: u64,
-    /// When that was sent.
-    pub(super) since: Instant,
-    pub(super) count: u32,
-}
-
-impl Talk<'_> {
+impl Connection<'_> {
     pub(super) fn take_solution(&mut self, solution: Solution) {
         // Those found before the floor last moved say nothing of the one of now.
         let at_floor =
-            solution.is_share() && solution.job.share_target <= self.session.pace.floor();
-        let (binds, behind) = (self.paces(), self.is_behind());
-        if at_floor && self.session.pace.found(Instant::now(), binds, behind) {
-            self.repaced();
+            solution.is_share() && solution.job.share_target <= self.client.share_limiter.floor();
+        let (is_limited, behind) = (self.is_limited(), self.is_behind());
+        if at_floor && self.client.share_limiter.found(Instant::now(), is_limited, behind) {
+            self.republish_at_limit();
         }
-        match self.stage {
-            Stage::Mining => self.submit(solution),
-            _ => self.session.hold(solution),
+        match self.phase {
+            HandshakePhase::Mining => self.submit(solution),
+            _ => self.client.queue(solution),
         }
     }
 
     /// Sends a share, if the pool can still take it.
     pub(super) fn submit(&mut self, solution: Solution) {
         let job = &solution.job;
-        let table = &self.session.table;
+        let table = &self.client.job_table;
         let id = table.id(job.key, &solution.hash).or_else(|why| {
             // The block it builds on is the tip still, whatever became of the job.
             table.id_of_block(job.key).filter(|_| solution.is_block()).ok_or(why)
         });
         let id = match id {
             Ok(id) => id.to_owned(),
-            Err(why) => return self.session.too_late(&solution, why),
+            Err(why) => return self.client.mark_stale(&solution, why),
         };
-        if let Some(why) = self.held_back(&solution) {
-            return self.session.too_late(&solution, why);
+        if let Some(why) = self.reason_to_withhold(&solution) {
+            return self.client.mark_stale(&solution, why);
         }
         // The mask of now holds also for jobs from before it (BIP 310).
         let version = solution.header.version.to_consensus().cast_unsigned();
         if (version ^ job.version) & !self.mask.unwrap_or(0) != 0 {
             let why = "the pool has taken back version bits that it uses; not sent";
-            return self.session.too_late(&solution, why);
+            return self.client.mark_stale(&solution, why);
         }
         // Last, so that a share that is held back for another reason is not waited for.
         let Some(solution) = self.resumed_job_first(solution) else { return };
         let job = &solution.job;
         let MerkleRoot::Rolled(coinbase) = &job.merkle_root else {
-            return self.session.too_late(&solution, "its job has no extranonce; not sent");
+            return self.client.mark_stale(&solution, "its job has no extranonce; not sent");
         };
-        let form = self.session.version_bits.form();
-        let user = quoted(&self.session.config.user);
+        let form = self.client.version_bits.form();
+        let user = quoted(&self.client.config.user);
         let submit = Submit {
             user: &user,
             job: &id,
@@ -83,51 +74,53 @@ impl Talk<'_> {
             nonce: solution.header.nonce,
             version_bits: self.mask.map(|mask| form.bits(version, job.version, mask)),
         };
-        let number = self.number();
+        let number = self.next_request_id();
         let line = submit.request(number);
         let after_ms = solution.found.elapsed().as_secs_f64() * 1e3;
         tracing::debug!(number, hash = %solution.hash, after_ms, "submitting");
-        self.say(&line);
+        self.send_line(&line);
         let forms_differ = self.mask.is_some_and(|mask| job.version & mask != 0);
-        self.sends(number, &solution);
+        self.on_share_sent(number, &solution);
         let form = forms_differ.then_some(form);
-        self.sent.insert(number, Sent { solution, at: Instant::now(), form });
+        self.in_flight.insert(number, Share { solution, form }, Instant::now());
     }
 
     /// The pool answers shares.
     pub(super) fn shares_answered(&mut self) {
-        self.unheeded = None;
-        self.session.is_over(Fault::AnswersNone);
+        self.unanswered_shares.answered();
+        self.client.clear_fault(PoolFault::Unresponsive);
     }
 
     pub(super) fn on_verdict(
         &mut self,
         number: u64,
-        sent: &Sent,
+        share: &Share,
         answer: &Answer<'_>,
     ) -> Result<(), End> {
-        let (verdict, kind) = verdict::verdict_of(answer, self.maybe_other_header(sent));
+        let (verdict, kind) = reject::verdict_of(answer, self.maybe_other_header(share));
         let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
         if verdict == Verdict::Accepted {
             self.accepted = true;
-            self.session.trust = Trust::Proven;
-            self.strangers = 0;
+            self.client.trust = Trust::ShareAccepted;
+            self.unauthorized_shares = 0;
         }
-        let refused_all = self.count_refusal(sent, &verdict);
-        self.session.port.verdict(&sent.solution, verdict.clone());
+        let refused_all = self.count_refusal(share, &verdict);
+        self.client.port.verdict(&share.solution, verdict.clone());
         self.resumed_job_judged(number, kind);
-        self.learn(number, sent, &verdict, kind)?;
+        self.learn(number, share, &verdict, kind)?;
         match kind {
-            Some(Kind::NotSubscribed) => Err(End::Lost(words)),
+            Some(RejectKind::NotSubscribed) => Err(End::Lost(words)),
             _ if refused_all => Err(self.refuses_all(&words)),
             // The pool has not decided about the login yet; it may be slow.
-            Some(Kind::Unauthorized) if self.awaits(Ask::Authorize) => Ok(()),
-            Some(Kind::Unauthorized) => {
-                self.strangers += 1;
-                if self.strangers >= STRANGERS && self.session.trust < Trust::Proven {
+            Some(RejectKind::Unauthorized) if self.is_pending(Request::Authorize) => Ok(()),
+            Some(RejectKind::Unauthorized) => {
+                self.unauthorized_shares += 1;
+                if self.unauthorized_shares >= UNAUTHORIZED_SHARES_MAX
+                    && self.client.trust < Trust::ShareAccepted
+                {
                     return Err(End::Final(self.refused(&words)));
                 }
-                if Instant::now() >= self.login_again {
+                if Instant::now() >= self.reauthorize_at {
                     self.authorize();
                 }
                 Ok(())
@@ -137,56 +130,48 @@ impl Talk<'_> {
     }
 
     /// Counts what the pool refuses without taking anything in between. Whether that is too much.
-    fn count_refusal(&mut self, sent: &Sent, verdict: &Verdict) -> bool {
+    fn count_refusal(&mut self, share: &Share, verdict: &Verdict) -> bool {
         if *verdict == Verdict::Accepted {
-            self.session.refused = None;
-            self.session.is_over(Fault::RefusesAll);
+            self.client.refused_shares.reset();
+            self.client.clear_fault(PoolFault::RefusesAll);
             return false;
         }
         // The pool asks for nothing but shares; a block that is none may be refused. And a share of a
         // job that was replaced while it was on its way is late, which is not the pool's fault.
-        let Solution { job, hash, .. } = &sent.solution;
-        let is_late =
-            matches!(verdict, Verdict::Stale(_)) && self.session.table.id(job.key, hash).is_err();
-        if is_late || !sent.solution.is_share() {
+        let Solution { job, hash, .. } = &share.solution;
+        let is_late = matches!(verdict, Verdict::Stale(_))
+            && self.client.job_table.id(job.key, hash).is_err();
+        if is_late || !share.solution.is_share() {
             return false;
         }
-        let now = Instant::now();
-        let (enough, patience) = self.session.config.timing.refused;
-        let refused = self.session.refused.get_or_insert(RefusedInARow { since: now, count: 0 });
-        refused.count += 1;
-        refused.count >= enough && now.duration_since(refused.since) >= patience
+        self.client.refused_shares.refused(Instant::now())
     }
 
     /// Leaves a pool that refuses everything: another connection may do better, or another pool.
     fn refuses_all(&mut self, words: &str) -> End {
-        self.session.refused = None;
-        self.session.is_faulty(Fault::RefusesAll);
+        self.client.refused_shares.reset();
+        self.client.mark_faulty(PoolFault::RefusesAll);
         if self.extranonce_changes > 0 {
             // Some hand out an extranonce that they do not go by themselves.
-            self.session.leave_out(Optional::Extranonce);
+            self.client.skip(OptionalRequest::Extranonce);
         }
         End::Lost(format!("it refuses every share, the last with: {words}"))
     }
 
     /// Whether the pool lets us wait for its answers.
     pub(super) fn is_behind(&self) -> bool {
-        self.sent.len() > BEHIND
+        self.in_flight.len() > BEHIND
     }
 
     /// Gives up on answers that are overdue, and on a pool that gives none.
     pub(super) fn expire(&mut self, now: Instant) -> Result<(), End> {
-        let timing = self.session.config.timing;
+        let timing = self.client.config.timing;
         let mut is_silent = false;
-        while let Some(entry) = self.sent.first_entry() {
-            if now < entry.get().at + timing.answer {
-                break;
-            }
-            let (first, Sent { solution, at, .. }) = entry.remove_entry();
+        while let Some(expired) = self.in_flight.expire(now, timing.answer) {
             let why = Refusal::new("", "the pool did not answer in time");
-            self.session.port.verdict(&solution, Verdict::Unknown(why));
-            is_silent |= at > self.heard;
-            self.unheeded.get_or_insert(Unheeded { first, since: at, count: 0 }).count += 1;
+            self.client.port.verdict(&expired.share.solution, Verdict::Unknown(why));
+            is_silent |= expired.sent > self.last_message;
+            self.unanswered_shares.timed_out(expired.id, expired.sent);
         }
         self.resumed_job_expired();
         if is_silent {
@@ -195,20 +180,13 @@ impl Talk<'_> {
                 "it has not answered, nor said anything else, for {seconds} s"
             )));
         }
-        if self.deaf_at().is_some_and(|at| now >= at) {
-            self.session.is_faulty(Fault::AnswersNone);
-            let seconds = timing.unheeded.1.as_secs();
+        if self.unanswered_shares.deadline().is_some_and(|at| now >= at) {
+            self.client.mark_faulty(PoolFault::Unresponsive);
+            let seconds = timing.unanswered_shares.1.as_secs();
             return Err(End::Lost(format!(
                 "it takes shares and has answered none for {seconds} s"
             )));
         }
         Ok(())
-    }
-
-    /// When the pool is left for the answers that it does not give, if it gives none before.
-    pub(super) fn deaf_at(&self) -> Option<Instant> {
-        let (enough, patience) = self.session.config.timing.unheeded;
-        let unheeded = self.unheeded.as_ref().filter(|unheeded| unheeded.count >= enough)?;
-        Some(unheeded.since + patience)
     }
 }

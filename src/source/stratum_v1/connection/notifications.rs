@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use super::super::client::Resumption;
 use super::super::difficulty;
 use super::super::message::{self, Params, WORDS_MAX, quoted};
-use super::super::session::Resumption;
 use super::super::work::{self, Extranonce, Notify};
-use super::{AGENT, End, Stage, Talk, Upcoming};
+use super::{AGENT, Connection, End, HandshakePhase, PoolJob};
 use crate::printable::printable;
 
 /// The longest wait before a new connection that a pool may ask for.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(60);
 
-impl Talk<'_> {
+impl Connection<'_> {
     pub(super) fn on_call(
         &mut self,
         method: &str,
@@ -33,8 +33,8 @@ impl Talk<'_> {
                     self.extranonce = Some(extranonce);
                     self.extranonce_changes += 1;
                     // What was given with the session's id does not hold any more.
-                    if let Resumption::May(_) = self.session.resumption {
-                        self.session.resumption = Resumption::Unknown;
+                    if let Resumption::May(_) = self.client.resumption {
+                        self.client.resumption = Resumption::Unknown;
                     }
                     Ok(())
                 }
@@ -44,7 +44,7 @@ impl Talk<'_> {
                 match params.get(0).map(work::mask) {
                     Some(Ok(mask)) if self.mask.is_some() => self.on_mask(mask),
                     Some(Ok(_)) => tracing::debug!("a version mask without an agreement"),
-                    _ => return self.cannot_read("a version mask that is none"),
+                    _ => return self.on_unusable("a version mask that is none"),
                 }
                 Ok(())
             }
@@ -59,11 +59,11 @@ impl Talk<'_> {
                 Ok(())
             }
             "client.get_version" => {
-                self.answer(&message::answer(id.unwrap_or("null"), &quoted(AGENT)));
+                self.send_answer(&message::answer(id.unwrap_or("null"), &quoted(AGENT)));
                 Ok(())
             }
             "mining.ping" | "client.ping" | "ping" => {
-                self.answer(&message::answer(id.unwrap_or("null"), "\"pong\""));
+                self.send_answer(&message::answer(id.unwrap_or("null"), "\"pong\""));
                 Ok(())
             }
             _ => {
@@ -72,7 +72,7 @@ impl Talk<'_> {
                     "the pool calls what we do not know"
                 );
                 if let Some(id) = id {
-                    self.answer(&message::unknown_method(id));
+                    self.send_answer(&message::unknown_method(id));
                 }
                 Ok(())
             }
@@ -82,23 +82,24 @@ impl Talk<'_> {
     fn on_notify(&mut self, params: &Params<'_>) -> Result<(), End> {
         let mut notify = match Notify::read(params) {
             Ok(notify) => notify,
-            Err(error) => return self.cannot_read(&format!("a job that is of no use: {error}")),
+            Err(error) => return self.on_unusable(&format!("a job that is of no use: {error}")),
         };
-        self.unreadable.0 = 0;
+        self.unusable_lines.0 = 0;
         // A clean job that another one has overtaken still ended those before it.
-        let overtaken = self.fresh.as_ref().map(|fresh| &fresh.notify).or(self.early.as_ref());
+        let overtaken =
+            self.next_job.as_ref().map(|fresh| &fresh.notify).or(self.early_notify.as_ref());
         notify.clean |= overtaken.is_some_and(|overtaken| overtaken.clean);
         match &self.extranonce {
             Some(extranonce) => {
-                self.fresh = Some(Upcoming {
+                self.next_job = Some(PoolJob {
                     notify,
                     extranonce: extranonce.clone(),
                     target: self.target,
-                    as_sent: self.target,
-                    received: self.received,
+                    target_at_arrival: self.target,
+                    received: self.last_bytes,
                 });
             }
-            None => self.early = Some(notify),
+            None => self.early_notify = Some(notify),
         }
         Ok(())
     }
@@ -111,13 +112,13 @@ impl Talk<'_> {
         match difficulty::target_of(text) {
             Ok(target) => {
                 self.target = target;
-                if std::mem::replace(&mut self.target_said, true) {
+                if std::mem::replace(&mut self.target_set, true) {
                     self.difficulty_changed(Instant::now());
-                } else if let Some(fresh) = &mut self.fresh {
-                    (fresh.target, fresh.as_sent) = (target, target);
-                } else if let Some(mut current) = self.current.clone() {
-                    (current.target, current.as_sent) = (target, target);
-                    self.publish_again(current);
+                } else if let Some(fresh) = &mut self.next_job {
+                    (fresh.target, fresh.target_at_arrival) = (target, target);
+                } else if let Some(mut current) = self.current_job.clone() {
+                    (current.target, current.target_at_arrival) = (target, target);
+                    self.republish(current);
                 }
             }
             Err(error) => self.notice(format!(
@@ -131,9 +132,9 @@ impl Talk<'_> {
     /// A mask holds at once (BIP 310).
     fn on_mask(&mut self, mask: u32) {
         if self.mask.replace(mask) != Some(mask)
-            && let Some(current) = self.current.clone()
+            && let Some(current) = self.current_job.clone()
         {
-            self.publish_again(current);
+            self.republish(current);
         }
     }
 
@@ -145,12 +146,12 @@ impl Talk<'_> {
             Some(None) if says_nothing(params.get(1)) => None,
             Some(port) => Some(port.and_then(|port| u16::try_from(port).ok())),
         };
-        let ours = &self.session.config.endpoint;
+        let ours = &self.client.config.endpoint;
         let same =
             host.is_empty() || host.trim_matches(['[', ']']).eq_ignore_ascii_case(&ours.host);
         match (same, port) {
             (true, None) => {}
-            (true, Some(Some(port))) => self.session.moved_to = Some(port),
+            (true, Some(Some(port))) => self.client.moved_to = Some(port),
             (true, Some(None)) | (false, _) => {
                 let to = printable(&host, 60);
                 self.notice(format!(
@@ -160,13 +161,13 @@ impl Talk<'_> {
             }
         }
         let wait = params.get(2).and_then(message::number);
-        self.session.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
-        if self.stage != Stage::Leaving {
-            self.enter(Stage::Leaving);
+        self.client.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
+        if self.phase != HandshakePhase::Leaving {
+            self.enter_phase(HandshakePhase::Leaving);
             // What is found from now on would count nowhere.
-            if !matches!(self.session.resumption, Resumption::May(_)) {
-                self.fresh = None;
-                self.session.port.withdraw();
+            if !matches!(self.client.resumption, Resumption::May(_)) {
+                self.next_job = None;
+                self.client.port.withdraw();
             }
         }
     }

@@ -22,7 +22,7 @@ const HIGHEST: u32 = 200;
 
 /// The floor, and what it is moved by.
 #[derive(Debug)]
-pub struct Pace {
+pub struct ShareLimiter {
     /// The leading zero bits that a hash must have.
     bits: u32,
     begun: Instant,
@@ -31,7 +31,7 @@ pub struct Pace {
     told: bool,
 }
 
-impl Pace {
+impl ShareLimiter {
     /// A floor to begin with.
     #[must_use]
     pub fn new(now: Instant) -> Self {
@@ -50,15 +50,15 @@ impl Pace {
 
     /// Whether the floor is what keeps shares of this target away.
     #[must_use]
-    pub fn binds(&self, target: &Target) -> bool {
+    pub fn limits(&self, target: &Target) -> bool {
         *target > self.floor()
     }
 
     /// Counts a share, and moves the floor if it is time. Whether it has moved.
-    pub fn found(&mut self, now: Instant, binds: bool, behind: bool) -> bool {
+    pub fn found(&mut self, now: Instant, is_limited: bool, behind: bool) -> bool {
         self.found += 1;
         if self.found < 4 * MOST {
-            return self.tick(now, binds, behind);
+            return self.tick(now, is_limited, behind);
         }
         self.bits = (self.bits + 3).min(HIGHEST);
         (self.begun, self.found) = (now, 0);
@@ -66,7 +66,7 @@ impl Pace {
     }
 
     /// Whether a person is to be told of the floor: once.
-    pub fn first_time(&mut self) -> bool {
+    pub fn announce_once(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
 
@@ -78,7 +78,7 @@ impl Pace {
 
     /// Moves the floor when a window is over. `binds` says whether it keeps shares away, `behind`
     /// whether the pool is behind with its answers. Whether it has moved.
-    pub fn tick(&mut self, now: Instant, binds: bool, behind: bool) -> bool {
+    pub fn tick(&mut self, now: Instant, is_limited: bool, behind: bool) -> bool {
         if now < self.due() {
             return false;
         }
@@ -87,7 +87,7 @@ impl Pace {
         if found > MOST as f32 {
             let doublings = (found / MOST as f32).log2().ceil();
             self.bits = (self.bits + (doublings as u32).clamp(1, 8)).min(HIGHEST);
-        } else if binds && !behind && found < LEAST as f32 {
+        } else if is_limited && !behind && found < LEAST as f32 {
             let step = if found * 4.0 < LEAST as f32 { 3 } else { 1 };
             self.bits = self.bits.saturating_sub(step);
         }
@@ -102,7 +102,7 @@ mod tests {
 
     /// Simulated mining at `rate` hashes a second for a target that all hashes meet: shares of each
     /// window.
-    fn mine(pace: &mut Pace, rate: f64, windows: u32, start: Instant) -> Vec<u32> {
+    fn mine(pace: &mut ShareLimiter, rate: f64, windows: u32, start: Instant) -> Vec<u32> {
         let window = |number: u32| {
             let (mut shares, mut hashes) = (0, rate * WINDOW.as_secs_f64());
             let begun = start + WINDOW * number;
@@ -121,7 +121,7 @@ mod tests {
     fn shares_come_at_a_bearable_rate_on_every_machine() {
         for rate in [1e4, 1e6, 1.6e8, 1e10, 1e12] {
             let start = Instant::now();
-            let mut pace = Pace::new(start);
+            let mut pace = ShareLimiter::new(start);
             let shares = mine(&mut pace, rate, 40, start);
             let settled = &shares[20..];
             assert!(settled.iter().all(|s| (20..=250).contains(s)), "{rate} {shares:?}");
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_pool_that_is_behind_gets_no_more() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut pace = ShareLimiter::new(start);
         assert!(!pace.tick(start + WINDOW, true, true));
         assert!(pace.tick(start + WINDOW * 2, true, false));
         assert!(!pace.tick(start + WINDOW * 3, false, false));
@@ -140,11 +140,11 @@ mod tests {
 
     #[test]
     fn floors_are_as_many_zero_bits() {
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = ShareLimiter::new(Instant::now());
         for (bits, shown) in [(0, "ffffff"), (1, "7fffff"), (8, "00ffff"), (20, "00000f")] {
             pace.bits = bits;
             assert!(pace.floor().to_string().starts_with(shown), "{bits}");
         }
-        assert!(pace.binds(&Target::max()) && !pace.binds(&Target::DIFFICULTY_1));
+        assert!(pace.limits(&Target::max()) && !pace.limits(&Target::DIFFICULTY_1));
     }
 }

@@ -2,12 +2,12 @@
 
 use serde_json::value::RawValue;
 
-use super::message::{Answer, Complaint};
+use super::message::{Answer, PoolError};
 use crate::job::{Refusal, Verdict};
 
 /// What a refused share was refused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RejectKind {
     /// The job is over.
     Stale,
     /// The pool does not know the job: it is over, or was forgotten.
@@ -32,7 +32,7 @@ pub enum Kind {
     Silent,
 }
 
-impl Kind {
+impl RejectKind {
     /// In our words.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
@@ -54,54 +54,54 @@ impl Kind {
 }
 
 /// What pools say, in lower case and as a part of their words; the first that fits counts.
-const WORDS: &[(&str, Kind)] = &[
-    ("duplicate", Kind::Duplicate),
-    ("already submitted", Kind::Duplicate),
-    ("low diff", Kind::LowDifficulty),
-    ("low-diff", Kind::LowDifficulty),
-    ("lowdiff", Kind::LowDifficulty),
-    ("difficulty too low", Kind::LowDifficulty),
-    ("difficulty-too-low", Kind::LowDifficulty),
-    ("above target", Kind::LowDifficulty),
-    ("high-hash", Kind::LowDifficulty),
-    ("high hash", Kind::LowDifficulty),
-    ("not meet target", Kind::LowDifficulty),
-    ("stale", Kind::Stale),
-    ("job not found", Kind::UnknownJob),
-    ("job-not-found", Kind::UnknownJob),
-    ("unknown job", Kind::UnknownJob),
-    ("unknown-job", Kind::UnknownJob),
-    ("unknown work", Kind::UnknownJob),
-    ("invalid job", Kind::UnknownJob),
-    ("invalid jobid", Kind::UnknownJob),
-    ("no such job", Kind::UnknownJob),
-    ("old job", Kind::Stale),
-    ("not subscribed", Kind::NotSubscribed),
-    ("unauthori", Kind::Unauthorized),
-    ("not authori", Kind::Unauthorized),
-    ("unknown worker", Kind::Unauthorized),
-    ("unknown-user", Kind::Unauthorized),
-    ("ntime", Kind::Time),
-    ("time-too", Kind::Time),
-    ("version", Kind::Version),
+const WORDS: &[(&str, RejectKind)] = &[
+    ("duplicate", RejectKind::Duplicate),
+    ("already submitted", RejectKind::Duplicate),
+    ("low diff", RejectKind::LowDifficulty),
+    ("low-diff", RejectKind::LowDifficulty),
+    ("lowdiff", RejectKind::LowDifficulty),
+    ("difficulty too low", RejectKind::LowDifficulty),
+    ("difficulty-too-low", RejectKind::LowDifficulty),
+    ("above target", RejectKind::LowDifficulty),
+    ("high-hash", RejectKind::LowDifficulty),
+    ("high hash", RejectKind::LowDifficulty),
+    ("not meet target", RejectKind::LowDifficulty),
+    ("stale", RejectKind::Stale),
+    ("job not found", RejectKind::UnknownJob),
+    ("job-not-found", RejectKind::UnknownJob),
+    ("unknown job", RejectKind::UnknownJob),
+    ("unknown-job", RejectKind::UnknownJob),
+    ("unknown work", RejectKind::UnknownJob),
+    ("invalid job", RejectKind::UnknownJob),
+    ("invalid jobid", RejectKind::UnknownJob),
+    ("no such job", RejectKind::UnknownJob),
+    ("old job", RejectKind::Stale),
+    ("not subscribed", RejectKind::NotSubscribed),
+    ("unauthori", RejectKind::Unauthorized),
+    ("not authori", RejectKind::Unauthorized),
+    ("unknown worker", RejectKind::Unauthorized),
+    ("unknown-user", RejectKind::Unauthorized),
+    ("ntime", RejectKind::Time),
+    ("time-too", RejectKind::Time),
+    ("version", RejectKind::Version),
 ];
 
 /// The kind of a refusal. Words tell more than the numbers (20 and up, from the first Stratum pool),
 /// which some pools use as they like.
 #[must_use]
-pub fn kind_of(complaint: &Complaint) -> Kind {
-    let words = complaint.words.to_lowercase();
+pub fn classify(pool_error: &PoolError) -> RejectKind {
+    let words = pool_error.words.to_lowercase();
     if let Some((_, kind)) = WORDS.iter().find(|(part, _)| words.contains(part)) {
         return *kind;
     }
-    match complaint.code {
-        Some(21) => Kind::UnknownJob,
-        Some(22) => Kind::Duplicate,
-        Some(23) => Kind::LowDifficulty,
-        Some(24) => Kind::Unauthorized,
-        Some(25) => Kind::NotSubscribed,
-        None if words.is_empty() => Kind::Silent,
-        _ => Kind::Other,
+    match pool_error.code {
+        Some(21) => RejectKind::UnknownJob,
+        Some(22) => RejectKind::Duplicate,
+        Some(23) => RejectKind::LowDifficulty,
+        Some(24) => RejectKind::Unauthorized,
+        Some(25) => RejectKind::NotSubscribed,
+        None if words.is_empty() => RejectKind::Silent,
+        _ => RejectKind::Other,
     }
 }
 
@@ -165,14 +165,14 @@ const FINAL: &[&str] = &[
 /// Whether a login that was refused in these words will be refused again. What the words leave open
 /// may pass; no words at all are the usual way to refuse a worker.
 #[must_use]
-pub fn is_final_login(complaint: &Complaint) -> bool {
-    let words = complaint.words.to_lowercase();
+pub fn is_final_login(pool_error: &PoolError) -> bool {
+    let words = pool_error.words.to_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if words.is_empty() {
         return true;
     }
     // "Try again" is also said of a wrong password.
-    let is_unknown = || complaint.code == Some(24) && !words.contains("try again");
+    let is_unknown = || pool_error.code == Some(24) && !words.contains("try again");
     !says(PASSING) && (says(FINAL) || is_unknown())
 }
 
@@ -196,25 +196,30 @@ pub fn is_yes(result: Option<&RawValue>) -> bool {
 /// What the answer to a share amounts to, and why it was refused if it was. `maybe_other_header` says
 /// that the pool may not have hashed the header that we did.
 #[must_use]
-pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Option<Kind>) {
-    let complaint = match &answer.error {
+pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Option<RejectKind>) {
+    let pool_error = match &answer.error {
         None if is_yes(answer.result) => return (Verdict::Accepted, None),
-        None => Complaint::default(),
-        Some(complaint) => complaint.clone(),
+        None => PoolError::default(),
+        Some(pool_error) => pool_error.clone(),
     };
-    let kind = match kind_of(&complaint) {
-        Kind::LowDifficulty | Kind::Version | Kind::Other | Kind::Silent if maybe_other_header => {
-            Kind::OtherHeader
+    let kind = match classify(&pool_error) {
+        RejectKind::LowDifficulty
+        | RejectKind::Version
+        | RejectKind::Other
+        | RejectKind::Silent
+            if maybe_other_header =>
+        {
+            RejectKind::OtherHeader
         }
         kind => kind,
     };
-    let words = match complaint.code {
-        Some(code) if complaint.words.is_empty() => format!("error {code}"),
-        _ => complaint.words,
+    let words = match pool_error.code {
+        Some(code) if pool_error.words.is_empty() => format!("error {code}"),
+        _ => pool_error.words,
     };
     let refusal = Refusal::new(words, kind.meaning());
     let verdict = match kind {
-        Kind::Stale | Kind::UnknownJob => Verdict::Stale(refusal),
+        RejectKind::Stale | RejectKind::UnknownJob => Verdict::Stale(refusal),
         _ => Verdict::Rejected(refusal),
     };
     (verdict, Some(kind))
@@ -235,7 +240,7 @@ mod tests {
     #[test]
     fn only_plain_words_end_a_login() {
         let is_final =
-            |code, words: &str| is_final_login(&Complaint { code, words: words.to_owned() });
+            |code, words: &str| is_final_login(&PoolError { code, words: words.to_owned() });
         for (code, words) in [
             (None, ""),
             (Some(24), "Unauthorized worker"),

@@ -26,11 +26,11 @@ fn pool() -> (ScriptedPool, Arc<AtomicBool>) {
     (pool, is_deaf)
 }
 
-fn impatient(pool: &ScriptedPool, deaf: Duration) -> Config {
+fn impatient(pool: &ScriptedPool, cooldown: Duration) -> Config {
     let mut config = config(pool);
     config.timing.answer = Duration::from_millis(200);
-    config.timing.unheeded = (8, Duration::from_secs(1));
-    config.timing.deaf = deaf;
+    config.timing.unanswered_shares = (8, Duration::from_secs(1));
+    config.timing.fault_cooldown = cooldown;
     config
 }
 
