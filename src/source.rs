@@ -4,8 +4,8 @@ pub mod builtin;
 pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
+pub mod node_reject;
 pub mod pace;
-pub mod refusals;
 pub mod stratum_v1;
 
 use std::fmt;

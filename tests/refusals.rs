@@ -5,7 +5,7 @@ mod common;
 
 use adit::job::Verdict;
 use adit::source::builtin::{RegtestChain, Reject};
-use adit::source::refusals::verdict_for;
+use adit::source::node_reject::verdict_for;
 use common::node::{Chain, Node};
 use serde_json::{Value, json};
 

@@ -6,23 +6,23 @@
 //! serving one, with an RPC thread of its own, when its client has gone.
 
 mod bounded;
+mod client;
 mod clocks;
 pub(crate) mod conf;
+mod connection_state;
 mod fetch;
 mod local;
 mod mempool;
 mod mining_info;
+mod node_error;
 mod pacer;
 mod proposal;
+mod resubmit;
 mod rpc;
-mod session;
-mod stall;
-mod standing;
+mod slow_node;
 pub(crate) mod submission;
 mod template;
 mod tip;
-mod trouble;
-mod waiting;
 mod zmq;
 pub(crate) mod zmtp;
 
@@ -40,17 +40,17 @@ use tokio::time::sleep_until;
 pub use self::local::{local_endpoint, local_login};
 pub use self::mining_info::{MiningInfo, Side};
 pub use self::rpc::{Credentials, Endpoint, Rpc, RpcError};
-pub use self::template::{Payout, Ready, Template, TemplateError, read_answer};
+pub use self::template::{Payout, PreparedTemplate, Template, TemplateError, parse_template};
 
 use self::clocks::Clocks;
+use self::connection_state::ConnectionState;
 use self::mempool::MempoolWatch;
-use self::pacer::{Pacer, Wanted};
+use self::pacer::{Pacer, TemplateUse};
 use self::proposal::Proposals;
+use self::resubmit::ResubmitQueue;
 use self::rpc::Envelope;
-use self::standing::Standing;
-use self::waiting::WaitingBlocks;
 use super::pace::{Pace, left_out};
-use super::{NO_ADDRESS, Refused, Run, Source, SourceError, refusals};
+use super::{NO_ADDRESS, Refused, Run, Source, SourceError, node_reject};
 use crate::chain::block;
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::min_difficulty::{Stage, bip94_earliest};
@@ -65,14 +65,14 @@ use crate::printable::printable;
 /// the names and hashes of the 16,666 smallest transactions 4 MB.
 const TEMPLATE_BYTES: usize = 16 << 20;
 /// The largest other answer that is read.
-const ANSWER_BYTES: usize = 1 << 20;
+const RESPONSE_BYTES: usize = 1 << 20;
 /// How long a node may take for an answer.
-const DEADLINE: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take for a small question aside: a solution may be waiting meanwhile.
-const ASIDE: Duration = Duration::from_secs(5);
+const SMALL_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a template must have been mined before the tip is watched: on a chain that grows by our
 /// own blocks none is, and the watch costs nothing.
-const LASTING: Duration = Duration::from_millis(500);
+const TIP_WATCH_DELAY: Duration = Duration::from_millis(500);
 /// How often the template is fetched again for new transactions. Nodes cache theirs for 5 s.
 const REFRESH: Duration = Duration::from_secs(10);
 /// How old a job may grow before it is replaced for the sake of its nTime alone.
@@ -82,21 +82,22 @@ const NTIME_AGE: Duration = Duration::from_secs(60);
 const MINE_WITHOUT_NODE: Duration = Duration::from_secs(60);
 /// How long a node that has just been started may be without its cookie, where it is not known to
 /// have been started.
-const COOKIE_IS_WRITTEN: Duration = Duration::from_secs(1);
+const COOKIE_GRACE: Duration = Duration::from_secs(1);
 /// The same of a node that was seen not to be up.
-const COOKIE_IS_WRITTEN_SURELY: Duration = Duration::from_secs(10);
+const COOKIE_GRACE_AFTER_DOWN: Duration = Duration::from_secs(10);
 /// The waits between tries, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same for a node on this machine, which costs nothing to ask.
 const LOCAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 /// How often there is a look around while no block is owed.
-const LOOK_AROUND: Duration = Duration::from_secs(10);
+const IDLE_WAKE: Duration = Duration::from_secs(10);
 /// How often it is said that block time is too far ahead of the clock.
-const SAY_AHEAD: Duration = Duration::from_secs(600);
+const AHEAD_NOTICE_INTERVAL: Duration = Duration::from_secs(600);
 /// The waits before a height is tried again on which the node refused our block.
-const SETBACK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const REJECTED_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(30));
 /// Templates larger than this are read on another thread, so that a solution need not wait.
-const READ_ASIDE_BYTES: usize = 64 << 10;
+const PARSE_OFF_THREAD_BYTES: usize = 64 << 10;
 
 /// What to mine on a node, and for whom.
 #[derive(Clone, Debug)]
@@ -155,8 +156,8 @@ impl Source for GetBlockTemplate {
             let backoff = Backoff::new(if local { LOCAL_BACKOFF } else { BACKOFF });
             let pacer = Pacer::new(self.config.pace);
             let submit = self.config.client();
-            let mut session = Session {
-                keeper: Keeper { journal: self.journal, name, network: "" },
+            let mut session = Client {
+                submitter: Submitter { journal: self.journal, name, network: "" },
                 config: self.config,
                 port,
                 submit,
@@ -166,7 +167,7 @@ impl Source for GetBlockTemplate {
                 current: None,
                 setbacks: 0,
                 batches: true,
-                standing: Standing::new(),
+                standing: ConnectionState::new(),
                 backoff,
                 renewed: Instant::now(),
                 begun: Instant::now(),
@@ -179,13 +180,13 @@ impl Source for GetBlockTemplate {
                 clocks: Clocks::now(),
                 said_ahead: None,
                 known_tips: Vec::new(),
-                kept_templates: Kept::Taken,
-                waiting: WaitingBlocks::default(),
+                template_cache: TemplateCache::Trusted,
+                waiting: ResubmitQueue::default(),
                 earlier: Vec::new(),
                 asked_journal: false,
             };
             let outcome = session.run().await;
-            if let Err(error) = session.keeper.journal.flush() {
+            if let Err(error) = session.submitter.journal.flush() {
                 session.port.notice(error.to_string());
             }
             outcome
@@ -195,7 +196,7 @@ impl Source for GetBlockTemplate {
 
 /// A block that was sent, or will be as soon as that can be done, and has no answer.
 #[derive(Debug)]
-struct Unanswered {
+struct FoundBlock {
     solution: Solution,
     block_hex: String,
     entry: Option<EntryId>,
@@ -214,12 +215,12 @@ struct Current {
 impl Current {
     /// Whether it is older than one of a chain that is just growing.
     fn has_lasted(&self) -> bool {
-        self.published.elapsed() >= LASTING
+        self.published.elapsed() >= TIP_WATCH_DELAY
     }
 }
 
 /// What ends mining on one connection.
-enum End {
+enum ConnectionEnd {
     /// It is time to go.
     Stopped,
     /// The node is gone.
@@ -227,10 +228,10 @@ enum End {
 }
 
 /// The answers to a batch of `submitblock` and `getblocktemplate`.
-type Both<'a, T> = (Envelope<Cow<'a, str>>, T);
+type BatchResponse<'a, T> = (Envelope<Cow<'a, str>>, T);
 
 /// Makes blocks of solutions and keeps them on disk.
-struct Keeper {
+struct Submitter {
     journal: Arc<Journal>,
     /// The node, as the journal names it: one name for each spelling of this machine.
     name: String,
@@ -238,12 +239,12 @@ struct Keeper {
     network: &'static str,
 }
 
-struct Session {
-    keeper: Keeper,
+struct Client {
+    submitter: Submitter,
     config: Config,
     port: Port,
     submit: Rpc,
-    unanswered: Vec<Unanswered>,
+    unanswered: Vec<FoundBlock>,
     connection: u64,
     jobs: u64,
     current: Option<Current>,
@@ -252,7 +253,7 @@ struct Session {
     /// Whether the node takes batches.
     batches: bool,
     /// What was said of the connection.
-    standing: Standing,
+    standing: ConnectionState,
     /// The wait before the next try, where tries fail.
     backoff: Backoff,
     /// When the node last gave a template.
@@ -278,9 +279,9 @@ struct Session {
     /// What the tip may be without another having made it: the last template's, and our own block.
     known_tips: Vec<BlockHash>,
     /// Whether templates may be ones that the node has kept.
-    kept_templates: Kept,
+    template_cache: TemplateCache,
     /// Blocks that the node could not judge yet.
-    waiting: WaitingBlocks,
+    waiting: ResubmitQueue,
     /// Blocks of earlier runs that may have to be sent again.
     earlier: Vec<EntryId>,
     /// Whether the journal was asked for them.
@@ -288,36 +289,36 @@ struct Session {
 }
 
 /// What went wrong: for good, or for now.
-enum Trouble {
-    Final(SourceError),
-    Passing(String),
+enum NodeError {
+    Fatal(SourceError),
+    Temporary(String),
 }
 
 /// What is thought of a template that the node has kept from an earlier call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+enum TemplateCache {
     /// It is as good as a new one.
-    Taken,
-    /// Its time was too far ahead: the node's clock was set back since.
-    Distrusted,
+    Trusted,
+    /// Its time was too far ahead: the node's clock has been set back since.
+    Outdated,
 }
 
 /// What follows a submitted block.
-enum Next {
+enum AfterSubmit {
     /// The template that came with the answer.
-    Template(Box<Ready>),
+    Template(Box<PreparedTemplate>),
     /// A template is to be fetched, this much later.
     FetchIn(Duration),
 }
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    Over,
+enum WaitOutcome {
+    Elapsed,
     Stopped,
 }
 
-/// Waits that double.
+/// WaitPolicy that double.
 struct Backoff {
     range: (Duration, Duration),
     tries: u32,

@@ -5,21 +5,21 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
+use super::client::request;
 use super::fetch::template_request;
-use super::session::request;
-use super::waiting::Waiting;
+use super::resubmit::UnresolvedBlock;
 use super::*;
 use crate::job::Refusal;
 use crate::journal::Pending;
-use crate::source::refusals::Answer;
+use crate::source::node_reject::SubmitResponse;
 
 /// How old a block of a regtest chain may grow before it is given up where no node takes it: such
 /// chains are thrown away, and others come in their places.
 const REGTEST_AGE: Duration = Duration::from_secs(24 * 3600);
 
-impl Keeper {
+impl Submitter {
     /// Builds the block and writes it to the journal.
-    pub(super) fn keep(&self, solution: Solution, port: &Port) -> Unanswered {
+    pub(super) fn keep(&self, solution: Solution, port: &Port) -> FoundBlock {
         let job = &solution.job;
         let block_hex = match (&job.merkle_root, &job.body) {
             (MerkleRoot::Rolled(coinbase), Some(body)) => {
@@ -46,7 +46,7 @@ impl Keeper {
         for warning in self.journal.warnings() {
             port.notice(warning.to_string());
         }
-        Unanswered { solution, block_hex, entry }
+        FoundBlock { solution, block_hex, entry }
     }
 
     /// Notes in the journal what became of a block.
@@ -57,7 +57,7 @@ impl Keeper {
     }
 }
 
-impl Session {
+impl Client {
     /// Sends blocks again whose answer never came.
     pub(super) async fn send_again(&mut self) -> Result<(), RpcError> {
         while let Some(found) = self.unanswered.first() {
@@ -74,16 +74,16 @@ impl Session {
         let mut elsewhere = Elsewhere::default();
         let mut too_old = 0;
         while let Some(entry) = self.earlier.first().copied() {
-            match self.keeper.journal.read(entry) {
-                Ok(Some(found)) if found.source == self.keeper.name => {
+            match self.submitter.journal.read(entry) {
+                Ok(Some(found)) if found.source == self.submitter.name => {
                     let verdict = self.submit_alone(&found.block_hex, found.hash).await?;
-                    let block = Waiting::of_journal(&found);
+                    let block = UnresolvedBlock::of_journal(&found);
                     if !matches!(verdict, Verdict::Unknown(_)) {
-                        self.keeper.record_fate(entry, &verdict);
+                        self.submitter.record_fate(entry, &verdict);
                         self.port.late_verdict(&block.reported, verdict);
                     } else if self.is_too_old(&found) {
                         too_old += 1;
-                        self.keeper.journal.settle(entry, Fate::Stale);
+                        self.submitter.journal.settle(entry, Fate::Stale);
                     } else {
                         self.waiting.add(block);
                     }
@@ -92,7 +92,7 @@ impl Session {
                 Ok(Some(_)) if !entry.is_adopted() => {}
                 Ok(Some(found)) if self.is_too_old(&found) => {
                     too_old += 1;
-                    self.keeper.journal.settle(entry, Fate::Stale);
+                    self.submitter.journal.settle(entry, Fate::Stale);
                 }
                 Ok(Some(found)) => elsewhere.count(found.source),
                 Ok(None) => {}
@@ -131,8 +131,8 @@ impl Session {
 
     /// Sends the blocks again that the node could not judge, if that is due; nothing waits for it.
     pub(super) fn send_waiting(&mut self) {
-        let Self { waiting, keeper, submit, .. } = self;
-        waiting.send(&keeper.journal, || submit.sibling());
+        let Self { waiting, submitter, submit, .. } = self;
+        waiting.send(&submitter.journal, || submit.sibling());
     }
 
     /// Takes what the node said of a block that it could not judge before; gives it back where it is
@@ -153,9 +153,9 @@ impl Session {
         Some(verdict)
     }
 
-    fn settle_waiting(&self, block: &Waiting, verdict: Verdict) {
+    fn settle_waiting(&self, block: &UnresolvedBlock, verdict: Verdict) {
         if let Some(entry) = block.entry {
-            self.keeper.record_fate(entry, &verdict);
+            self.submitter.record_fate(entry, &verdict);
         }
         self.port.late_verdict(&block.reported, verdict);
     }
@@ -166,12 +166,16 @@ impl Session {
         block_hex: &str,
         hash: BlockHash,
     ) -> Result<Verdict, RpcError> {
-        let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
-        self.judge(read_answer_to_submit(&answer)?, hash).await
+        let answer = self.call(submit_request(block_hex, "", ""), RESPONSE_BYTES).await?;
+        self.judge(parse_submit_response(&answer)?, hash).await
     }
 
     /// The verdict that an answer comes to, with what else the node is to be asked for it.
-    async fn judge(&mut self, answer: Answer, hash: BlockHash) -> Result<Verdict, RpcError> {
+    async fn judge(
+        &mut self,
+        answer: SubmitResponse,
+        hash: BlockHash,
+    ) -> Result<Verdict, RpcError> {
         verdict_of(answer, hash, self).await
     }
 
@@ -180,8 +184,8 @@ impl Session {
         &mut self,
         solution: Solution,
         payout: &Payout,
-    ) -> Result<Next, Trouble> {
-        let found = self.keeper.keep(solution, &self.port);
+    ) -> Result<AfterSubmit, NodeError> {
+        let found = self.submitter.keep(solution, &self.port);
         tracing::debug!(
             hash = %found.solution.hash,
             after = ?found.solution.found.elapsed(),
@@ -199,7 +203,7 @@ impl Session {
             Err(RpcError::Forbidden(_)) => return self.submit_apart(found).await,
             Err(error) => {
                 self.unanswered.push(found);
-                return Err(self.trouble_of(error));
+                return Err(self.classify(error));
             }
         };
         let received = Instant::now();
@@ -214,25 +218,26 @@ impl Session {
                 }
                 Ok(Err(error)) => {
                     self.unanswered.push(found);
-                    Err(self.trouble_of(error))
+                    Err(self.classify(error))
                 }
                 Ok(Ok(_)) | Err(_) => {
                     self.unanswered.push(found);
-                    Err(Trouble::Passing("the answer to a batch is no list".to_owned()))
+                    Err(NodeError::Temporary("the answer to a batch is no list".to_owned()))
                 }
             };
         }
-        let (answer, template) = match template::parse::<Both<'_, Envelope<Template<'_>>>>(&body) {
-            Ok((answer, template)) => (answer, template::make(template, payout, received)),
-            // A template that can't be read must not hide the block's fate.
-            Err(error) => match template::parse::<Both<'_, IgnoredAny>>(&body) {
-                Ok((answer, _)) => (answer, Err(error)),
-                Err(error) => {
-                    self.unanswered.push(found);
-                    return Err(Trouble::Passing(error.to_string()));
-                }
-            },
-        };
+        let (answer, template) =
+            match template::parse::<BatchResponse<'_, Envelope<Template<'_>>>>(&body) {
+                Ok((answer, template)) => (answer, template::make(template, payout, received)),
+                // A template that can't be read must not hide the block's fate.
+                Err(error) => match template::parse::<BatchResponse<'_, IgnoredAny>>(&body) {
+                    Ok((answer, _)) => (answer, Err(error)),
+                    Err(error) => {
+                        self.unanswered.push(found);
+                        return Err(NodeError::Temporary(error.to_string()));
+                    }
+                },
+            };
         let answer = answer.into_result().map(|answer| answer.map(Cow::into_owned));
         let verdict = match answer_of(answer) {
             Ok(answer) => self.judge(answer, found.solution.hash).await,
@@ -242,66 +247,69 @@ impl Session {
             Ok(verdict) => verdict,
             Err(error) => {
                 self.unanswered.push(found);
-                return Err(self.trouble_of(error));
+                return Err(self.classify(error));
             }
         };
         let stale = matches!(verdict, Verdict::Stale(_));
         let wait = self.settle(&found, verdict);
-        let lost_to = |ready: &Ready| {
+        let lost_to = |ready: &PreparedTemplate| {
             stale && ready.previous_block_hash() != found.solution.job.previous_block_hash
         };
         match (wait, template) {
             // The block that won the race is there to build on.
-            (Some(_), Ok(ready)) if lost_to(&ready) => Ok(Next::Template(Box::new(ready))),
-            (Some(wait), _) => Ok(Next::FetchIn(wait)),
-            (None, Ok(ready)) => Ok(Next::Template(Box::new(ready))),
-            (None, Err(error)) => match self.survive(error) {
-                Ok(None) => Ok(Next::FetchIn(BACKOFF.0)),
-                Ok(Some(lost)) => Err(Trouble::Passing(lost)),
-                Err(error) => Err(Trouble::Final(error)),
+            (Some(_), Ok(ready)) if lost_to(&ready) => Ok(AfterSubmit::Template(Box::new(ready))),
+            (Some(wait), _) => Ok(AfterSubmit::FetchIn(wait)),
+            (None, Ok(ready)) => Ok(AfterSubmit::Template(Box::new(ready))),
+            (None, Err(error)) => match self.on_template_error(error) {
+                Ok(None) => Ok(AfterSubmit::FetchIn(BACKOFF.0)),
+                Ok(Some(lost)) => Err(NodeError::Temporary(lost)),
+                Err(error) => Err(NodeError::Fatal(error)),
             },
         }
     }
 
     /// Submits a block in a call of its own.
-    pub(super) async fn submit_apart(&mut self, found: Unanswered) -> Result<Next, Trouble> {
+    pub(super) async fn submit_apart(
+        &mut self,
+        found: FoundBlock,
+    ) -> Result<AfterSubmit, NodeError> {
         match self.submit_alone(&found.block_hex, found.solution.hash).await {
             Ok(verdict) => {
                 let wait = self.settle(&found, verdict);
-                Ok(Next::FetchIn(wait.unwrap_or(Duration::ZERO)))
+                Ok(AfterSubmit::FetchIn(wait.unwrap_or(Duration::ZERO)))
             }
             Err(error) => {
                 self.unanswered.push(found);
-                Err(self.trouble_of(error))
+                Err(self.classify(error))
             }
         }
     }
 
     /// Records a block's fate, and says how long to leave its height alone if it was not taken.
-    pub(super) fn settle(&mut self, found: &Unanswered, verdict: Verdict) -> Option<Duration> {
+    pub(super) fn settle(&mut self, found: &FoundBlock, verdict: Verdict) -> Option<Duration> {
         if let Some(entry) = found.entry {
-            self.keeper.record_fate(entry, &verdict);
+            self.submitter.record_fate(entry, &verdict);
         }
         let refused = verdict != Verdict::Accepted;
         self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         if matches!(verdict, Verdict::Unknown(_)) {
-            self.waiting.add(Waiting::found_now(found));
+            self.waiting.add(UnresolvedBlock::found_now(found));
         }
         if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
-            self.kept_templates = Kept::Distrusted;
+            self.template_cache = TemplateCache::Outdated;
             self.say_ahead();
         } else {
-            self.kept_templates = Kept::Taken;
+            self.template_cache = TemplateCache::Trusted;
         }
         self.port.verdict(&found.solution, verdict);
         // The job is over: a template like its own would be a new one.
         self.current = None;
         if !refused {
             self.known_tips.push(found.solution.hash);
-            self.pacer.made(Instant::now());
+            self.pacer.block_made(Instant::now());
         }
         // And would be refused the same way: no storm of it.
-        refused.then(|| doubled(SETBACK, self.setbacks - 1))
+        refused.then(|| doubled(REJECTED_BACKOFF, self.setbacks - 1))
     }
 }
 
@@ -319,12 +327,12 @@ fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
 /// What the answer to `submitblock` says of the block (null is `None`). Errors are answers only where
 /// they speak of the block: Bitcoin Core's RPC_DESERIALIZATION_ERROR and RPC_VERIFY_*. A node that is
 /// starting, stopping or overloaded has not looked at it.
-fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<Answer, RpcError> {
+fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<SubmitResponse, RpcError> {
     match answer {
-        Ok(None) => Ok(Answer::Verdict(Verdict::Accepted)),
-        Ok(Some(words)) => Ok(refusals::answer_for(&words)),
+        Ok(None) => Ok(SubmitResponse::Verdict(Verdict::Accepted)),
+        Ok(Some(words)) => Ok(node_reject::parse_response(&words)),
         Err(RpcError::Node { code: -22 | -25 | -26 | -27, message }) => {
-            Ok(refusals::answer_for(&message))
+            Ok(node_reject::parse_response(&message))
         }
         Err(error) => Err(error),
     }
@@ -334,10 +342,10 @@ fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<Answer, RpcErro
 ///
 /// # Errors
 /// When it says nothing of the block.
-pub(crate) fn read_answer_to_submit(body: &[u8]) -> Result<Answer, RpcError> {
+pub(crate) fn parse_submit_response(body: &[u8]) -> Result<SubmitResponse, RpcError> {
     // The parser's words can hold the node's, of any length.
     let nonsense = |error: serde_json::Error| {
-        RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX))
+        RpcError::Nonsense(printable(&error.to_string(), node_reject::WORDS_MAX))
     };
     let envelope: Envelope<String> = serde_json::from_slice(body).map_err(nonsense)?;
     answer_of(envelope.into_result())
@@ -361,7 +369,7 @@ struct BestChain {
 /// What the answer to a small call says.
 fn read_result<T: DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, RpcError> {
     serde_json::from_slice::<Envelope<T>>(answer)
-        .map_err(|error| RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX)))?
+        .map_err(|error| RpcError::Nonsense(printable(&error.to_string(), node_reject::WORDS_MAX)))?
         .into_result()
 }
 
@@ -371,15 +379,15 @@ trait Ask: Send {
     fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send;
 }
 
-impl Ask for Session {
+impl Ask for Client {
     fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
-        self.call(call, ANSWER_BYTES)
+        self.call(call, RESPONSE_BYTES)
     }
 }
 
 impl Ask for Rpc {
     fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
-        self.call(call.into(), ANSWER_BYTES, DEADLINE)
+        self.call(call.into(), RESPONSE_BYTES, CALL_TIMEOUT)
     }
 }
 
@@ -387,14 +395,14 @@ impl Ask for Rpc {
 /// chain, and stale where another one is in its place. A node that has its headers before its blocks,
 /// as after a crash, has not come to it yet: that is no verdict.
 async fn verdict_of(
-    answer: Answer,
+    answer: SubmitResponse,
     hash: BlockHash,
     node: &mut impl Ask,
 ) -> Result<Verdict, RpcError> {
     let why = match answer {
-        Answer::Verdict(verdict) => return Ok(verdict),
-        Answer::NotYet(why) => return Ok(Verdict::Unknown(why)),
-        Answer::Placed(why) => why,
+        SubmitResponse::Verdict(verdict) => return Ok(verdict),
+        SubmitResponse::Undecided(why) => return Ok(Verdict::Unknown(why)),
+        SubmitResponse::AlreadyKnown(why) => why,
     };
     let answer = node.ask(request("getblockheader", &format!("\"{hash}\""))).await;
     let place = match answer.and_then(|answer| read_result(&answer)) {
@@ -427,8 +435,8 @@ pub(super) async fn submit_aside(
     hash: BlockHash,
 ) -> Result<Verdict, RpcError> {
     let call = submit_request(block_hex, "", "");
-    let answer = rpc.call(call.into(), ANSWER_BYTES, DEADLINE).await?;
-    let answer = read_answer_to_submit(&answer)?;
+    let answer = rpc.call(call.into(), RESPONSE_BYTES, CALL_TIMEOUT).await?;
+    let answer = parse_submit_response(&answer)?;
     verdict_of(answer, hash, rpc).await
 }
 

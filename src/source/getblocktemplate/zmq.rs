@@ -9,10 +9,10 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::client::request;
 use super::rpc::{Endpoint, Envelope, Rpc};
-use super::session::request;
 use super::zmtp::{Subscriber, ZmtpError};
-use super::{ANSWER_BYTES, ASIDE};
+use super::{RESPONSE_BYTES, SMALL_CALL_TIMEOUT};
 
 /// How long connecting to the node's publisher may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub struct Publisher {
 
 /// What comes of listening.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum ZmqEvent<'a> {
     /// The subscription stands: what is published from now on comes.
     Subscribed,
     /// The beginning of a message's body: at most [`zmtp::PART_BYTES`](super::zmtp::PART_BYTES).
@@ -51,7 +51,7 @@ impl Publisher {
     pub async fn find(rpc: &mut Rpc, endpoint: &Endpoint, topics: &[&'static str]) -> Option<Self> {
         let body = request("getzmqnotifications", "");
         // A node without ZeroMQ does not know the call.
-        let body = rpc.call(body.into(), ANSWER_BYTES, ASIDE).await.ok()?;
+        let body = rpc.call(body.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT).await.ok()?;
         let envelope: Envelope<Vec<Notification>> = serde_json::from_slice(&body).ok()?;
         let published = envelope.into_result().ok()??;
         topics.iter().find_map(|&topic| {
@@ -68,17 +68,17 @@ impl Publisher {
     }
 
     /// Passes on what is published, without end: a publisher that is lost is tried again.
-    pub async fn listen(&self, mut hear: impl FnMut(Heard<'_>)) {
+    pub async fn listen(&self, mut hear: impl FnMut(ZmqEvent<'_>)) {
         loop {
             if let Err(error) = self.listen_once(&mut hear).await {
                 tracing::debug!(%error, "{}: {} is not heard", self.address, self.topic);
             }
-            hear(Heard::Lost);
+            hear(ZmqEvent::Lost);
             sleep(RETRY).await;
         }
     }
 
-    async fn listen_once(&self, hear: &mut impl FnMut(Heard<'_>)) -> Result<(), ZmtpError> {
+    async fn listen_once(&self, hear: &mut impl FnMut(ZmqEvent<'_>)) -> Result<(), ZmtpError> {
         let subscribing = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -86,12 +86,12 @@ impl Publisher {
         };
         let subscribed = timeout(CONNECT, subscribing).await;
         let mut subscriber = subscribed.map_err(io::Error::from)??;
-        hear(Heard::Subscribed);
+        hear(ZmqEvent::Subscribed);
         loop {
             let message = subscriber.message().await?;
             // Topic, body, and a counter.
             if message.first().is_some_and(|first| first == self.topic.as_bytes()) {
-                hear(Heard::Message(message.get(1).map_or(&[], Vec::as_slice)));
+                hear(ZmqEvent::Message(message.get(1).map_or(&[], Vec::as_slice)));
             }
         }
     }

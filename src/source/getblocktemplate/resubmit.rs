@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::rpc::Rpc;
 use super::submission::submit_aside;
-use super::{EntryId, ReportedBlock, Unanswered};
+use super::{EntryId, FoundBlock, ReportedBlock};
 use crate::job::Verdict;
 use crate::journal::{Journal, Pending};
 
@@ -30,7 +30,7 @@ const WITHOUT_TIP: Duration = Duration::from_secs(30);
 
 /// A block that the node could not judge yet.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct UnresolvedBlock {
     pub(super) reported: ReportedBlock,
     /// Where it is on disk.
     pub(super) entry: Option<EntryId>,
@@ -38,9 +38,9 @@ pub(super) struct Waiting {
     block_hex: Option<Arc<str>>,
 }
 
-impl Waiting {
+impl UnresolvedBlock {
     /// A block of this run, about to be announced as unknown.
-    pub(super) fn found_now(found: &Unanswered) -> Self {
+    pub(super) fn found_now(found: &FoundBlock) -> Self {
         let reported = ReportedBlock {
             height: found.solution.job.height,
             header: found.solution.header,
@@ -71,8 +71,8 @@ impl Waiting {
 
 /// The blocks that the node could not judge yet.
 #[derive(Debug, Default)]
-pub(super) struct WaitingBlocks {
-    blocks: Vec<Waiting>,
+pub(super) struct ResubmitQueue {
+    blocks: Vec<UnresolvedBlock>,
     /// The node's tip in the last template.
     tip: Option<BlockHash>,
     /// Its height.
@@ -89,9 +89,9 @@ pub(super) struct WaitingBlocks {
     judgments: Option<mpsc::Receiver<(BlockHash, Verdict)>>,
 }
 
-impl WaitingBlocks {
+impl ResubmitQueue {
     /// One more; it was sent just now.
-    pub(super) fn add(&mut self, block: Waiting) {
+    pub(super) fn add(&mut self, block: UnresolvedBlock) {
         if self.blocks.is_empty() {
             self.begun = Some(Instant::now());
             self.tip_moved = false;
@@ -105,7 +105,7 @@ impl WaitingBlocks {
     }
 
     /// Takes out the one of this hash.
-    pub(super) fn remove(&mut self, hash: BlockHash) -> Option<Waiting> {
+    pub(super) fn remove(&mut self, hash: BlockHash) -> Option<UnresolvedBlock> {
         let place = self.blocks.iter().position(|block| block.hash() == hash)?;
         Some(self.blocks.remove(place))
     }
@@ -181,7 +181,7 @@ impl WaitingBlocks {
         });
     }
 
-    /// Waits for the next judgment of the try under way, or its end (none); for ever where there is
+    /// WaitPolicy for the next judgment of the try under way, or its end (none); for ever where there is
     /// no try. May be dropped at any time and called again.
     pub(super) async fn judged(&mut self) -> Option<(BlockHash, Verdict)> {
         let Some(judgments) = &mut self.judgments else { return pending().await };

@@ -5,18 +5,18 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::ANSWER_BYTES;
+use super::RESPONSE_BYTES;
+use super::client::request;
 use super::rpc::{Rpc, RpcError, peer_port};
-use super::session::request;
 
 /// A call that has taken this long has stalled.
 const STALLED: Duration = Duration::from_secs(3);
 /// How long finding out why may take, for each of its two steps: in all less than five seconds.
 const STEP: Duration = Duration::from_millis(900);
 
-/// Waits until a call has stalled that begins now, and says so with the likely cause. To be dropped
+/// WaitPolicy until a call has stalled that begins now, and says so with the likely cause. To be dropped
 /// when the call is answered. `another` is called only then, for a client of the same node.
-pub async fn reason(another: impl FnOnce() -> Rpc) -> String {
+pub async fn diagnose(another: impl FnOnce() -> Rpc) -> String {
     sleep(STALLED).await;
     let mut rpc = another();
     let connecting = TcpStream::connect((rpc.endpoint().host.as_str(), rpc.endpoint().port));
@@ -39,6 +39,6 @@ pub async fn reason(another: impl FnOnce() -> Rpc) -> String {
 /// Whether the node has an RPC thread to spare: any answer shows that.
 async fn serves_a_small_call(rpc: &mut Rpc) -> bool {
     let call = request("getrpcinfo", "");
-    let answer = timeout(STEP, rpc.call(call.into(), ANSWER_BYTES, STEP)).await;
+    let answer = timeout(STEP, rpc.call(call.into(), RESPONSE_BYTES, STEP)).await;
     !matches!(answer, Err(_) | Ok(Err(RpcError::Deadline(_) | RpcError::Connection(_))))
 }

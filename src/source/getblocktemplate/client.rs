@@ -2,28 +2,28 @@
 
 use std::pin::pin;
 
-use super::fetch::{Fetched, Fetching};
-use super::mempool::Report;
-use super::tip::{News, TipWatch};
+use super::fetch::{Fetched, TemplateFetcher};
+use super::mempool::MempoolReport;
+use super::tip::{TipUpdate, TipWatch};
 use super::*;
 
-impl Session {
+impl Client {
     pub(super) async fn run(&mut self) -> Result<(), SourceError> {
         loop {
             let end = match self.connect().await? {
                 Some(payout) => self.mine(&payout).await?,
-                None => End::Stopped,
+                None => ConnectionEnd::Stopped,
             };
             match end {
-                End::Stopped => {
+                ConnectionEnd::Stopped => {
                     self.standing.ended(&self.port);
                     return Ok(());
                 }
-                End::Lost(reason) => {
+                ConnectionEnd::Lost(reason) => {
                     self.submit.hang_up();
                     self.standing.lost(&self.port, reason);
                     let wait = self.backoff.next();
-                    if self.wait(wait).await == Waited::Stopped {
+                    if self.wait(wait).await == WaitOutcome::Stopped {
                         return Ok(());
                     }
                 }
@@ -44,12 +44,12 @@ impl Session {
                     self.connection += 1;
                     return Ok(Some(payout));
                 }
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Passing(reason)) => self.say(reason),
+                Err(NodeError::Fatal(error)) => return Err(error),
+                Err(NodeError::Temporary(reason)) => self.say(reason),
             }
             self.give_up_old_template();
             let wait = self.backoff.next();
-            if self.wait(wait).await == Waited::Stopped {
+            if self.wait(wait).await == WaitOutcome::Stopped {
                 return Ok(None);
             }
         }
@@ -65,17 +65,17 @@ impl Session {
     /// Calls the node over the connection that submits, keeping what is found meanwhile. Goes on when
     /// it is time to go: a block may be on its way.
     pub(super) async fn call(&mut self, body: String, limit: usize) -> Result<Bytes, RpcError> {
-        let Self { submit, port, keeper, unanswered, config, standing, .. } = self;
+        let Self { submit, port, submitter, unanswered, config, standing, .. } = self;
         let (mut stopping, mut stalled) = (false, false);
-        let mut call = pin!(submit.call(body.into(), limit, DEADLINE));
-        let mut reason = pin!(stall::reason(|| config.client()));
+        let mut call = pin!(submit.call(body.into(), limit, CALL_TIMEOUT));
+        let mut reason = pin!(slow_node::diagnose(|| config.client()));
         loop {
             tokio::select! {
                 biased;
                 answer = &mut call => return answer,
                 solution = port.solution(), if !stopping => {
                     if let Some(solution) = solution {
-                        unanswered.push(keeper.keep(solution, port));
+                        unanswered.push(submitter.keep(solution, port));
                     } else {
                         stopping = true;
                         standing.ended(port);
@@ -92,49 +92,51 @@ impl Session {
     /// Asks the node something small while it is mined.
     async fn ask_aside(&mut self, call: String) -> Result<Bytes, RpcError> {
         let Self { submit, port, config, standing, .. } = self;
-        let mut call = pin!(submit.call(call.into(), ANSWER_BYTES, ASIDE));
+        let mut call = pin!(submit.call(call.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT));
         tokio::select! {
             biased;
             answer = &mut call => return answer,
-            reason = stall::reason(|| config.client()) => standing.stalled(port, reason),
+            reason = slow_node::diagnose(|| config.client()) => standing.stalled(port, reason),
         }
         call.await
     }
 
-    /// Waits, keeping what is found meanwhile.
-    pub(super) async fn wait(&mut self, time: Duration) -> Waited {
+    /// WaitPolicy, keeping what is found meanwhile.
+    pub(super) async fn wait(&mut self, time: Duration) -> WaitOutcome {
         let over = tokio::time::Instant::now() + time;
         loop {
             tokio::select! {
                 solution = self.port.solution() => match solution {
                     Some(solution) => {
-                        let found = self.keeper.keep(solution, &self.port);
+                        let found = self.submitter.keep(solution, &self.port);
                         self.unanswered.push(found);
                     }
-                    None => return Waited::Stopped,
+                    None => return WaitOutcome::Stopped,
                 },
-                () = sleep_until(over) => return Waited::Over,
+                () = sleep_until(over) => return WaitOutcome::Elapsed,
             }
         }
     }
 
     /// Asks the node who it is, and sends again what has no answer yet.
-    pub(super) async fn introduce(&mut self) -> Result<Payout, Trouble> {
-        let body = match self.call(request("getblockchaininfo", ""), ANSWER_BYTES).await {
+    pub(super) async fn introduce(&mut self) -> Result<Payout, NodeError> {
+        let body = match self.call(request("getblockchaininfo", ""), RESPONSE_BYTES).await {
             Ok(body) => body,
             Err(error) => {
                 if matches!(error, RpcError::Connection(_)) {
                     self.unreachable = Some(Instant::now());
                 }
-                return Err(self.trouble_of(error));
+                return Err(self.classify(error));
             }
         };
         let envelope: Envelope<ChainInfo<'_>> =
-            template::parse(&body).map_err(|error| Trouble::Passing(error.to_string()))?;
+            template::parse(&body).map_err(|error| NodeError::Temporary(error.to_string()))?;
         let info = match envelope.into_result() {
             Ok(Some(info)) => info,
-            Ok(None) => return Err(Trouble::Passing("the node says nothing of itself".to_owned())),
-            Err(error) => return Err(self.trouble_of(error)),
+            Ok(None) => {
+                return Err(NodeError::Temporary("the node says nothing of itself".to_owned()));
+            }
+            Err(error) => return Err(self.classify(error)),
         };
         let Some(params) = Params::from_chain_name(&info.chain) else {
             let chain = printable(&info.chain, 40);
@@ -143,13 +145,13 @@ impl Session {
         };
         let payout = self.payout(params)?;
         self.params = Some(params);
-        self.keeper.network = params.name;
+        self.submitter.network = params.name;
         self.port.started(Some(params.network));
-        self.send_again().await.map_err(|error| self.trouble_of(error))?;
+        self.send_again().await.map_err(|error| self.classify(error))?;
         if !std::mem::replace(&mut self.asked_journal, true) {
-            self.earlier = self.keeper.journal.pending(params.name);
+            self.earlier = self.submitter.journal.pending(params.name);
         }
-        self.send_earlier_runs().await.map_err(|error| self.trouble_of(error))?;
+        self.send_earlier_runs().await.map_err(|error| self.classify(error))?;
         self.waiting.tip_moved();
         if self.config.address.is_none() && self.connection == 0 {
             self.port.notice(NO_ADDRESS);
@@ -158,7 +160,7 @@ impl Session {
     }
 
     /// Checks the chain against what was asked for, and the address against the chain.
-    pub(super) fn payout(&self, params: &Params) -> Result<Payout, Trouble> {
+    pub(super) fn payout(&self, params: &Params) -> Result<Payout, NodeError> {
         if let Some(wanted) = self.config.network.filter(|wanted| *wanted != params.network) {
             let wanted = Params::of(wanted).name;
             let why = format!("it is a node of {}, not of {wanted}", params.name);
@@ -169,7 +171,7 @@ impl Session {
             let why = format!("blocks of {} do not come at will", params.name);
             let error = SourceError::new(Refused::Configuration, pace.options(), why);
             let hint = "the pace is for regtest and for signets that need no signature";
-            return Err(Trouble::Final(error.hint(hint)));
+            return Err(NodeError::Fatal(error.hint(hint)));
         }
         let what = "pay-out address";
         let script = match &self.config.address {
@@ -179,13 +181,13 @@ impl Session {
                     _ => Refused::Configuration,
                 };
                 let hint = format!("give an address of {} with --address", params.name);
-                Trouble::Final(SourceError::new(refused, what, error.to_string()).hint(hint))
+                NodeError::Fatal(SourceError::new(refused, what, error.to_string()).hint(hint))
             })?,
             None if params.network == Network::Regtest => PayoutScript::anyone_can_spend(),
             None => {
                 let why = format!("mining on {} needs one", params.name);
                 let error = SourceError::new(Refused::Configuration, what, why);
-                return Err(Trouble::Final(error.hint("give it with --address")));
+                return Err(NodeError::Fatal(error.hint("give it with --address")));
             }
         };
         Ok(Payout {
@@ -196,8 +198,8 @@ impl Session {
     }
 
     /// Mines until the connection is lost or it is time to go.
-    pub(super) async fn mine(&mut self, payout: &Payout) -> Result<End, SourceError> {
-        let mut fetching = Fetching::new();
+    pub(super) async fn mine(&mut self, payout: &Payout) -> Result<ConnectionEnd, SourceError> {
+        let mut fetching = TemplateFetcher::new();
         let mut tips = self.watch_tip();
         self.watch_mempool();
         self.clocks = Clocks::now();
@@ -218,14 +220,14 @@ impl Session {
                 biased;
                 solution = self.port.solution() => match solution {
                     Some(solution) => self.on_solution(solution, payout, &mut fetching).await?,
-                    None => return Ok(End::Stopped),
+                    None => return Ok(ConnectionEnd::Stopped),
                 },
                 fetched = fetching.next() => self.on_fetched(fetched, &mut fetching).await?,
                 news = tips.news() => {
                     self.on_news(news, &mut fetching);
                     None
                 }
-                report = self.pacer.mempool(), if self.pacer.rests() => {
+                report = self.pacer.mempool(), if self.pacer.is_idle() => {
                     self.on_mempool(report, &mut fetching)?
                 }
                 judged = self.waiting.judged() => {
@@ -257,15 +259,15 @@ impl Session {
         &mut self,
         solution: Solution,
         payout: &Payout,
-        fetching: &mut Fetching,
-    ) -> Result<Option<End>, SourceError> {
+        fetching: &mut TemplateFetcher,
+    ) -> Result<Option<ConnectionEnd>, SourceError> {
         // Whatever is under way was asked for before this block.
         fetching.drop_under_way();
         match self.submit(solution, payout).await {
-            Ok(Next::Template(ready)) => return Ok(self.take_next(*ready, fetching).await),
-            Ok(Next::FetchIn(wait)) => fetching.next_at(Instant::now() + wait),
-            Err(Trouble::Passing(reason)) => return Ok(Some(End::Lost(reason))),
-            Err(Trouble::Final(error)) => return Err(error),
+            Ok(AfterSubmit::Template(ready)) => return Ok(self.take_next(*ready, fetching).await),
+            Ok(AfterSubmit::FetchIn(wait)) => fetching.next_at(Instant::now() + wait),
+            Err(NodeError::Temporary(reason)) => return Ok(Some(ConnectionEnd::Lost(reason))),
+            Err(NodeError::Fatal(error)) => return Err(error),
         }
         Ok(None)
     }
@@ -274,14 +276,14 @@ impl Session {
     async fn on_fetched(
         &mut self,
         fetched: Fetched,
-        fetching: &mut Fetching,
-    ) -> Result<Option<End>, SourceError> {
+        fetching: &mut TemplateFetcher,
+    ) -> Result<Option<ConnectionEnd>, SourceError> {
         match fetched {
-            Fetched::Stalled(reason) => self.standing.stalled(&self.port, reason),
-            Fetched::Answer(Ok(ready)) => return Ok(self.take_next(*ready, fetching).await),
-            Fetched::Answer(Err(error)) => {
-                if let Some(lost) = self.survive(error)? {
-                    return Ok(Some(End::Lost(lost)));
+            Fetched::Slow(reason) => self.standing.stalled(&self.port, reason),
+            Fetched::Template(Ok(ready)) => return Ok(self.take_next(*ready, fetching).await),
+            Fetched::Template(Err(error)) => {
+                if let Some(lost) = self.on_template_error(error)? {
+                    return Ok(Some(ConnectionEnd::Lost(lost)));
                 }
                 self.give_up_old_template();
                 fetching.next_at(Instant::now() + self.backoff.next());
@@ -291,13 +293,13 @@ impl Session {
     }
 
     /// Has a template fetched on a tip that is neither the last one nor a block of ours.
-    fn on_news(&mut self, news: News, fetching: &mut Fetching) {
-        let is_known = matches!(news, News::Tip(tip) if self.known_tips.contains(&tip));
+    fn on_news(&mut self, news: TipUpdate, fetching: &mut TemplateFetcher) {
+        let is_known = matches!(news, TipUpdate::Tip(tip) if self.known_tips.contains(&tip));
         if !is_known {
             self.waiting.tip_moved();
             self.send_waiting();
         }
-        if !is_known && !self.pacer.rests() {
+        if !is_known && !self.pacer.is_idle() {
             fetching.tip_moved();
         }
     }
@@ -305,28 +307,28 @@ impl Session {
     /// Has a template fetched for what is in the mempool.
     fn on_mempool(
         &mut self,
-        report: Report,
-        fetching: &mut Fetching,
-    ) -> Result<Option<End>, SourceError> {
+        report: MempoolReport,
+        fetching: &mut TemplateFetcher,
+    ) -> Result<Option<ConnectionEnd>, SourceError> {
         match report {
-            Report::Seen(sighting) => {
+            MempoolReport::Transactions(sighting) => {
                 fetching.due = Instant::now();
-                self.pacer.seen(sighting, fetching.due);
+                self.pacer.mempool_changed(sighting, fetching.due);
                 Ok(None)
             }
-            Report::Stalled(reason) => {
+            MempoolReport::Slow(reason) => {
                 self.standing.stalled(&self.port, reason);
                 Ok(None)
             }
-            Report::Failed(error) => match self.trouble_of(error) {
-                Trouble::Final(error) => Err(error),
-                Trouble::Passing(lost) => Ok(Some(End::Lost(lost))),
+            MempoolReport::Failed(error) => match self.classify(error) {
+                NodeError::Fatal(error) => Err(error),
+                NodeError::Temporary(lost) => Ok(Some(ConnectionEnd::Lost(lost))),
             },
         }
     }
 
     /// Does what is due by the clock.
-    fn on_wake(&mut self, payout: &Payout, fetching: &mut Fetching) {
+    fn on_wake(&mut self, payout: &Payout, fetching: &mut TemplateFetcher) {
         let now = Instant::now();
         if self.pacer.due().is_some_and(|due| due <= now) {
             if let Some(number) = self.pacer.begin(now) {
@@ -334,29 +336,29 @@ impl Session {
             }
             fetching.due = now;
         }
-        if !self.pacer.rests() {
+        if !self.pacer.is_idle() {
             self.begin_fetch(payout, fetching);
         }
         self.send_waiting();
-        if let Err(error) = self.keeper.journal.flush() {
+        if let Err(error) = self.submitter.journal.flush() {
             self.port.notice(error.to_string());
         }
     }
 
     /// Begins to fetch a template, if one is due.
-    fn begin_fetch(&self, payout: &Payout, fetching: &mut Fetching) {
+    fn begin_fetch(&self, payout: &Payout, fetching: &mut TemplateFetcher) {
         // At a pace, each is to hold what the mempool holds by then. And where the clock was set
         // back, a node may have kept a template of before that, which it would refuse.
-        let fresh = self.pacer.pace().is_some() || self.kept_templates == Kept::Distrusted;
+        let fresh = self.pacer.pace().is_some() || self.template_cache == TemplateCache::Outdated;
         fetching.begin(&self.submit, fresh, payout);
     }
 
     /// When there is something to be done without anything having happened.
     fn wake(&self, fetch_due: Instant) -> Instant {
-        let mut wake = if self.pacer.rests() { Instant::now() + LOOK_AROUND } else { fetch_due };
+        let mut wake = if self.pacer.is_idle() { Instant::now() + IDLE_WAKE } else { fetch_due };
         // The journal is written to when no block has come for a moment.
         if let Some(current) = self.current.as_ref().filter(|current| !current.has_lasted()) {
-            wake = wake.min(current.published + LASTING);
+            wake = wake.min(current.published + TIP_WATCH_DELAY);
         }
         if let Some(due) = self.waiting.due() {
             wake = wake.min(due);
@@ -388,36 +390,40 @@ impl Session {
     }
 
     /// Takes a template, and plans when the next is fetched.
-    async fn take_next(&mut self, ready: Ready, fetching: &mut Fetching) -> Option<End> {
+    async fn take_next(
+        &mut self,
+        ready: PreparedTemplate,
+        fetching: &mut TemplateFetcher,
+    ) -> Option<ConnectionEnd> {
         match self.take(ready).await {
             Ok(due) => {
                 fetching.next_at(due);
                 None
             }
-            Err(lost) => Some(End::Lost(lost)),
+            Err(lost) => Some(ConnectionEnd::Lost(lost)),
         }
     }
 
     /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next; or why the
     /// node is not the one that it was.
-    async fn take(&mut self, ready: Ready) -> Result<Instant, String> {
+    async fn take(&mut self, ready: PreparedTemplate) -> Result<Instant, String> {
         self.recognize(ready.previous_block_hash()).await?;
         self.answered();
         self.waiting.template_is_on(ready.previous_block_hash(), ready.height());
         self.send_waiting();
         let refresh_at = Instant::now() + REFRESH;
-        Ok(match self.pacer.wants(ready.has_transactions(), Instant::now()) {
-            Wanted::Yes => {
+        Ok(match self.pacer.template_use(ready.has_transactions(), Instant::now()) {
+            TemplateUse::Mine => {
                 self.learn_tip_time(&ready).await;
                 self.publish(ready);
                 let until = self.current.as_ref().and_then(|current| current.until);
                 until.map_or(refresh_at, |until| until.min(refresh_at))
             }
-            Wanted::Another(wait) => {
+            TemplateUse::FetchAgain(wait) => {
                 self.rest();
                 Instant::now() + wait
             }
-            Wanted::No => {
+            TemplateUse::Skip => {
                 self.rest();
                 refresh_at
             }
@@ -463,7 +469,7 @@ impl Session {
     }
 
     /// Asks the node for the nTime of the block that a template builds on, where a rule goes by it.
-    async fn learn_tip_time(&mut self, ready: &Ready) {
+    async fn learn_tip_time(&mut self, ready: &PreparedTemplate) {
         let hash = ready.previous_block_hash();
         let known = self.tip_time.is_some_and(|(of, _)| of == hash);
         if known || !self.params.is_some_and(Params::has_twenty_minute_rule) {
@@ -493,7 +499,10 @@ impl Session {
     /// Minds the twenty-minute rule and BIP 94, where the chain has them: no nTime is mined with bits
     /// of the other side. Says which difficulty is mined; gives back when another template is
     /// needed.
-    fn mind_the_line(&mut self, ready: &mut Ready) -> Result<Option<Instant>, String> {
+    fn apply_min_difficulty_rule(
+        &mut self,
+        ready: &mut PreparedTemplate,
+    ) -> Result<Option<Instant>, String> {
         let of_tip = |(hash, _): &(BlockHash, u32)| *hash == ready.previous_block_hash();
         let (Some(params), Some((_, tip_time)), Some(height)) =
             (self.params, self.tip_time.filter(of_tip), ready.height())
@@ -538,8 +547,8 @@ impl Session {
     }
 
     /// Publishes a template as a job, unless it would be mined just as the current one.
-    fn publish(&mut self, mut ready: Ready) {
-        let until = match self.mind_the_line(&mut ready) {
+    fn publish(&mut self, mut ready: PreparedTemplate) {
+        let until = match self.apply_min_difficulty_rule(&mut ready) {
             Ok(until) => until,
             Err(why) => return self.say(why),
         };

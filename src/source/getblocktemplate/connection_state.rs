@@ -5,7 +5,7 @@ use crate::event::SourceState;
 
 /// What was said of the connection.
 #[derive(Debug)]
-pub struct Standing {
+pub struct ConnectionState {
     said: Said,
     /// Whether the node has given a template since it was last said to be lost.
     served: bool,
@@ -23,7 +23,7 @@ enum Said {
     Retrying(String),
 }
 
-impl Standing {
+impl ConnectionState {
     /// Nothing has been said.
     pub const fn new() -> Self {
         Self { said: Said::Nothing, served: false, said_stalled: false }

@@ -5,10 +5,13 @@ use std::io::ErrorKind;
 use super::rpc::{METHOD_NOT_FOUND, Protocol};
 use super::*;
 
-impl Session {
+impl Client {
     /// Whether a template that failed ends it all; whether the connection is to be made anew is in
     /// the answer: `Some` with the reason.
-    pub(super) fn survive(&mut self, error: TemplateError) -> Result<Option<String>, SourceError> {
+    pub(super) fn on_template_error(
+        &mut self,
+        error: TemplateError,
+    ) -> Result<Option<String>, SourceError> {
         let reason = error.to_string();
         match error {
             TemplateError::Rpc(RpcError::Node { message, .. })
@@ -18,10 +21,10 @@ impl Session {
             }
             TemplateError::Rpc(error) => {
                 let lost = matches!(error, RpcError::Connection(_) | RpcError::Deadline(_));
-                match self.trouble_of(error) {
-                    Trouble::Final(error) => return Err(error),
-                    Trouble::Passing(reason) if lost => return Ok(Some(reason)),
-                    Trouble::Passing(reason) => self.say(reason),
+                match self.classify(error) {
+                    NodeError::Fatal(error) => return Err(error),
+                    NodeError::Temporary(reason) if lost => return Ok(Some(reason)),
+                    NodeError::Temporary(reason) => self.say(reason),
                 }
             }
             TemplateError::Unsupported(_) => {
@@ -50,7 +53,7 @@ impl Session {
     /// quickly for long each second has room for a few blocks, and the node refuses to make a
     /// template in between.
     pub(super) fn say_ahead(&mut self) {
-        if self.said_ahead.is_none_or(|said| said.elapsed() > SAY_AHEAD) {
+        if self.said_ahead.is_none_or(|said| said.elapsed() > AHEAD_NOTICE_INTERVAL) {
             self.said_ahead = Some(Instant::now());
             self.port.notice(
                 "the chain's time is two hours ahead of the node's clock, which is all it may be: \
@@ -61,14 +64,14 @@ impl Session {
 
     /// Whether the node may be one that has just been started and has not written its cookie.
     fn may_be_starting(&self) -> bool {
-        let seen_down = |at: Instant| at.elapsed() < COOKIE_IS_WRITTEN_SURELY;
+        let seen_down = |at: Instant| at.elapsed() < COOKIE_GRACE_AFTER_DOWN;
         self.connection > 0
-            || self.begun.elapsed() < COOKIE_IS_WRITTEN
+            || self.begun.elapsed() < COOKIE_GRACE
             || self.unreachable.is_some_and(seen_down)
     }
 
     /// What a failed call means: the end, or another try.
-    pub(super) fn trouble_of(&self, error: RpcError) -> Trouble {
+    pub(super) fn classify(&self, error: RpcError) -> NodeError {
         let why = error.to_string();
         // A node that is starting again has no cookie yet, or not the one that we read.
         let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
@@ -81,11 +84,11 @@ impl Session {
             _ => false,
         };
         let Some((refused, hint)) =
-            refusal_of(&error, &self.config.credentials).filter(|_| !may_pass)
+            fatal_cause(&error, &self.config.credentials).filter(|_| !may_pass)
         else {
-            return Trouble::Passing(why);
+            return NodeError::Temporary(why);
         };
-        Trouble::Final(SourceError::new(refused, self.what(), why).hint(hint))
+        NodeError::Fatal(SourceError::new(refused, self.what(), why).hint(hint))
     }
 
     /// What fails when the node will not have us.
@@ -93,13 +96,16 @@ impl Session {
         format!("node {}", self.config.endpoint)
     }
 
-    pub(super) fn refused(&self, refused: Refused, why: String, hint: Option<String>) -> Trouble {
-        Trouble::Final(SourceError { hint, ..SourceError::new(refused, self.what(), why) })
+    pub(super) fn refused(&self, refused: Refused, why: String, hint: Option<String>) -> NodeError {
+        NodeError::Fatal(SourceError { hint, ..SourceError::new(refused, self.what(), why) })
     }
 }
 
 /// What kind of end a failed call is and what can be done about it, where trying again is of no use.
-pub(super) fn refusal_of(error: &RpcError, credentials: &Credentials) -> Option<(Refused, String)> {
+pub(super) fn fatal_cause(
+    error: &RpcError,
+    credentials: &Credentials,
+) -> Option<(Refused, String)> {
     let by_cookie = matches!(credentials, Credentials::Cookie(_));
     let (refused, hint) = match error {
         RpcError::Unauthorized(_) if by_cookie => (
@@ -169,7 +175,7 @@ mod tests {
         let credentials = Credentials::Cookie(vec!["cookie".into()]);
         let hint = |why: ErrorKind| {
             let error = RpcError::BadCookie { path: "cookie".into(), why: why.into() };
-            refusal_of(&error, &credentials).unwrap()
+            fatal_cause(&error, &credentials).unwrap()
         };
         let (refused, denied) = hint(ErrorKind::PermissionDenied);
         assert_eq!(refused, Refused::Configuration);
@@ -184,11 +190,11 @@ mod tests {
         let credentials = Credentials::Cookie(Vec::new());
         for error in [
             RpcError::Connection(String::new()),
-            RpcError::Deadline(DEADLINE),
+            RpcError::Deadline(CALL_TIMEOUT),
             RpcError::Status { status: 503, body: String::new() },
             RpcError::Node { code: -28, message: String::new() },
         ] {
-            assert_eq!(refusal_of(&error, &credentials), None, "{error:?}");
+            assert_eq!(fatal_cause(&error, &credentials), None, "{error:?}");
         }
     }
 }
