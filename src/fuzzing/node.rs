@@ -13,7 +13,7 @@ use crate::chain::payout::PayoutScript;
 use crate::job::{JobKey, MerkleRoot, Verdict};
 use crate::printable::is_printable;
 use crate::source::getblocktemplate::zmtp::{PART_BYTES, Subscriber};
-use crate::source::getblocktemplate::{Payout, parse_template, submission};
+use crate::source::getblocktemplate::{Payout, parse_template, verdict};
 use crate::source::node_reject::{SubmitResponse, WORDS_MAX};
 
 static PAYOUT: LazyLock<Payout> = LazyLock::new(|| Payout {
@@ -70,7 +70,7 @@ pub fn submitblock_answer(input: &[u8]) {
     let assert_short = |words: &str| {
         assert!(words.chars().count() <= WORDS_MAX && words.chars().all(is_printable));
     };
-    match submission::parse_submit_response(input) {
+    match verdict::parse_submit_response(input) {
         Ok(SubmitResponse::Verdict(Verdict::Accepted)) => {
             let said: Said = serde_json::from_slice(input).expect("it was read before");
             let words = said.error.map(|error| error.message).or(said.result);

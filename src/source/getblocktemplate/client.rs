@@ -1,14 +1,165 @@
-//! Mining on a node: finding it, keeping its template fresh, and publishing it.
+//! Mining on a node: connecting to it, keeping its template fresh, publishing it as a job, and
+//! submitting what is found.
 
-use std::pin::pin;
+use std::time::{Duration, Instant};
 
+use bitcoin::{BlockHash, Network};
+use bytes::Bytes;
+use tokio::time::sleep_until;
+
+use super::Config;
+use super::backoff::Backoff;
+use super::calls::{header_request, parse_block_time, parse_chain_name, request};
+use super::clocks::Clocks;
+use super::connection_state::ConnectionState;
 use super::fetch::{Fetched, TemplateFetcher};
-use super::mempool::MempoolReport;
+use super::limits::{REFRESH, RESPONSE_BYTES, TIP_WATCH_DELAY};
+use super::mempool::{MempoolReport, MempoolWatch};
+use super::min_difficulty::MinDifficulty;
+use super::node_error::{ErrorClassifier, NodeError, TemplateFailure};
+use super::pacer::{Pacer, TemplateUse};
+use super::proposal::Proposals;
+use super::rpc::RpcError;
+use super::submission::{FoundBlock, SubmitError, Submitted, Submitter};
+use super::template::{Fingerprint, Payout, PreparedTemplate, TemplateError};
 use super::tip::{TipUpdate, TipWatch};
-use super::*;
+use crate::chain::params::Params;
+use crate::chain::payout::{PayoutError, PayoutScript};
+use crate::engine::Port;
+use crate::job::{JobKey, Solution, Verdict};
+use crate::printable::printable;
+use crate::source::pace::left_out;
+use crate::source::{NO_ADDRESS, Refused, SourceError};
+
+/// The waits between attempts, doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The same for a node on this machine, which costs nothing to ask.
+const LOCAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+/// How old a job may grow before it is replaced for the sake of its nTime alone.
+const NTIME_AGE: Duration = Duration::from_secs(60);
+/// How long the last template is mined while the node is away. What is found is kept and submitted
+/// when it is back.
+const MINE_WITHOUT_NODE: Duration = Duration::from_secs(60);
+/// How often the loop wakes while no block is due.
+const IDLE_WAKE: Duration = Duration::from_secs(10);
+/// How often it is announced that block time is too far ahead of the clock.
+const AHEAD_NOTICE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The template that is mined.
+#[derive(Debug)]
+struct CurrentTemplate {
+    previous_block_hash: BlockHash,
+    fingerprint: Fingerprint,
+    published: Instant,
+    /// When the twenty-minute rule makes another template of it.
+    until: Option<Instant>,
+}
+
+impl CurrentTemplate {
+    /// Whether it is older than one of a chain that is just growing.
+    fn has_lasted(&self) -> bool {
+        self.published.elapsed() >= TIP_WATCH_DELAY
+    }
+}
+
+/// What ends mining on one connection.
+enum ConnectionEnd {
+    /// It is time to stop.
+    Stopped,
+    /// The node is gone; the reason.
+    Lost(String),
+}
+
+/// Whether mining on the connection goes on (`None`) after something has been handled; the error ends
+/// the source.
+type Handled = Result<Option<ConnectionEnd>, SourceError>;
+
+/// What is thought of templates that the node may have cached from an earlier call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TemplateCache {
+    /// They are as good as new ones.
+    Trusted,
+    /// Their time was too far ahead: the node's clock has been set back since.
+    Outdated,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitOutcome {
+    Elapsed,
+    Stopped,
+}
+
+/// A node's client for the time that the source runs, over however many connections.
+pub struct Client {
+    config: Config,
+    port: Port,
+    submitter: Submitter,
+    /// What was announced of the connection.
+    state: ConnectionState,
+    errors: ErrorClassifier,
+    /// The wait before the next attempt, where attempts fail.
+    backoff: Backoff,
+    /// How many connections there were to a node that can be mined on.
+    connection: u64,
+    /// How many jobs were published.
+    jobs: u64,
+    current: Option<CurrentTemplate>,
+    /// When the node last gave a template.
+    renewed: Instant,
+    /// The facts of the node's chain.
+    params: Option<&'static Params>,
+    min_difficulty: MinDifficulty,
+    /// Whether a block is due.
+    pacer: Pacer,
+    /// Whether the node would accept our blocks.
+    proposals: Proposals,
+    /// The clocks when they were last looked at.
+    clocks: Clocks,
+    /// When it was last announced that block time is too far ahead of the clock.
+    announced_ahead: Option<Instant>,
+    /// What the tip may be without another miner having made it: the last template's, and our own block.
+    known_tips: Vec<BlockHash>,
+    template_cache: TemplateCache,
+}
 
 impl Client {
-    pub(super) async fn run(&mut self) -> Result<(), SourceError> {
+    /// Mines on the node that `config` names. `submitter` has the connection to it.
+    pub fn new(config: Config, submitter: Submitter, port: Port) -> Self {
+        let local = config.endpoint.is_loopback();
+        Self {
+            errors: ErrorClassifier::new(config.endpoint.clone(), config.credentials.clone()),
+            backoff: Backoff::new(if local { LOCAL_BACKOFF } else { BACKOFF }),
+            pacer: Pacer::new(config.pace),
+            config,
+            port,
+            submitter,
+            state: ConnectionState::new(),
+            connection: 0,
+            jobs: 0,
+            current: None,
+            renewed: Instant::now(),
+            params: None,
+            min_difficulty: MinDifficulty::default(),
+            proposals: Proposals::default(),
+            clocks: Clocks::now(),
+            announced_ahead: None,
+            known_tips: Vec::new(),
+            template_cache: TemplateCache::Trusted,
+        }
+    }
+
+    /// Runs until it is time to stop.
+    ///
+    /// # Errors
+    /// When the node cannot be mined on and trying again cannot help.
+    pub async fn run(mut self) -> Result<(), SourceError> {
+        let outcome = self.reconnect_until_stopped().await;
+        self.submitter.flush_journal(&self.port);
+        outcome
+    }
+
+    async fn reconnect_until_stopped(&mut self) -> Result<(), SourceError> {
         loop {
             let end = match self.connect().await? {
                 Some(payout) => self.mine(&payout).await?,
@@ -16,12 +167,12 @@ impl Client {
             };
             match end {
                 ConnectionEnd::Stopped => {
-                    self.standing.ended(&self.port);
+                    self.state.ended(&self.port);
                     return Ok(());
                 }
                 ConnectionEnd::Lost(reason) => {
-                    self.submit.hang_up();
-                    self.standing.lost(&self.port, reason);
+                    self.submitter.hang_up();
+                    self.state.lost(&self.port, reason);
                     let wait = self.backoff.next();
                     if self.wait(wait).await == WaitOutcome::Stopped {
                         return Ok(());
@@ -31,23 +182,19 @@ impl Client {
         }
     }
 
-    /// Says what is wrong, once.
-    pub(super) fn say(&mut self, reason: String) {
-        self.standing.say(&self.port, reason);
-    }
-
-    /// Tries until the node answers and is one that we can mine on; `None` if it is time to go.
-    pub(super) async fn connect(&mut self) -> Result<Option<Payout>, SourceError> {
+    /// Tries until the node answers and is one that can be mined on; `None` if it is time to stop.
+    async fn connect(&mut self) -> Result<Option<Payout>, SourceError> {
         loop {
-            match self.introduce().await {
+            match self.handshake().await {
                 Ok(payout) => {
                     self.connection += 1;
+                    self.errors.node_connected();
                     return Ok(Some(payout));
                 }
                 Err(NodeError::Fatal(error)) => return Err(error),
-                Err(NodeError::Temporary(reason)) => self.say(reason),
+                Err(NodeError::Temporary(reason)) => self.state.retrying(&self.port, reason),
             }
-            self.give_up_old_template();
+            self.drop_old_template();
             let wait = self.backoff.next();
             if self.wait(wait).await == WaitOutcome::Stopped {
                 return Ok(None);
@@ -55,104 +202,52 @@ impl Client {
         }
     }
 
-    /// Stops mining on a template that the node has not renewed for long.
-    pub(super) fn give_up_old_template(&mut self) {
-        if self.renewed.elapsed() > MINE_WITHOUT_NODE {
-            self.give_up();
-        }
-    }
-
-    /// Calls the node over the connection that submits, keeping what is found meanwhile. Goes on when
-    /// it is time to go: a block may be on its way.
-    pub(super) async fn call(&mut self, body: String, limit: usize) -> Result<Bytes, RpcError> {
-        let Self { submit, port, submitter, unanswered, config, standing, .. } = self;
-        let (mut stopping, mut stalled) = (false, false);
-        let mut call = pin!(submit.call(body.into(), limit, CALL_TIMEOUT));
-        let mut reason = pin!(slow_node::diagnose(|| config.client()));
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut call => return answer,
-                solution = port.solution(), if !stopping => {
-                    if let Some(solution) = solution {
-                        unanswered.push(submitter.keep(solution, port));
-                    } else {
-                        stopping = true;
-                        standing.ended(port);
-                    }
-                }
-                reason = &mut reason, if !stalled => {
-                    stalled = true;
-                    standing.stalled(port, reason);
-                }
-            }
-        }
-    }
-
-    /// Asks the node something small while it is mined.
-    async fn ask_aside(&mut self, call: String) -> Result<Bytes, RpcError> {
-        let Self { submit, port, config, standing, .. } = self;
-        let mut call = pin!(submit.call(call.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT));
-        tokio::select! {
-            biased;
-            answer = &mut call => return answer,
-            reason = slow_node::diagnose(|| config.client()) => standing.stalled(port, reason),
-        }
-        call.await
-    }
-
-    /// WaitPolicy, keeping what is found meanwhile.
-    pub(super) async fn wait(&mut self, time: Duration) -> WaitOutcome {
-        let over = tokio::time::Instant::now() + time;
+    /// Waits, and keeps what is found meanwhile.
+    async fn wait(&mut self, time: Duration) -> WaitOutcome {
+        let end = tokio::time::Instant::now() + time;
         loop {
             tokio::select! {
                 solution = self.port.solution() => match solution {
-                    Some(solution) => {
-                        let found = self.submitter.keep(solution, &self.port);
-                        self.unanswered.push(found);
-                    }
+                    Some(solution) => self.submitter.keep_for_later(solution, &self.port),
                     None => return WaitOutcome::Stopped,
                 },
-                () = sleep_until(over) => return WaitOutcome::Elapsed,
+                () = sleep_until(end) => return WaitOutcome::Elapsed,
             }
         }
     }
 
-    /// Asks the node who it is, and sends again what has no answer yet.
-    pub(super) async fn introduce(&mut self) -> Result<Payout, NodeError> {
-        let body = match self.call(request("getblockchaininfo", ""), RESPONSE_BYTES).await {
+    /// Asks the node which chain it is on, and submits again what has no verdict yet.
+    async fn handshake(&mut self) -> Result<Payout, NodeError> {
+        let body = match self.call(request("getblockchaininfo", "")).await {
             Ok(body) => body,
             Err(error) => {
                 if matches!(error, RpcError::Connection(_)) {
-                    self.unreachable = Some(Instant::now());
+                    self.errors.node_unreachable();
                 }
-                return Err(self.classify(error));
+                return Err(self.errors.classify(&error));
             }
         };
-        let envelope: Envelope<ChainInfo<'_>> =
-            template::parse(&body).map_err(|error| NodeError::Temporary(error.to_string()))?;
-        let info = match envelope.into_result() {
-            Ok(Some(info)) => info,
+        let chain = match parse_chain_name(&body) {
+            Ok(Some(chain)) => chain,
             Ok(None) => {
                 return Err(NodeError::Temporary("the node says nothing of itself".to_owned()));
             }
-            Err(error) => return Err(self.classify(error)),
+            Err(TemplateError::Rpc(error)) => return Err(self.errors.classify(&error)),
+            Err(error) => return Err(NodeError::Temporary(error.to_string())),
         };
-        let Some(params) = Params::from_chain_name(&info.chain) else {
-            let chain = printable(&info.chain, 40);
+        let Some(params) = Params::from_chain_name(&chain) else {
+            let chain = printable(&chain, 40);
             let why = format!("it is on the chain {chain:?}, which adit does not know");
-            return Err(self.refused(Refused::BySource, why, None));
+            return Err(self.errors.fatal(Refused::BySource, why, None));
         };
         let payout = self.payout(params)?;
         self.params = Some(params);
-        self.submitter.network = params.name;
+        self.submitter.set_chain(params);
         self.port.started(Some(params.network));
-        self.send_again().await.map_err(|error| self.classify(error))?;
-        if !std::mem::replace(&mut self.asked_journal, true) {
-            self.earlier = self.submitter.journal.pending(params.name);
-        }
-        self.send_earlier_runs().await.map_err(|error| self.classify(error))?;
-        self.waiting.tip_moved();
+        self.resend_unanswered().await.map_err(|error| self.errors.classify(&error))?;
+        let Self { submitter, port, state, errors, .. } = self;
+        let resent = submitter.resend_earlier_runs(port, state).await;
+        resent.map_err(|error| errors.classify(&error))?;
         if self.config.address.is_none() && self.connection == 0 {
             self.port.notice(NO_ADDRESS);
         }
@@ -160,12 +255,12 @@ impl Client {
     }
 
     /// Checks the chain against what was asked for, and the address against the chain.
-    pub(super) fn payout(&self, params: &Params) -> Result<Payout, NodeError> {
+    fn payout(&self, params: &Params) -> Result<Payout, NodeError> {
         if let Some(wanted) = self.config.network.filter(|wanted| *wanted != params.network) {
             let wanted = Params::of(wanted).name;
             let why = format!("it is a node of {}, not of {wanted}", params.name);
             let hint = format!("start a node of {wanted}, or name the source by its address");
-            return Err(self.refused(Refused::BySource, why, Some(hint)));
+            return Err(self.errors.fatal(Refused::BySource, why, Some(hint)));
         }
         if let Some(pace) = self.pacer.pace().filter(|_| !params.is_paced_at_will()) {
             let why = format!("blocks of {} do not come at will", params.name);
@@ -197,56 +292,51 @@ impl Client {
         })
     }
 
-    /// Mines until the connection is lost or it is time to go.
-    pub(super) async fn mine(&mut self, payout: &Payout) -> Result<ConnectionEnd, SourceError> {
-        let mut fetching = TemplateFetcher::new();
+    /// Submits blocks again whose answer never came.
+    async fn resend_unanswered(&mut self) -> Result<(), RpcError> {
+        loop {
+            let Self { submitter, port, state, .. } = self;
+            let Some((found, verdict)) = submitter.resend_unanswered(port, state).await? else {
+                return Ok(());
+            };
+            self.settle(&found, verdict);
+        }
+    }
+
+    /// Mines until the connection is lost or it is time to stop.
+    async fn mine(&mut self, payout: &Payout) -> Result<ConnectionEnd, SourceError> {
+        let mut fetcher = TemplateFetcher::new();
         let mut tips = self.watch_tip();
         self.watch_mempool();
         self.clocks = Clocks::now();
         self.known_tips.clear();
         // Also where no block is due yet: it shows that the node gives templates.
-        self.begin_fetch(payout, &mut fetching);
+        self.begin_fetch(payout, &mut fetcher);
         loop {
             if self.clock_jumped() {
                 // The machine may have slept, and every connection with it.
-                fetching.start_again();
+                fetcher.start_again();
                 tips = self.watch_tip();
-                self.submit.hang_up();
+                self.submitter.hang_up();
                 self.watch_mempool();
             }
-            tips.mining_on(self.tip());
-            let wake = self.wake(fetching.due);
+            tips.mining_on(self.current.as_ref().map(|current| current.previous_block_hash));
+            let wake = self.wake_at(fetcher.due);
             let end = tokio::select! {
                 biased;
-                solution = self.port.solution() => match solution {
-                    Some(solution) => self.on_solution(solution, payout, &mut fetching).await?,
-                    None => return Ok(ConnectionEnd::Stopped),
-                },
-                fetched = fetching.next() => self.on_fetched(fetched, &mut fetching).await?,
-                news = tips.news() => {
-                    self.on_news(news, &mut fetching);
-                    None
+                solution = self.port.solution() => {
+                    self.on_solution(solution, payout, &mut fetcher).await?
                 }
+                fetched = fetcher.next() => self.on_fetched(fetched, &mut fetcher).await?,
+                update = tips.next() => self.on_tip_update(update, &mut fetcher),
                 report = self.pacer.mempool(), if self.pacer.is_idle() => {
-                    self.on_mempool(report, &mut fetching)?
+                    self.on_mempool(report, &mut fetcher)?
                 }
-                judged = self.waiting.judged() => {
-                    if self.on_judged(judged) == Some(Verdict::Accepted) {
-                        // It may be the tip now.
-                        fetching.tip_moved();
-                    }
-                    None
+                resubmitted = self.submitter.next_resubmitted() => {
+                    self.on_resubmitted(resubmitted, &mut fetcher)
                 }
-                () = self.proposals.answered() => {
-                    if let Some(why) = self.proposals.refusal(self.connection) {
-                        self.say(why);
-                    }
-                    None
-                }
-                () = sleep_until(wake.into()) => {
-                    self.on_wake(payout, &mut fetching);
-                    None
-                }
+                () = self.proposals.answered() => self.on_proposal_result(),
+                () = sleep_until(wake.into()) => self.on_wake(payout, &mut fetcher),
             };
             if let Some(end) = end {
                 return Ok(end);
@@ -254,113 +344,195 @@ impl Client {
         }
     }
 
-    /// Submits a block.
+    /// Submits a block; `None` means that it is time to stop.
     async fn on_solution(
         &mut self,
-        solution: Solution,
+        solution: Option<Solution>,
         payout: &Payout,
-        fetching: &mut TemplateFetcher,
-    ) -> Result<Option<ConnectionEnd>, SourceError> {
+        fetcher: &mut TemplateFetcher,
+    ) -> Handled {
+        let Some(solution) = solution else { return Ok(Some(ConnectionEnd::Stopped)) };
         // Whatever is under way was asked for before this block.
-        fetching.drop_under_way();
-        match self.submit(solution, payout).await {
-            Ok(AfterSubmit::Template(ready)) => return Ok(self.take_next(*ready, fetching).await),
-            Ok(AfterSubmit::FetchIn(wait)) => fetching.next_at(Instant::now() + wait),
-            Err(NodeError::Temporary(reason)) => return Ok(Some(ConnectionEnd::Lost(reason))),
-            Err(NodeError::Fatal(error)) => return Err(error),
+        fetcher.drop_under_way();
+        // At a pace the next template is not wanted yet.
+        let with_template = self.pacer.pace().is_none().then_some(payout);
+        let Self { submitter, port, state, .. } = self;
+        match submitter.submit(solution, with_template, port, state).await {
+            Ok(submitted) => self.on_submitted(submitted, fetcher).await,
+            Err(SubmitError::Rpc(error)) => match self.errors.classify(&error) {
+                NodeError::Fatal(error) => Err(error),
+                NodeError::Temporary(reason) => Ok(Some(ConnectionEnd::Lost(reason))),
+            },
+            Err(SubmitError::Unreadable(reason)) => Ok(Some(ConnectionEnd::Lost(reason))),
+        }
+    }
+
+    /// Announces the verdict, and goes on with the template that came with it.
+    async fn on_submitted(
+        &mut self,
+        submitted: Submitted,
+        fetcher: &mut TemplateFetcher,
+    ) -> Handled {
+        let Submitted { found, verdict, template } = submitted;
+        let stale = matches!(verdict, Verdict::Stale(_));
+        let wait = self.settle(&found, verdict);
+        let lost_to = |template: &PreparedTemplate| {
+            stale && template.previous_block_hash() != found.solution.job.previous_block_hash
+        };
+        match (wait, template) {
+            // The block that won the race is there to build on.
+            (Some(_), Some(Ok(template))) if lost_to(&template) => {
+                return Ok(self.use_template_and_plan(template, fetcher).await);
+            }
+            (Some(wait), _) => fetcher.next_at(Instant::now() + wait),
+            (None, Some(Ok(template))) => {
+                return Ok(self.use_template_and_plan(template, fetcher).await);
+            }
+            (None, Some(Err(error))) => {
+                if let Some(reason) = self.on_template_error(error)? {
+                    return Ok(Some(ConnectionEnd::Lost(reason)));
+                }
+                fetcher.next_at(Instant::now() + BACKOFF.0);
+            }
+            (None, None) => fetcher.next_at(Instant::now()),
         }
         Ok(None)
     }
 
-    /// Takes the template that was fetched, or bears that there is none.
-    async fn on_fetched(
-        &mut self,
-        fetched: Fetched,
-        fetching: &mut TemplateFetcher,
-    ) -> Result<Option<ConnectionEnd>, SourceError> {
+    /// Uses the template that was fetched, or goes on without.
+    async fn on_fetched(&mut self, fetched: Fetched, fetcher: &mut TemplateFetcher) -> Handled {
         match fetched {
-            Fetched::Slow(reason) => self.standing.stalled(&self.port, reason),
-            Fetched::Template(Ok(ready)) => return Ok(self.take_next(*ready, fetching).await),
+            Fetched::Slow(reason) => self.state.slow(&self.port, reason),
+            Fetched::Template(Ok(template)) => {
+                return Ok(self.use_template_and_plan(*template, fetcher).await);
+            }
             Fetched::Template(Err(error)) => {
-                if let Some(lost) = self.on_template_error(error)? {
-                    return Ok(Some(ConnectionEnd::Lost(lost)));
+                if let Some(reason) = self.on_template_error(error)? {
+                    return Ok(Some(ConnectionEnd::Lost(reason)));
                 }
-                self.give_up_old_template();
-                fetching.next_at(Instant::now() + self.backoff.next());
+                self.drop_old_template();
+                fetcher.next_at(Instant::now() + self.backoff.next());
             }
         }
         Ok(None)
     }
 
     /// Has a template fetched on a tip that is neither the last one nor a block of ours.
-    fn on_news(&mut self, news: TipUpdate, fetching: &mut TemplateFetcher) {
-        let is_known = matches!(news, TipUpdate::Tip(tip) if self.known_tips.contains(&tip));
+    fn on_tip_update(
+        &mut self,
+        update: TipUpdate,
+        fetcher: &mut TemplateFetcher,
+    ) -> Option<ConnectionEnd> {
+        let is_known = matches!(update, TipUpdate::Tip(tip) if self.known_tips.contains(&tip));
         if !is_known {
-            self.waiting.tip_moved();
-            self.send_waiting();
+            self.submitter.tip_moved();
+            if !self.pacer.is_idle() {
+                fetcher.tip_moved();
+            }
         }
-        if !is_known && !self.pacer.is_idle() {
-            fetching.tip_moved();
-        }
+        None
     }
 
     /// Has a template fetched for what is in the mempool.
-    fn on_mempool(
-        &mut self,
-        report: MempoolReport,
-        fetching: &mut TemplateFetcher,
-    ) -> Result<Option<ConnectionEnd>, SourceError> {
+    fn on_mempool(&mut self, report: MempoolReport, fetcher: &mut TemplateFetcher) -> Handled {
         match report {
-            MempoolReport::Transactions(sighting) => {
-                fetching.due = Instant::now();
-                self.pacer.mempool_changed(sighting, fetching.due);
+            MempoolReport::Transactions(change) => {
+                fetcher.due = Instant::now();
+                self.pacer.mempool_changed(change, fetcher.due);
                 Ok(None)
             }
             MempoolReport::Slow(reason) => {
-                self.standing.stalled(&self.port, reason);
+                self.state.slow(&self.port, reason);
                 Ok(None)
             }
-            MempoolReport::Failed(error) => match self.classify(error) {
+            MempoolReport::Failed(error) => match self.errors.classify(&error) {
                 NodeError::Fatal(error) => Err(error),
-                NodeError::Temporary(lost) => Ok(Some(ConnectionEnd::Lost(lost))),
+                NodeError::Temporary(reason) => Ok(Some(ConnectionEnd::Lost(reason))),
             },
         }
     }
 
+    /// Announces what the node says of a block that it could not judge before (`None`: the round is over).
+    /// Has a template fetched if it was accepted: it may be the tip now.
+    fn on_resubmitted(
+        &mut self,
+        resubmitted: Option<(BlockHash, Verdict)>,
+        fetcher: &mut TemplateFetcher,
+    ) -> Option<ConnectionEnd> {
+        let (hash, verdict) = resubmitted?;
+        let fate = self.submitter.settle_resubmitted(hash, verdict, &self.port);
+        if fate == Some(Verdict::Accepted) {
+            fetcher.tip_moved();
+        }
+        None
+    }
+
+    /// Announces that the node would reject our blocks, if it said so.
+    fn on_proposal_result(&mut self) -> Option<ConnectionEnd> {
+        if let Some(why) = self.proposals.rejection(self.connection) {
+            self.state.retrying(&self.port, why);
+        }
+        None
+    }
+
     /// Does what is due by the clock.
-    fn on_wake(&mut self, payout: &Payout, fetching: &mut TemplateFetcher) {
+    fn on_wake(&mut self, payout: &Payout, fetcher: &mut TemplateFetcher) -> Option<ConnectionEnd> {
         let now = Instant::now();
         if self.pacer.due().is_some_and(|due| due <= now) {
             if let Some(number) = self.pacer.begin(now) {
                 self.port.notice(left_out(number));
             }
-            fetching.due = now;
+            fetcher.due = now;
         }
         if !self.pacer.is_idle() {
-            self.begin_fetch(payout, fetching);
+            self.begin_fetch(payout, fetcher);
         }
-        self.send_waiting();
-        if let Err(error) = self.submitter.journal.flush() {
-            self.port.notice(error.to_string());
+        self.submitter.resubmit_due();
+        self.submitter.flush_journal(&self.port);
+        None
+    }
+
+    /// Deals with a template that could not be fetched or read; returns why the connection is lost, if
+    /// it is.
+    fn on_template_error(&mut self, error: TemplateError) -> Result<Option<String>, SourceError> {
+        match self.errors.on_template_error(error) {
+            TemplateFailure::AheadOfClock => self.announce_ahead(),
+            TemplateFailure::Retry(reason) => self.state.retrying(&self.port, reason),
+            TemplateFailure::Lost(reason) => return Ok(Some(reason)),
+            TemplateFailure::Fatal(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Announces now and then that block time is too far ahead of the clock: on a chain that has grown
+    /// quickly for long each second has room for a few blocks, and the node refuses to make a template
+    /// in between.
+    fn announce_ahead(&mut self) {
+        if self.announced_ahead.is_none_or(|at| at.elapsed() > AHEAD_NOTICE_INTERVAL) {
+            self.announced_ahead = Some(Instant::now());
+            self.port.notice(
+                "the chain's time is two hours ahead of the node's clock, which is all it may be: \
+                 blocks come as the clock goes on",
+            );
         }
     }
 
     /// Begins to fetch a template, if one is due.
-    fn begin_fetch(&self, payout: &Payout, fetching: &mut TemplateFetcher) {
-        // At a pace, each is to hold what the mempool holds by then. And where the clock was set
-        // back, a node may have kept a template of before that, which it would refuse.
+    fn begin_fetch(&self, payout: &Payout, fetcher: &mut TemplateFetcher) {
+        // At a pace, each is to hold what the mempool holds by then. And where the clock was set back, a
+        // node may have cached a template of before that, which it would refuse.
         let fresh = self.pacer.pace().is_some() || self.template_cache == TemplateCache::Outdated;
-        fetching.begin(&self.submit, fresh, payout);
+        fetcher.begin(self.submitter.rpc(), fresh, payout);
     }
 
-    /// When there is something to be done without anything having happened.
-    fn wake(&self, fetch_due: Instant) -> Instant {
+    /// When to wake if nothing happens before.
+    fn wake_at(&self, fetch_due: Instant) -> Instant {
         let mut wake = if self.pacer.is_idle() { Instant::now() + IDLE_WAKE } else { fetch_due };
         // The journal is written to when no block has come for a moment.
         if let Some(current) = self.current.as_ref().filter(|current| !current.has_lasted()) {
             wake = wake.min(current.published + TIP_WATCH_DELAY);
         }
-        if let Some(due) = self.waiting.due() {
+        if let Some(due) = self.submitter.resubmit_at() {
             wake = wake.min(due);
         }
         self.pacer.due().map_or(wake, |due| due.min(wake))
@@ -368,54 +540,53 @@ impl Client {
 
     /// Watches the node's tip, over connections of its own.
     fn watch_tip(&self) -> TipWatch {
-        TipWatch::start(&self.submit, self.config.endpoint.clone())
+        TipWatch::start(self.submitter.rpc(), self.config.endpoint.clone())
     }
 
-    /// Watches the mempool, where the pace wants that, over connections of its own.
+    /// Watches the mempool, if the pace needs that, over connections of its own.
     fn watch_mempool(&mut self) {
-        let Self { pacer, submit, config, .. } = self;
+        let Self { pacer, submitter, config, .. } = self;
         pacer.connected(Instant::now(), || {
-            MempoolWatch::start(submit.sibling(), config.endpoint.clone())
+            MempoolWatch::start(submitter.rpc().sibling(), config.endpoint.clone())
         });
     }
 
-    /// Whether the wall clock has jumped since the last look; says so.
+    /// Whether the wall clock has jumped since it was last looked at; announces it.
     fn clock_jumped(&mut self) -> bool {
         let now = Clocks::now();
         let jump = now.jump_since(std::mem::replace(&mut self.clocks, now));
         if let Some(jump) = jump {
-            self.port.notice(format!("{jump}; the node is asked afresh"));
+            self.port.notice(format!("{jump}; connecting to the node again"));
         }
         jump.is_some()
     }
 
-    /// Takes a template, and plans when the next is fetched.
-    async fn take_next(
+    /// Uses a template, and plans when the next is fetched.
+    async fn use_template_and_plan(
         &mut self,
-        ready: PreparedTemplate,
-        fetching: &mut TemplateFetcher,
+        template: PreparedTemplate,
+        fetcher: &mut TemplateFetcher,
     ) -> Option<ConnectionEnd> {
-        match self.take(ready).await {
+        match self.use_template(template).await {
             Ok(due) => {
-                fetching.next_at(due);
+                fetcher.next_at(due);
                 None
             }
-            Err(lost) => Some(ConnectionEnd::Lost(lost)),
+            Err(reason) => Some(ConnectionEnd::Lost(reason)),
         }
     }
 
-    /// Takes a template: it is mined, or not, as the pace has it. When to fetch the next; or why the
-    /// node is not the one that it was.
-    async fn take(&mut self, ready: PreparedTemplate) -> Result<Instant, String> {
-        self.recognize(ready.previous_block_hash()).await?;
-        self.answered();
-        self.waiting.template_is_on(ready.previous_block_hash(), ready.height());
-        self.send_waiting();
+    /// Mines a template, or not, as the pace has it. Returns when to fetch the next, or why the node is
+    /// not the one that it was.
+    async fn use_template(&mut self, template: PreparedTemplate) -> Result<Instant, String> {
+        self.check_same_chain(template.previous_block_hash()).await?;
+        self.on_template_received();
+        self.submitter.template_received(template.previous_block_hash(), template.height());
         let refresh_at = Instant::now() + REFRESH;
-        Ok(match self.pacer.template_use(ready.has_transactions(), Instant::now()) {
+        Ok(match self.pacer.template_use(template.has_transactions(), Instant::now()) {
             TemplateUse::Mine => {
-                self.learn_tip_time(&ready).await;
-                self.publish(ready);
+                self.ask_tip_time(&template).await;
+                self.publish(template);
                 let until = self.current.as_ref().and_then(|current| current.until);
                 until.map_or(refresh_at, |until| until.min(refresh_at))
             }
@@ -430,168 +601,133 @@ impl Client {
         })
     }
 
-    /// Makes sure that the node is still one of its chain when its tip is neither the one it was nor
-    /// a block of ours: one that was restarted so quickly that it was never missed may be of another,
-    /// where nobody would be paid, or somebody else.
-    async fn recognize(&mut self, tip: BlockHash) -> Result<(), String> {
+    /// Makes sure that the node is still on its chain when its tip is neither the one it was nor a block
+    /// of ours: one that was restarted so quickly that it was never missed may be on another, where the
+    /// coins would go to nobody, or to somebody else.
+    async fn check_same_chain(&mut self, tip: BlockHash) -> Result<(), String> {
         let known = self.known_tips.is_empty() || self.known_tips.contains(&tip);
         self.known_tips.clear();
         self.known_tips.push(tip);
         if known {
             return Ok(());
         }
-        let call = request("getblockchaininfo", "");
-        let body = self.ask_aside(call).await;
+        let body = self.small_call(request("getblockchaininfo", "")).await;
         let body = body.map_err(|error| error.to_string())?;
-        let envelope: Envelope<ChainInfo<'_>> =
-            template::parse(&body).map_err(|error| error.to_string())?;
-        let info = envelope.into_result().map_err(|error| error.to_string())?;
-        let chain = info.map(|info| printable(&info.chain, 40)).unwrap_or_default();
+        let chain = parse_chain_name(&body).map_err(|error| error.to_string())?;
+        let chain = chain.map(|chain| printable(&chain, 40)).unwrap_or_default();
         if self.params.is_some_and(|params| params.chain_name == chain) {
             Ok(())
         } else {
-            self.give_up();
+            self.stop_mining();
             Err(format!("the node is on another chain now, {chain:?}"))
         }
     }
 
-    /// Mines nothing until there is a template that is wanted: the node is well all the same.
+    /// Mines nothing until there is a template that is wanted: the node works all the same.
     fn rest(&mut self) {
         self.current = None;
         self.port.rests();
     }
 
-    /// Stops mining.
-    fn give_up(&mut self) {
+    /// Mines nothing until the node gives a template.
+    fn stop_mining(&mut self) {
         if self.current.take().is_some() {
             self.port.withdraw();
         }
     }
 
-    /// Asks the node for the nTime of the block that a template builds on, where a rule goes by it.
-    async fn learn_tip_time(&mut self, ready: &PreparedTemplate) {
-        let hash = ready.previous_block_hash();
-        let known = self.tip_time.is_some_and(|(of, _)| of == hash);
-        if known || !self.params.is_some_and(Params::has_twenty_minute_rule) {
-            return;
+    /// Stops mining a template that the node has not renewed for long.
+    fn drop_old_template(&mut self) {
+        if self.renewed.elapsed() > MINE_WITHOUT_NODE {
+            self.stop_mining();
         }
-        self.tip_time = None;
-        let call = request("getblockheader", &format!("\"{hash}\""));
-        let body = self.ask_aside(call).await;
-        let time = body.and_then(|body| {
-            serde_json::from_slice::<Envelope<BlockHeader>>(&body)
-                .map_err(|error| RpcError::Nonsense(error.to_string()))?
-                .into_result()
-        });
-        match time {
-            Ok(Some(BlockHeader { time })) => self.tip_time = Some((hash, time)),
+    }
+
+    /// Asks the node for the nTime of the block that a template builds on, if a rule depends on it.
+    async fn ask_tip_time(&mut self, template: &PreparedTemplate) {
+        let Some(hash) = self.min_difficulty.unknown_tip(template, self.params) else { return };
+        let body = self.small_call(header_request(hash)).await;
+        match body.and_then(|body| parse_block_time(&body)) {
+            Ok(Some(time)) => self.min_difficulty.set_tip_time(hash, time),
             Ok(None) => {}
             // The template is good without: its bits hold for its own time, and it is renewed.
             Err(error) => tracing::debug!(%error, "the time of the tip is not known"),
         }
     }
 
-    /// The block that the current template builds on.
-    pub(super) fn tip(&self) -> Option<BlockHash> {
-        self.current.as_ref().map(|current| current.previous_block_hash)
-    }
-
-    /// Minds the twenty-minute rule and BIP 94, where the chain has them: no nTime is mined with bits
-    /// of the other side. Says which difficulty is mined; gives back when another template is
-    /// needed.
-    fn apply_min_difficulty_rule(
-        &mut self,
-        ready: &mut PreparedTemplate,
-    ) -> Result<Option<Instant>, String> {
-        let of_tip = |(hash, _): &(BlockHash, u32)| *hash == ready.previous_block_hash();
-        let (Some(params), Some((_, tip_time)), Some(height)) =
-            (self.params, self.tip_time.filter(of_tip), ready.height())
-        else {
-            return Ok(None);
-        };
-        let stage = Stage::of(height, tip_time, ready.curtime);
-        if let Some(earliest) = bip94_earliest(params.network, height, tip_time) {
-            ready.not_before(earliest);
+    /// Notes that the node works.
+    fn on_template_received(&mut self) {
+        match self.proposals.rejection(self.connection) {
+            Some(why) => self.state.retrying(&self.port, why),
+            None => self.state.connected(&self.port),
         }
-        if !stage.holds_at(ready.ntime()) {
-            return Err(format!(
-                "the template's bits are for {}, and it may be mined from {} on only, where others \
-                 hold",
-                ready.curtime,
-                ready.ntime()
-            ));
-        }
-        let nbits = ready.nbits();
-        if self.stage.replace((stage, nbits)) != Some((stage, nbits)) {
-            self.port.stage(stage, ready.difficulty());
-        }
-        Ok(match stage {
-            // The node's clock is not ahead of its template's.
-            Stage::Period { last } => {
-                let seconds = (u64::from(last) + 1).saturating_sub(u64::from(ready.curtime));
-                Some(ready.received() + Duration::from_secs(seconds.max(1)))
-            }
-            Stage::Minimum { .. } | Stage::PeriodStart => None,
-        })
-    }
-
-    /// The node has given a template.
-    fn answered(&mut self) {
-        match self.proposals.refusal(self.connection) {
-            Some(why) => self.say(why),
-            None => self.standing.well(&self.port),
-        }
-        self.standing.served();
+        self.state.template_received();
         self.backoff.reset();
         self.renewed = Instant::now();
     }
 
     /// Publishes a template as a job, unless it would be mined just as the current one.
-    fn publish(&mut self, mut ready: PreparedTemplate) {
-        let until = match self.apply_min_difficulty_rule(&mut ready) {
+    fn publish(&mut self, mut template: PreparedTemplate) {
+        let Self { min_difficulty, params, port, state, .. } = self;
+        let until = match min_difficulty.apply_min_difficulty_rule(&mut template, *params, port) {
             Ok(until) => until,
-            Err(why) => return self.say(why),
+            Err(why) => return state.retrying(port, why),
         };
         let clean = self
             .current
             .as_ref()
-            .is_none_or(|current| current.previous_block_hash != ready.previous_block_hash());
-        let same = self.current.as_ref().is_some_and(|current| {
-            current.fingerprint == ready.fingerprint && current.published.elapsed() < NTIME_AGE
+            .is_none_or(|current| current.previous_block_hash != template.previous_block_hash());
+        let same = self.current.as_mut().filter(|current| {
+            current.fingerprint == template.fingerprint && current.published.elapsed() < NTIME_AGE
         });
-        if same {
-            if let Some(current) = &mut self.current {
-                current.until = until;
-            }
+        if let Some(current) = same {
+            current.until = until;
             return;
         }
-        self.current = Some(Current {
-            previous_block_hash: ready.previous_block_hash(),
-            fingerprint: ready.fingerprint.clone(),
+        self.current = Some(CurrentTemplate {
+            previous_block_hash: template.previous_block_hash(),
+            fingerprint: template.fingerprint.clone(),
             published: Instant::now(),
             until,
         });
-        self.proposals.consider(&ready, self.connection, || self.submit.sibling());
+        let submitter = &self.submitter;
+        self.proposals.consider(&template, self.connection, || submitter.rpc().sibling());
         self.jobs += 1;
         let key = JobKey { connection: self.connection, number: self.jobs };
-        self.port.publish(ready.into_job(key, clean));
+        self.port.publish(template.into_job(key, clean));
     }
-}
 
-/// What we want to know of a block.
-#[derive(Debug, Deserialize)]
-struct BlockHeader {
-    time: u32,
-}
+    /// Announces the verdict of a block and notes what it means for the next one; how long to wait
+    /// before its height is mined again, if the block was not accepted.
+    fn settle(&mut self, found: &FoundBlock, verdict: Verdict) -> Option<Duration> {
+        let wait = self.submitter.settle(found, &verdict);
+        if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
+            self.template_cache = TemplateCache::Outdated;
+            self.announce_ahead();
+        } else {
+            self.template_cache = TemplateCache::Trusted;
+        }
+        let accepted = verdict == Verdict::Accepted;
+        self.port.verdict(&found.solution, verdict);
+        // The job is over: a template like its own would be a new one.
+        self.current = None;
+        if accepted {
+            self.known_tips.push(found.solution.hash);
+            self.pacer.block_made(Instant::now());
+        }
+        wait
+    }
 
-/// What we want to know of a node.
-#[derive(Debug, Deserialize)]
-struct ChainInfo<'a> {
-    #[serde(borrow)]
-    chain: Cow<'a, str>,
-}
+    /// Makes a small call over the connection that submits, before mining or while it goes on, and keeps
+    /// what is found meanwhile.
+    async fn call(&mut self, body: String) -> Result<Bytes, RpcError> {
+        let Self { submitter, port, state, .. } = self;
+        submitter.call(body, RESPONSE_BYTES, port, state).await
+    }
 
-/// A JSON-RPC call. `params` are JSON already.
-pub(super) fn request(method: &str, params: &str) -> String {
-    format!("{{\"jsonrpc\":\"1.0\",\"id\":\"adit\",\"method\":\"{method}\",\"params\":[{params}]}}")
+    /// Makes a small call that must not take long, since what is found meanwhile waits.
+    async fn small_call(&mut self, body: String) -> Result<Bytes, RpcError> {
+        let Self { submitter, port, state, .. } = self;
+        submitter.small_call(body, port, state).await
+    }
 }

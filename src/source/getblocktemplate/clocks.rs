@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// A jump by less than this is none.
 const JUMP: Duration = Duration::from_secs(3);
 
-/// BatchResponse of the machine's clocks at one moment. The monotonic one stands still while a machine sleeps
+/// Both of the machine's clocks at one moment. The monotonic one stands still while a machine sleeps
 /// and is never set; the other goes on, and may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {

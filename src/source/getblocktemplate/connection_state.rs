@@ -1,84 +1,86 @@
-//! How we stand with a node, as far as it was said: nothing is said twice.
+//! The state of the connection to a node as it was last announced: nothing is announced twice.
 
 use crate::engine::Port;
 use crate::event::SourceState;
 
-/// What was said of the connection.
+/// What was announced of the connection.
 #[derive(Debug)]
 pub struct ConnectionState {
-    said: Said,
-    /// Whether the node has given a template since it was last said to be lost.
-    served: bool,
-    /// Whether it was said that a call has stalled, since the last template.
-    said_stalled: bool,
+    announced: Announced,
+    /// Whether the node has given a template since it was last announced as lost.
+    has_template: bool,
+    /// Whether a slow call was announced since the last template.
+    announced_slow: bool,
 }
 
-/// What was said last.
+/// The last announcement.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Announced {
     Nothing,
     Connected,
     Lost,
-    /// It is tried again, and why.
+    /// Retrying, and why.
     Retrying(String),
 }
 
 impl ConnectionState {
-    /// Nothing has been said.
+    /// Nothing has been announced.
     pub const fn new() -> Self {
-        Self { said: Said::Nothing, served: false, said_stalled: false }
+        Self { announced: Announced::Nothing, has_template: false, announced_slow: false }
     }
 
-    /// Says what is wrong, once.
-    pub fn say(&mut self, port: &Port, reason: String) {
-        let said = Said::Retrying(reason.clone());
-        if self.said != said {
-            self.said = said;
+    /// Announces that the source retries, and why, unless that was the last announcement.
+    pub fn retrying(&mut self, port: &Port, reason: String) {
+        let now = Announced::Retrying(reason.clone());
+        if self.announced != now {
+            self.announced = now;
             port.source_is(SourceState::Retrying, Some(reason));
         }
     }
 
-    /// Says that all is well, if it was not.
-    pub fn well(&mut self, port: &Port) {
-        if std::mem::replace(&mut self.said, Said::Connected) != Said::Connected {
+    /// Announces that the node is connected, unless that was the last announcement.
+    pub fn connected(&mut self, port: &Port) {
+        let before = std::mem::replace(&mut self.announced, Announced::Connected);
+        if before != Announced::Connected {
             port.source_is(SourceState::Connected, None);
         }
     }
 
-    /// The node has given a template.
-    pub const fn served(&mut self) {
-        self.served = true;
-        self.said_stalled = false;
+    /// Notes that the node has given a template.
+    pub const fn template_received(&mut self) {
+        self.has_template = true;
+        self.announced_slow = false;
     }
 
-    /// Says that the node is lost, or, where it gave no template since that was last said, why.
+    /// Announces that the node is lost; or, if it has given no template since that was last announced,
+    /// that the source still retries.
     pub fn lost(&mut self, port: &Port, reason: String) {
-        if std::mem::take(&mut self.served) {
-            self.said = Said::Lost;
+        if std::mem::take(&mut self.has_template) {
+            self.announced = Announced::Lost;
             port.source_is(SourceState::Lost, Some(reason));
         } else {
-            self.say(port, reason);
+            self.retrying(port, reason);
         }
     }
 
-    /// Says once why a call takes so long. While a template is mined that changes nothing: it is
-    /// good for a while yet.
-    pub fn stalled(&mut self, port: &Port, reason: String) {
-        if std::mem::replace(&mut self.said_stalled, true) {
+    /// Announces once why a call takes so long. While a template is mined that is only a notice: the
+    /// template stays good for a while.
+    pub fn slow(&mut self, port: &Port, reason: String) {
+        if std::mem::replace(&mut self.announced_slow, true) {
             return;
         }
-        if self.served {
+        if self.has_template {
             port.notice(format!("the node is slow: {reason}"));
         } else {
-            self.say(port, reason);
+            self.retrying(port, reason);
         }
     }
 
-    /// Says that there has been no template, where nothing was said that explains it: a run that
-    /// never mined must not look like one that was merely without luck.
+    /// Announces that there has been no template, if nothing was announced that explains it: a run
+    /// that never mined must not look like one that merely had no luck.
     pub fn ended(&mut self, port: &Port) {
-        if self.said == Said::Nothing {
-            self.say(port, "mining here has ended before the node gave a template".to_owned());
+        if self.announced == Announced::Nothing {
+            self.retrying(port, "mining here has ended before the node gave a template".to_owned());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TemplateFetcher templates: the one on its way, and when the next is due.
+//! Fetching templates: the one on its way, and when the next is due.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::client::request;
+use super::calls::template_request;
+use super::limits::{CALL_TIMEOUT, REFRESH, TEMPLATE_BYTES};
 use super::rpc::Rpc;
+use super::slow_node;
 use super::template::{Payout, PreparedTemplate, TemplateError, parse_template};
-use super::{CALL_TIMEOUT, PARSE_OFF_THREAD_BYTES, REFRESH, TEMPLATE_BYTES, slow_node};
 
+/// Templates larger than this are parsed on another thread, so that a solution need not wait.
+const PARSE_OFF_THREAD_BYTES: usize = 64 << 10;
 /// The least time from one fetch to the next for the sake of tips: they may come in quick succession,
 /// or be those of another node whose publisher listens where ours was said to.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -119,18 +122,6 @@ impl TemplateFetcher {
     pub(super) fn start_again(&mut self) {
         *self = Self::new();
     }
-}
-
-/// The call for a template: one that the node has just made, or one made for this call.
-pub(super) fn template_request(fresh: bool) -> String {
-    let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
-    if fresh {
-        // Knots keeps a template for five seconds unless it is asked for one with limits of its own:
-        // here the usual room for the coinbase and one weight unit of four. Bitcoin Core does not
-        // know this.
-        request_object["blockreservedweight"] = 8_004.into();
-    }
-    request("getblocktemplate", &request_object.to_string())
 }
 
 /// Fetches a template over `rpc` and makes it ready.

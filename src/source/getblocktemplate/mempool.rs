@@ -7,15 +7,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde_json::Number;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use super::client::request;
-use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
+use super::calls::{MempoolInfo, mempool_info};
+use super::rpc::{Endpoint, Rpc, RpcError};
+use super::slow_node;
 use super::zmq::{Publisher, ZmqEvent};
-use super::{CALL_TIMEOUT, RESPONSE_BYTES, slow_node};
 
 /// How often the mempool is looked at where nobody tells of it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -71,7 +69,7 @@ impl MempoolWatch {
         Self { reports, again, task }
     }
 
-    /// WaitPolicy until the mempool holds something, and something else than when that was last said; or
+    /// Waits until the mempool holds something, and something else than when that was last said; or
     /// the same for a while; or until the node does not answer.
     pub async fn report(&mut self) -> MempoolReport {
         self.reports.recv().await.unwrap_or_else(|| {
@@ -114,11 +112,11 @@ async fn watch(
     };
     let another = rpc.sibling();
     let looking = async {
-        let mut last: Option<(Mempool, Instant)> = None;
+        let mut last: Option<(MempoolInfo, Instant)> = None;
         loop {
             let mut wait = pause;
             let looked = {
-                let mut look = pin!(look(&mut rpc));
+                let mut look = pin!(mempool_info(&mut rpc));
                 tokio::select! {
                     biased;
                     looked = &mut look => looked,
@@ -159,27 +157,6 @@ async fn watch(
         }
     };
     tokio::join!(listening, looking);
-}
-
-/// What a mempool holds, short.
-#[derive(Debug, PartialEq, Deserialize)]
-struct Mempool {
-    size: u64,
-    #[serde(default)]
-    bytes: u64,
-    #[serde(default)]
-    usage: u64,
-    #[serde(default)]
-    total_fee: Option<Number>,
-}
-
-async fn look(rpc: &mut Rpc) -> Result<Mempool, RpcError> {
-    let body = rpc.call(request("getmempoolinfo", "").into(), RESPONSE_BYTES, CALL_TIMEOUT).await?;
-    let envelope: Envelope<Mempool> =
-        serde_json::from_slice(&body).map_err(|error| RpcError::Nonsense(error.to_string()))?;
-    envelope
-        .into_result()?
-        .ok_or_else(|| RpcError::Nonsense("the node says nothing of its mempool".to_owned()))
 }
 
 /// Wakes the look at the mempool when the node publishes that it has changed.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::limits::RESPONSE_BYTES;
 use super::node_error::fatal_cause;
-use super::rpc::Envelope;
-use super::{Credentials, Endpoint, RESPONSE_BYTES, Rpc, RpcError, template};
+use super::rpc::{Credentials, Endpoint, Envelope, Rpc, RpcError};
+use super::template;
 use crate::chain::min_difficulty::PERIOD;
 use crate::chain::params::Params;
 use crate::chain::target::Difficulty;

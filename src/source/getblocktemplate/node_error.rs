@@ -1,111 +1,143 @@
-//! What goes wrong with a node, and whether it is the end.
+//! What goes wrong with a node, and whether trying again can help.
 
 use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
-use super::rpc::{METHOD_NOT_FOUND, Protocol};
-use super::*;
+use super::rpc::{Credentials, Endpoint, METHOD_NOT_FOUND, Protocol, RpcError};
+use super::template::TemplateError;
+use crate::source::{Refused, SourceError};
 
-impl Client {
-    /// Whether a template that failed ends it all; whether the connection is to be made anew is in
-    /// the answer: `Some` with the reason.
-    pub(super) fn on_template_error(
-        &mut self,
-        error: TemplateError,
-    ) -> Result<Option<String>, SourceError> {
-        let reason = error.to_string();
-        match error {
-            TemplateError::Rpc(RpcError::Node { message, .. })
-                if message.contains("time-too-new") =>
-            {
-                self.say_ahead();
-            }
-            TemplateError::Rpc(error) => {
-                let lost = matches!(error, RpcError::Connection(_) | RpcError::Deadline(_));
-                match self.classify(error) {
-                    NodeError::Fatal(error) => return Err(error),
-                    NodeError::Temporary(reason) if lost => return Ok(Some(reason)),
-                    NodeError::Temporary(reason) => self.say(reason),
-                }
-            }
-            TemplateError::Unsupported(_) => {
-                let error = SourceError::new(Refused::BySource, self.what(), reason);
-                return Err(error.hint("a node of a released Bitcoin Core or Knots will do"));
-            }
-            TemplateError::SignetSignature => {
-                let error = SourceError::new(Refused::BySource, self.what(), reason);
-                return Err(error.hint(
-                    "whoever holds the key mines with the miner script of Bitcoin Core's \
-                     contrib/signet: miner --cli=\"bitcoin-cli -signet\" generate \
-                     --grind-cmd=\"adit grind\" --address=ADDR --min-nbits --ongoing; a signet of \
-                     one's own with -signetchallenge=51 needs no key",
-                ));
-            }
-            TemplateError::Json(_)
-            | TemplateError::Field { .. }
-            | TemplateError::CoinbaseAux(_) => {
-                self.say(reason);
-            }
-        }
-        Ok(None)
+/// How long a node that has just been started may be without its cookie, where it is not known to
+/// have been started.
+const COOKIE_GRACE: Duration = Duration::from_secs(1);
+/// The same for a node that was seen not to be up.
+const COOKIE_GRACE_AFTER_DOWN: Duration = Duration::from_secs(10);
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum NodeError {
+    /// Trying again cannot help: the source ends.
+    Fatal(SourceError),
+    /// It may work later; the reason.
+    Temporary(String),
+}
+
+/// What follows from a template that could not be fetched or read.
+#[derive(Debug)]
+pub enum TemplateFailure {
+    /// The chain's time is so far ahead of the node's clock that the node makes no template.
+    AheadOfClock,
+    /// It is fetched again; the reason.
+    Retry(String),
+    /// The connection is lost; the reason.
+    Lost(String),
+    /// Trying again cannot help: the source ends.
+    Fatal(SourceError),
+}
+
+/// Decides what a failed call means, by the error and by what is known of the node so far.
+#[derive(Debug)]
+pub struct ErrorClassifier {
+    endpoint: Endpoint,
+    credentials: Credentials,
+    started: Instant,
+    /// When the node was last seen not to be up.
+    unreachable_at: Option<Instant>,
+    has_connected: bool,
+}
+
+impl ErrorClassifier {
+    /// For the node at `endpoint`, with which nothing has been exchanged yet.
+    pub fn new(endpoint: Endpoint, credentials: Credentials) -> Self {
+        let started = Instant::now();
+        Self { endpoint, credentials, started, unreachable_at: None, has_connected: false }
     }
 
-    /// Says that block time is too far ahead of the clock, now and then: on a chain that has grown
-    /// quickly for long each second has room for a few blocks, and the node refuses to make a
-    /// template in between.
-    pub(super) fn say_ahead(&mut self) {
-        if self.said_ahead.is_none_or(|said| said.elapsed() > AHEAD_NOTICE_INTERVAL) {
-            self.said_ahead = Some(Instant::now());
-            self.port.notice(
-                "the chain's time is two hours ahead of the node's clock, which is all it may be: \
-                 blocks come as the clock goes on",
-            );
-        }
+    /// Notes that the node was seen not to be up.
+    pub fn node_unreachable(&mut self) {
+        self.unreachable_at = Some(Instant::now());
+    }
+
+    /// Notes that the node was one that can be mined on.
+    pub const fn node_connected(&mut self) {
+        self.has_connected = true;
     }
 
     /// Whether the node may be one that has just been started and has not written its cookie.
     fn may_be_starting(&self) -> bool {
         let seen_down = |at: Instant| at.elapsed() < COOKIE_GRACE_AFTER_DOWN;
-        self.connection > 0
-            || self.begun.elapsed() < COOKIE_GRACE
-            || self.unreachable.is_some_and(seen_down)
+        self.has_connected
+            || self.started.elapsed() < COOKIE_GRACE
+            || self.unreachable_at.is_some_and(seen_down)
     }
 
-    /// What a failed call means: the end, or another try.
-    pub(super) fn classify(&self, error: RpcError) -> NodeError {
+    /// What a failed call means: the end, or another attempt.
+    pub fn classify(&self, error: &RpcError) -> NodeError {
         let why = error.to_string();
         // A node that is starting again has no cookie yet, or not the one that we read.
-        let by_cookie = matches!(self.config.credentials, Credentials::Cookie(_));
-        let may_pass = match &error {
+        let by_cookie = matches!(self.credentials, Credentials::Cookie(_));
+        let may_pass = match error {
             RpcError::NoCookie(_) | RpcError::BadCookie { .. } | RpcError::Unauthorized(_) => {
                 by_cookie && self.may_be_starting()
             }
             // A node has answered there before.
-            RpcError::NotHttp { .. } | RpcError::Moved { .. } => self.connection > 0,
+            RpcError::NotHttp { .. } | RpcError::Moved { .. } => self.has_connected,
             _ => false,
         };
-        let Some((refused, hint)) =
-            fatal_cause(&error, &self.config.credentials).filter(|_| !may_pass)
+        let Some((refused, hint)) = fatal_cause(error, &self.credentials).filter(|_| !may_pass)
         else {
             return NodeError::Temporary(why);
         };
-        NodeError::Fatal(SourceError::new(refused, self.what(), why).hint(hint))
+        self.fatal(refused, why, Some(hint))
     }
 
-    /// What fails when the node will not have us.
-    pub(super) fn what(&self) -> String {
-        format!("node {}", self.config.endpoint)
+    /// What a template means that could not be fetched or read.
+    pub fn on_template_error(&self, error: TemplateError) -> TemplateFailure {
+        let reason = error.to_string();
+        let hint = match error {
+            TemplateError::Rpc(RpcError::Node { message, .. })
+                if message.contains("time-too-new") =>
+            {
+                return TemplateFailure::AheadOfClock;
+            }
+            TemplateError::Rpc(error) => {
+                return match self.classify(&error) {
+                    NodeError::Fatal(error) => TemplateFailure::Fatal(error),
+                    NodeError::Temporary(reason)
+                        if matches!(error, RpcError::Connection(_) | RpcError::Deadline(_)) =>
+                    {
+                        TemplateFailure::Lost(reason)
+                    }
+                    NodeError::Temporary(reason) => TemplateFailure::Retry(reason),
+                };
+            }
+            TemplateError::Json(_)
+            | TemplateError::Field { .. }
+            | TemplateError::CoinbaseAux(_) => return TemplateFailure::Retry(reason),
+            TemplateError::Unsupported(_) => "use a released version of Bitcoin Core or Knots",
+            TemplateError::SignetSignature => {
+                "the holder of its key mines with the miner script of Bitcoin Core's contrib/signet: \
+                 miner --cli=\"bitcoin-cli -signet\" generate --grind-cmd=\"adit grind\" \
+                 --address=ADDR --min-nbits --ongoing; a signet of your own with \
+                 -signetchallenge=51 needs no key"
+            }
+        };
+        TemplateFailure::Fatal(SourceError::new(Refused::BySource, self.node(), reason).hint(hint))
     }
 
-    pub(super) fn refused(&self, refused: Refused, why: String, hint: Option<String>) -> NodeError {
-        NodeError::Fatal(SourceError { hint, ..SourceError::new(refused, self.what(), why) })
+    /// The node, as errors name it.
+    fn node(&self) -> String {
+        format!("node {}", self.endpoint)
+    }
+
+    /// The end, because of the node.
+    pub fn fatal(&self, refused: Refused, why: String, hint: Option<String>) -> NodeError {
+        NodeError::Fatal(SourceError { hint, ..SourceError::new(refused, self.node(), why) })
     }
 }
 
-/// What kind of end a failed call is and what can be done about it, where trying again is of no use.
-pub(super) fn fatal_cause(
-    error: &RpcError,
-    credentials: &Credentials,
-) -> Option<(Refused, String)> {
+/// What kind of end a failed call is and what can be done about it, where trying again cannot help.
+pub fn fatal_cause(error: &RpcError, credentials: &Credentials) -> Option<(Refused, String)> {
     let by_cookie = matches!(credentials, Credentials::Cookie(_));
     let (refused, hint) = match error {
         RpcError::Unauthorized(_) if by_cookie => (
@@ -168,6 +200,7 @@ pub(super) fn fatal_cause(
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::CALL_TIMEOUT;
     use super::*;
 
     #[test]
@@ -186,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_again() {
+    fn what_may_pass_is_not_fatal() {
         let credentials = Credentials::Cookie(Vec::new());
         for error in [
             RpcError::Connection(String::new()),

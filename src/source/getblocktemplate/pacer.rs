@@ -81,7 +81,7 @@ impl Pacer {
         schedule.left_out(now)
     }
 
-    /// WaitPolicy for something in the mempool.
+    /// Waits for something in the mempool.
     pub async fn mempool(&mut self) -> MempoolReport {
         match &mut self.watch {
             Some(watch) => watch.report().await,

@@ -8,9 +8,10 @@ use std::future::pending;
 use bitcoin::BlockHash;
 use tokio::sync::oneshot;
 
+use super::calls;
+use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES};
 use super::rpc::{Envelope, METHOD_NOT_FOUND, Rpc, RpcError};
 use super::template::{Layout, PreparedTemplate};
-use super::{CALL_TIMEOUT, RESPONSE_BYTES, client};
 use crate::chain::block::BlockBody;
 use crate::job::{Refusal, Verdict};
 use crate::source::node_reject;
@@ -94,7 +95,7 @@ impl Proposals {
         });
     }
 
-    /// WaitPolicy for the answer to the last proposal (for ever where none is on its way), and keeps it.
+    /// Waits for the answer to the last proposal (for ever where none is on its way), and keeps it.
     pub async fn answered(&mut self) {
         let judgment = match &mut self.answer {
             Some(answer) => answer.await,
@@ -122,7 +123,7 @@ impl Proposals {
     }
 
     /// Why the node of this connection would refuse our blocks, if it has said that it would.
-    pub fn refusal(&self, connection: u64) -> Option<String> {
+    pub fn rejection(&self, connection: u64) -> Option<String> {
         match (&self.last, &self.judged) {
             (Some(last), Some(ProposalResult::Rejected(why))) if last.connection == connection => {
                 Some(format!("the node would refuse our blocks: {why}"))
@@ -135,7 +136,7 @@ impl Proposals {
 async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> ProposalResult {
     // Without a block it does nothing, and shows whether this user may make the call at all.
     let may_submit =
-        rpc.call(client::request("submitblock", "").into(), RESPONSE_BYTES, CALL_TIMEOUT);
+        rpc.call(calls::request("submitblock", "").into(), RESPONSE_BYTES, CALL_TIMEOUT);
     // Whatever else is wrong, the next call shows it too.
     if let Err(error @ (RpcError::Forbidden(_) | RpcError::Node { code: METHOD_NOT_FOUND, .. })) =
         may_submit.await

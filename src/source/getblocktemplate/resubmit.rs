@@ -1,10 +1,10 @@
-//! Blocks that the node could not judge yet.
+//! Blocks that the node could not judge yet, and are submitted again.
 //!
-//! A node that crashed starts behind its last tip, and does not know the block before one that is sent
-//! again (`prev-blk-not-found`); one whose clock was set back finds it too new (`time-too-new`). That
-//! is no fate: such blocks stay pending in the journal and are sent again at every new tip and on
-//! every connection, and now and then without either, until the node judges them or its chain has
-//! gone on for [`GIVE_UP_AFTER`] blocks past them.
+//! A node that crashed starts behind its last tip and does not know the parent of a block that is
+//! submitted again (`prev-blk-not-found`); one whose clock was set back finds it too new
+//! (`time-too-new`). Neither decides the block's fate: such blocks stay pending in the journal and are
+//! submitted again at every new tip and with every connection, and now and then without either, until
+//! the node judges them or its chain has grown [`GIVE_UP_AFTER`] blocks past them.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,46 +14,46 @@ use bitcoin::BlockHash;
 use tokio::sync::mpsc;
 
 use super::rpc::Rpc;
-use super::submission::submit_aside;
-use super::{EntryId, FoundBlock, ReportedBlock};
-use crate::job::Verdict;
-use crate::journal::{Journal, Pending};
+use super::verdict::submit_block;
+use crate::engine::ReportedBlock;
+use crate::job::{Solution, Verdict};
+use crate::journal::{EntryId, Journal, Pending};
 
-/// How far the node's chain must be past a block for it to be given up.
+/// How many blocks the node's chain must be past a block for that to be given up.
 const GIVE_UP_AFTER: u32 = 100;
-/// The least time between two tries: a chain of easy blocks has many tips a second.
+/// The least time between two rounds: a chain of easy blocks has many tips a second.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The part of the time that tries may take is one of so many.
+/// Rounds may take one part in this many of the time.
 const SHARE: u32 = 20;
-/// How often they are sent without a new tip: the node's clock goes on.
+/// How often they are submitted without a new tip: the node's clock goes on.
 const WITHOUT_TIP: Duration = Duration::from_secs(30);
 
 /// A block that the node could not judge yet.
 #[derive(Debug)]
-pub(super) struct UnresolvedBlock {
-    pub(super) reported: ReportedBlock,
-    /// Where it is on disk.
-    pub(super) entry: Option<EntryId>,
+pub struct UnresolvedBlock {
+    pub reported: ReportedBlock,
+    /// Where it is on disk, if it is.
+    pub entry: Option<EntryId>,
     /// The block in hex where it is not on disk.
     block_hex: Option<Arc<str>>,
 }
 
 impl UnresolvedBlock {
     /// A block of this run, about to be announced as unknown.
-    pub(super) fn found_now(found: &FoundBlock) -> Self {
+    pub fn of_this_run(solution: &Solution, block_hex: &str, entry: Option<EntryId>) -> Self {
         let reported = ReportedBlock {
-            height: found.solution.job.height,
-            header: found.solution.header,
+            height: solution.job.height,
+            header: solution.header,
             was_unknown: true,
             resent: false,
         };
-        let block_hex = found.entry.is_none().then(|| Arc::from(&*found.block_hex));
-        Self { reported, entry: found.entry, block_hex }
+        let block_hex = entry.is_none().then(|| Arc::from(block_hex));
+        Self { reported, entry, block_hex }
     }
 
     /// A block from the journal. One of an earlier run is announced when its fate is known; one of
     /// this run, whose source has ended meanwhile, was announced as unknown.
-    pub(super) const fn of_journal(found: &Pending) -> Self {
+    pub const fn of_journal(found: &Pending) -> Self {
         let resent = found.id.is_adopted();
         let reported = ReportedBlock {
             height: found.height,
@@ -69,88 +69,89 @@ impl UnresolvedBlock {
     }
 }
 
-/// The blocks that the node could not judge yet.
+/// The blocks that the node could not judge yet, and when they are submitted again.
 #[derive(Debug, Default)]
-pub(super) struct ResubmitQueue {
+pub struct ResubmitQueue {
     blocks: Vec<UnresolvedBlock>,
     /// The node's tip in the last template.
     tip: Option<BlockHash>,
     /// Its height.
     height: Option<u32>,
-    /// Its height when the last try began.
-    height_at_try: Option<u32>,
-    /// Whether there is a new tip or connection since the last try.
+    /// Its height when the last round began.
+    height_at_start: Option<u32>,
+    /// Whether there is a new tip or connection since the last round.
     tip_moved: bool,
-    /// When the last try began.
-    begun: Option<Instant>,
+    /// When the last round began.
+    started: Option<Instant>,
     /// How long it took, once it is over.
     took: Duration,
-    /// The judgments of the try under way.
-    judgments: Option<mpsc::Receiver<(BlockHash, Verdict)>>,
+    /// The verdicts of the round under way.
+    verdicts: Option<mpsc::Receiver<(BlockHash, Verdict)>>,
 }
 
 impl ResubmitQueue {
-    /// One more; it was sent just now.
-    pub(super) fn add(&mut self, block: UnresolvedBlock) {
+    /// Adds a block that was submitted just now.
+    pub fn add(&mut self, block: UnresolvedBlock) {
         if self.blocks.is_empty() {
-            self.begun = Some(Instant::now());
+            self.started = Some(Instant::now());
             self.tip_moved = false;
         }
         self.blocks.push(block);
     }
 
-    /// How many are of earlier runs.
-    pub(super) fn of_earlier_runs(&self) -> usize {
+    /// How many of them are of earlier runs.
+    pub fn of_earlier_runs(&self) -> usize {
         self.blocks.iter().filter(|block| block.reported.resent).count()
     }
 
-    /// Takes out the one of this hash.
-    pub(super) fn remove(&mut self, hash: BlockHash) -> Option<UnresolvedBlock> {
-        let place = self.blocks.iter().position(|block| block.hash() == hash)?;
-        Some(self.blocks.remove(place))
+    /// Removes the block with this hash.
+    pub fn remove(&mut self, hash: BlockHash) -> Option<UnresolvedBlock> {
+        let index = self.blocks.iter().position(|block| block.hash() == hash)?;
+        Some(self.blocks.remove(index))
     }
 
     /// The node has a new tip, or this is a new connection to it.
-    pub(super) const fn tip_moved(&mut self) {
+    pub const fn tip_moved(&mut self) {
         self.tip_moved = true;
     }
 
     /// The node gave a template on `tip`; `height` is that of the block to be found.
-    pub(super) fn template_is_on(&mut self, tip: BlockHash, height: Option<u32>) {
+    pub fn template_received(&mut self, tip: BlockHash, height: Option<u32>) {
         self.height = height.and_then(|height| height.checked_sub(1));
         if self.tip.replace(tip) != Some(tip) {
             self.tip_moved = true;
         }
     }
 
-    /// Whether the node's chain was well past the block of this hash when the last try began.
-    pub(super) fn is_passed_by(&self, hash: BlockHash) -> bool {
+    /// Whether the node's chain was well past the block of this hash when the last round
+    /// began.
+    pub fn is_passed_by(&self, hash: BlockHash) -> bool {
         let block = self.blocks.iter().find(|block| block.hash() == hash);
         let height = block.and_then(|block| block.reported.height);
-        let tip = self.height_at_try;
+        let tip = self.height_at_start;
         height.zip(tip).is_some_and(|(height, tip)| height.saturating_add(GIVE_UP_AFTER) <= tip)
     }
 
-    /// When they are sent next; none where there is none, or they are being sent.
-    pub(super) fn due(&self) -> Option<Instant> {
-        if self.blocks.is_empty() || self.judgments.is_some() {
+    /// When they are submitted next; `None` where there are none, or they are being submitted.
+    pub fn due(&self) -> Option<Instant> {
+        if self.blocks.is_empty() || self.verdicts.is_some() {
             return None;
         }
-        let begun = self.begun?;
+        let started = self.started?;
         let pause = PAUSE.max(self.took * SHARE);
-        Some(begun + if self.tip_moved { pause } else { pause.max(WITHOUT_TIP) })
+        Some(started + if self.tip_moved { pause } else { pause.max(WITHOUT_TIP) })
     }
 
-    /// Sends them again, one after the other, if that is due.
-    pub(super) fn send(&mut self, journal: &Arc<Journal>, rpc: impl FnOnce() -> Rpc) {
+    /// Submits them again, one after the other, if that is due.
+    pub fn submit_due(&mut self, journal: &Arc<Journal>, rpc: impl FnOnce() -> Rpc) {
         if self.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
         self.tip_moved = false;
-        self.height_at_try = self.height;
-        self.begun = Some(Instant::now());
-        let (tell, judgments) = mpsc::channel(1);
-        self.judgments = Some(judgments);
+        self.height_at_start = self.height;
+        self.started = Some(Instant::now());
+        let (tell, verdicts) = mpsc::channel(1);
+        self.verdicts = Some(verdicts);
         let blocks: Vec<_> = self
             .blocks
             .iter()
@@ -167,10 +168,10 @@ impl ResubmitQueue {
                     }
                 });
                 let Some(block_hex) = on_disk.or(block_hex) else { continue };
-                // The next new tip is the next try.
-                let judged = submit_aside(&mut rpc, &block_hex, hash).await;
-                let Ok(verdict) = judged.inspect_err(|error| {
-                    tracing::debug!(%error, "a block was not sent again");
+                // The next new tip is the next attempt.
+                let verdict = submit_block(&mut rpc, &block_hex, hash).await;
+                let Ok(verdict) = verdict.inspect_err(|error| {
+                    tracing::debug!(%error, "a block was not submitted again");
                 }) else {
                     return;
                 };
@@ -181,15 +182,15 @@ impl ResubmitQueue {
         });
     }
 
-    /// WaitPolicy for the next judgment of the try under way, or its end (none); for ever where there is
-    /// no try. May be dropped at any time and called again.
-    pub(super) async fn judged(&mut self) -> Option<(BlockHash, Verdict)> {
-        let Some(judgments) = &mut self.judgments else { return pending().await };
-        let judgment = judgments.recv().await;
-        if judgment.is_none() {
-            self.judgments = None;
-            self.took = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+    /// Waits for the next verdict of the round under way, or its end (`None`); for ever if there is no
+    /// round. May be dropped at any time and called again.
+    pub async fn next_verdict(&mut self) -> Option<(BlockHash, Verdict)> {
+        let Some(verdicts) = &mut self.verdicts else { return pending().await };
+        let verdict = verdicts.recv().await;
+        if verdict.is_none() {
+            self.verdicts = None;
+            self.took = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         }
-        judgment
+        verdict
     }
 }

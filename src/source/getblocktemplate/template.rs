@@ -289,7 +289,7 @@ pub fn parse_template(
     received: Instant,
 ) -> Result<PreparedTemplate, TemplateError> {
     let envelope: Envelope<Template<'_>> = parse(body)?;
-    make(envelope, payout, received)
+    prepare(envelope, payout, received)
 }
 
 /// Parses JSON; a node's mistakes come back on one line.
@@ -306,19 +306,23 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError>
 ///
 /// # Errors
 /// When the node refused, or sent what cannot be mined.
-pub fn make(
+pub fn prepare(
     envelope: Envelope<Template<'_>>,
     payout: &Payout,
     received: Instant,
 ) -> Result<PreparedTemplate, TemplateError> {
     match envelope.into_result()? {
-        Some(template) => template.ready(payout, received),
+        Some(template) => template.prepare(payout, received),
         None => Err(TemplateError::Json("the result is null".to_owned())),
     }
 }
 
 impl Template<'_> {
-    fn ready(self, payout: &Payout, received: Instant) -> Result<PreparedTemplate, TemplateError> {
+    fn prepare(
+        self,
+        payout: &Payout,
+        received: Instant,
+    ) -> Result<PreparedTemplate, TemplateError> {
         self.check_supported()?;
         let version = self.version()?;
         let version_mask = self.version_mask(version, payout)?;

@@ -25,16 +25,14 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash as _;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 
-use super::client::request;
-use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
+use super::calls::{best_block_hash, wait_for_new_block};
+use super::limits::TIP_WATCH_DELAY;
+use super::rpc::{Endpoint, Rpc, RpcError};
 use super::zmq::{Publisher, ZmqEvent};
-use super::{RESPONSE_BYTES, SMALL_CALL_TIMEOUT, TIP_WATCH_DELAY};
 
 /// What tells of a block, the best first: `hashblock` is 32 bytes a block, `sequence` also tells of
 /// each transaction, `rawblock` is the whole block.
@@ -113,8 +111,8 @@ impl TipWatch {
         });
     }
 
-    /// WaitPolicy for the next news. May be dropped at any time and called again.
-    pub async fn news(&mut self) -> TipUpdate {
+    /// Waits for the next news. May be dropped at any time and called again.
+    pub async fn next(&mut self) -> TipUpdate {
         match self.news.changed().await {
             Ok(()) => *self.news.borrow_and_update(),
             // The task has failed; templates are still fetched every few seconds.
@@ -230,7 +228,7 @@ impl Watcher {
         tokio::join!(listening, self.look(subscription));
     }
 
-    /// WaitPolicy for the tip, asks for it, or has templates fetched, without end.
+    /// Waits for the tip, asks for it, or has templates fetched, without end.
     async fn look(&mut self, mut subscription: watch::Receiver<Subscription>) {
         let mut said = None;
         loop {
@@ -297,7 +295,7 @@ impl Watcher {
 
     /// Asks for the tip once.
     async fn ask(&mut self) {
-        match best_block(&mut self.asking).await {
+        match response_of(best_block_hash(&mut self.asking).await) {
             TipResponse::Tip(tip) => self.tell(TipUpdate::Tip(tip)),
             TipResponse::NotServed => self.asks = false,
             TipResponse::Failed => {
@@ -307,17 +305,17 @@ impl Watcher {
         }
     }
 
-    /// WaitPolicy once for another block than `tip`, and finds out whether that holds up other calls.
+    /// Waits once for another block than `tip`, and finds out whether that holds up other calls.
     async fn wait(&mut self, tip: BlockHash) {
         let time = self.waits.time(Instant::now());
         let Self { asking, waiting, mined, tell, waits, asks } = self;
         let tell = |news| pass_on(news, mined, tell);
-        let mut wait = pin!(new_block(waiting, time));
+        let mut wait = pin!(async { response_of(wait_for_new_block(waiting, time).await) });
         // It also tells of a tip that came between the template and the wait.
         let mut probe = pin!(async {
             sleep(PROBE_AFTER).await;
             let begun = Instant::now();
-            (best_block(asking).await, begun.elapsed())
+            (response_of(best_block_hash(asking).await), begun.elapsed())
         });
         let mut judge_probe = |probe: TipResponse, took: Duration| {
             match probe {
@@ -390,41 +388,8 @@ fn news_of(topic: &str, body: &[u8]) -> Option<TipUpdate> {
     }
 }
 
-/// The answer to `waitfornewblock`.
-#[derive(Deserialize)]
-struct NewBlock {
-    hash: String,
-}
-
-/// WaitPolicy for the next block, or this long: then it is the tip that was.
-async fn new_block(rpc: &mut Rpc, time: Duration) -> TipResponse {
-    let call = request("waitfornewblock", &time.as_millis().to_string());
-    answer_of(call_for(rpc, call, time + SMALL_CALL_TIMEOUT, |block: NewBlock| block.hash).await)
-}
-
-/// The tip.
-async fn best_block(rpc: &mut Rpc) -> TipResponse {
-    answer_of(
-        call_for(rpc, request("getbestblockhash", ""), SMALL_CALL_TIMEOUT, |hash: String| hash)
-            .await,
-    )
-}
-
-/// Makes a call whose result holds a block's hash.
-async fn call_for<T: DeserializeOwned>(
-    rpc: &mut Rpc,
-    call: String,
-    deadline: Duration,
-    hash: fn(T) -> String,
-) -> Result<BlockHash, RpcError> {
-    let body = rpc.call(call.into(), RESPONSE_BYTES, deadline).await?;
-    let nonsense = |why: &dyn fmt::Display| RpcError::Nonsense(why.to_string());
-    let result = serde_json::from_slice::<Envelope<T>>(&body).map_err(|error| nonsense(&error))?;
-    let result = result.into_result()?.ok_or_else(|| nonsense(&"the result is null"))?;
-    hash(result).parse().map_err(|error| nonsense(&error))
-}
-
-fn answer_of(outcome: Result<BlockHash, RpcError>) -> TipResponse {
+/// What the outcome of a call says.
+fn response_of(outcome: Result<BlockHash, RpcError>) -> TipResponse {
     match outcome {
         Ok(tip) => TipResponse::Tip(tip),
         Err(
@@ -497,8 +462,8 @@ mod tests {
 
     #[test]
     fn a_node_that_is_busy_is_asked_again_and_one_that_does_not_know_the_call_is_not() {
-        let of = |error| answer_of(Err(error));
-        assert_eq!(answer_of(Ok(hash(1))), TipResponse::Tip(hash(1)));
+        let of = |error| response_of(Err(error));
+        assert_eq!(response_of(Ok(hash(1))), TipResponse::Tip(hash(1)));
         assert_eq!(of(RpcError::Deadline(SECOND)), TipResponse::Failed);
         assert_eq!(of(RpcError::Status { status: 503, body: String::new() }), TipResponse::Failed);
         let node = |code| RpcError::Node { code, message: String::new() };

@@ -5,14 +5,12 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::client::request;
-use super::rpc::{Endpoint, Envelope, Rpc};
+use super::calls::{ZmqNotification, zmq_notifications};
+use super::rpc::{Endpoint, Rpc};
 use super::zmtp::{Subscriber, ZmtpError};
-use super::{RESPONSE_BYTES, SMALL_CALL_TIMEOUT};
 
 /// How long connecting to the node's publisher may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,25 +35,14 @@ pub enum ZmqEvent<'a> {
     Lost,
 }
 
-/// One line of the answer to `getzmqnotifications`.
-#[derive(Debug, Deserialize)]
-struct Notification {
-    r#type: String,
-    address: String,
-}
-
 impl Publisher {
     /// Asks the node for a publisher of the first of `topics` (as in `-zmqpub<topic>`) that it
     /// publishes at an address which can be reached from here. `None` also where the node does not
     /// answer in time: all that is heard over ZeroMQ can be had by asking, too.
     pub async fn find(rpc: &mut Rpc, endpoint: &Endpoint, topics: &[&'static str]) -> Option<Self> {
-        let body = request("getzmqnotifications", "");
-        // A node without ZeroMQ does not know the call.
-        let body = rpc.call(body.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT).await.ok()?;
-        let envelope: Envelope<Vec<Notification>> = serde_json::from_slice(&body).ok()?;
-        let published = envelope.into_result().ok()??;
+        let published = zmq_notifications(rpc).await?;
         topics.iter().find_map(|&topic| {
-            let of_topic = |line: &&Notification| line.r#type.strip_prefix("pub") == Some(topic);
+            let of_topic = |line: &&ZmqNotification| line.r#type.strip_prefix("pub") == Some(topic);
             let mut lines = published.iter().filter(of_topic);
             let address = lines.find_map(|line| reachable(&line.address, endpoint))?;
             Some(Self { topic, address })
