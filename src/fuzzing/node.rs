@@ -80,7 +80,7 @@ pub fn submitblock_answer(input: &[u8]) {
             assert_short(verdict.refusal().map_or("", |refusal| refusal.words.as_str()));
         }
         Ok(SubmitResponse::AlreadyKnown(refusal) | SubmitResponse::Undecided(refusal)) => {
-            assert_short(&refusal.words)
+            assert_short(&refusal.words);
         }
         Err(error) => assert_shown_well(&error),
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::BlockHash;
 use bytes::Bytes;
 use tokio::time::sleep_until;
 
@@ -13,20 +13,19 @@ use super::calls::{header_request, parse_block_time, parse_chain_name, request};
 use super::clocks::Clocks;
 use super::connection_state::ConnectionState;
 use super::fetch::{Fetched, TemplateFetcher};
-use super::limits::{REFRESH, RESPONSE_BYTES, TIP_WATCH_DELAY};
+use super::limits::{REFRESH, RESPONSE_BYTES};
 use super::mempool::{MempoolReport, MempoolWatch};
-use super::min_difficulty::MinDifficulty;
 use super::node_error::{ErrorClassifier, NodeError, TemplateFailure};
 use super::pacer::{Pacer, TemplateUse};
-use super::proposal::Proposals;
+use super::payout::payout;
+use super::publisher::JobPublisher;
 use super::rpc::RpcError;
 use super::submission::{FoundBlock, SubmitError, Submitted, Submitter};
-use super::template::{Fingerprint, Payout, PreparedTemplate, TemplateError};
+use super::template::{Payout, PreparedTemplate, TemplateError};
 use super::tip::{TipUpdate, TipWatch};
 use crate::chain::params::Params;
-use crate::chain::payout::{PayoutError, PayoutScript};
 use crate::engine::Port;
-use crate::job::{JobKey, Solution, Verdict};
+use crate::job::{Solution, Verdict};
 use crate::printable::printable;
 use crate::source::pace::left_out;
 use crate::source::{NO_ADDRESS, Refused, SourceError};
@@ -35,32 +34,10 @@ use crate::source::{NO_ADDRESS, Refused, SourceError};
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same for a node on this machine, which costs nothing to ask.
 const LOCAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
-/// How old a job may grow before it is replaced for the sake of its nTime alone.
-const NTIME_AGE: Duration = Duration::from_secs(60);
-/// How long the last template is mined while the node is away. What is found is kept and submitted
-/// when it is back.
-const MINE_WITHOUT_NODE: Duration = Duration::from_secs(60);
 /// How often the loop wakes while no block is due.
 const IDLE_WAKE: Duration = Duration::from_secs(10);
 /// How often it is announced that block time is too far ahead of the clock.
 const AHEAD_NOTICE_INTERVAL: Duration = Duration::from_secs(600);
-
-/// The template that is mined.
-#[derive(Debug)]
-struct CurrentTemplate {
-    previous_block_hash: BlockHash,
-    fingerprint: Fingerprint,
-    published: Instant,
-    /// When the twenty-minute rule makes another template of it.
-    until: Option<Instant>,
-}
-
-impl CurrentTemplate {
-    /// Whether it is older than one of a chain that is just growing.
-    fn has_lasted(&self) -> bool {
-        self.published.elapsed() >= TIP_WATCH_DELAY
-    }
-}
 
 /// What ends mining on one connection.
 enum ConnectionEnd {
@@ -100,20 +77,12 @@ pub struct Client {
     errors: ErrorClassifier,
     /// The wait before the next attempt, where attempts fail.
     backoff: Backoff,
-    /// How many connections there were to a node that can be mined on.
-    connection: u64,
-    /// How many jobs were published.
-    jobs: u64,
-    current: Option<CurrentTemplate>,
-    /// When the node last gave a template.
-    renewed: Instant,
+    /// The template that is mined.
+    publisher: JobPublisher,
     /// The facts of the node's chain.
     params: Option<&'static Params>,
-    min_difficulty: MinDifficulty,
     /// Whether a block is due.
     pacer: Pacer,
-    /// Whether the node would accept our blocks.
-    proposals: Proposals,
     /// The clocks when they were last looked at.
     clocks: Clocks,
     /// When it was last announced that block time is too far ahead of the clock.
@@ -135,13 +104,8 @@ impl Client {
             port,
             submitter,
             state: ConnectionState::new(),
-            connection: 0,
-            jobs: 0,
-            current: None,
-            renewed: Instant::now(),
+            publisher: JobPublisher::new(),
             params: None,
-            min_difficulty: MinDifficulty::default(),
-            proposals: Proposals::default(),
             clocks: Clocks::now(),
             announced_ahead: None,
             known_tips: Vec::new(),
@@ -187,14 +151,14 @@ impl Client {
         loop {
             match self.handshake().await {
                 Ok(payout) => {
-                    self.connection += 1;
+                    self.publisher.new_connection();
                     self.errors.node_connected();
                     return Ok(Some(payout));
                 }
                 Err(NodeError::Fatal(error)) => return Err(error),
                 Err(NodeError::Temporary(reason)) => self.state.retrying(&self.port, reason),
             }
-            self.drop_old_template();
+            self.publisher.drop_old_template(&self.port);
             let wait = self.backoff.next();
             if self.wait(wait).await == WaitOutcome::Stopped {
                 return Ok(None);
@@ -240,7 +204,7 @@ impl Client {
             let why = format!("it is on the chain {chain:?}, which adit does not know");
             return Err(self.errors.fatal(Refused::BySource, why, None));
         };
-        let payout = self.payout(params)?;
+        let payout = payout(&self.config, params, &self.errors)?;
         self.params = Some(params);
         self.submitter.set_chain(params);
         self.port.started(Some(params.network));
@@ -248,48 +212,10 @@ impl Client {
         let Self { submitter, port, state, errors, .. } = self;
         let resent = submitter.resend_earlier_runs(port, state).await;
         resent.map_err(|error| errors.classify(&error))?;
-        if self.config.address.is_none() && self.connection == 0 {
+        if self.config.address.is_none() && self.publisher.is_first_connection() {
             self.port.notice(NO_ADDRESS);
         }
         Ok(payout)
-    }
-
-    /// Checks the chain against what was asked for, and the address against the chain.
-    fn payout(&self, params: &Params) -> Result<Payout, NodeError> {
-        if let Some(wanted) = self.config.network.filter(|wanted| *wanted != params.network) {
-            let wanted = Params::of(wanted).name;
-            let why = format!("it is a node of {}, not of {wanted}", params.name);
-            let hint = format!("start a node of {wanted}, or name the source by its address");
-            return Err(self.errors.fatal(Refused::BySource, why, Some(hint)));
-        }
-        if let Some(pace) = self.pacer.pace().filter(|_| !params.is_paced_at_will()) {
-            let why = format!("blocks of {} do not come at will", params.name);
-            let error = SourceError::new(Refused::Configuration, pace.options(), why);
-            let hint = "the pace is for regtest and for signets that need no signature";
-            return Err(NodeError::Fatal(error.hint(hint)));
-        }
-        let what = "pay-out address";
-        let script = match &self.config.address {
-            Some(address) => PayoutScript::of(address, params.network).map_err(|error| {
-                let refused = match error {
-                    PayoutError::OtherNetwork { .. } => Refused::BySource,
-                    _ => Refused::Configuration,
-                };
-                let hint = format!("give an address of {} with --address", params.name);
-                NodeError::Fatal(SourceError::new(refused, what, error.to_string()).hint(hint))
-            })?,
-            None if params.network == Network::Regtest => PayoutScript::anyone_can_spend(),
-            None => {
-                let why = format!("mining on {} needs one", params.name);
-                let error = SourceError::new(Refused::Configuration, what, why);
-                return Err(NodeError::Fatal(error.hint("give it with --address")));
-            }
-        };
-        Ok(Payout {
-            script,
-            text: self.config.text.clone(),
-            version_rolling: self.config.version_rolling,
-        })
     }
 
     /// Submits blocks again whose answer never came.
@@ -320,7 +246,7 @@ impl Client {
                 self.submitter.hang_up();
                 self.watch_mempool();
             }
-            tips.mining_on(self.current.as_ref().map(|current| current.previous_block_hash));
+            tips.mining_on(self.publisher.tip());
             let wake = self.wake_at(fetcher.due);
             let end = tokio::select! {
                 biased;
@@ -335,7 +261,7 @@ impl Client {
                 resubmitted = self.submitter.next_resubmitted() => {
                     self.on_resubmitted(resubmitted, &mut fetcher)
                 }
-                () = self.proposals.answered() => self.on_proposal_result(),
+                () = self.publisher.proposals.answered() => self.on_proposal_result(),
                 () = sleep_until(wake.into()) => self.on_wake(payout, &mut fetcher),
             };
             if let Some(end) = end {
@@ -410,7 +336,7 @@ impl Client {
                 if let Some(reason) = self.on_template_error(error)? {
                     return Ok(Some(ConnectionEnd::Lost(reason)));
                 }
-                self.drop_old_template();
+                self.publisher.drop_old_template(&self.port);
                 fetcher.next_at(Instant::now() + self.backoff.next());
             }
         }
@@ -469,9 +395,7 @@ impl Client {
 
     /// Announces that the node would reject our blocks, if it said so.
     fn on_proposal_result(&mut self) -> Option<ConnectionEnd> {
-        if let Some(why) = self.proposals.rejection(self.connection) {
-            self.state.retrying(&self.port, why);
-        }
+        self.publisher.announce_rejection(&self.port, &mut self.state);
         None
     }
 
@@ -529,8 +453,8 @@ impl Client {
     fn wake_at(&self, fetch_due: Instant) -> Instant {
         let mut wake = if self.pacer.is_idle() { Instant::now() + IDLE_WAKE } else { fetch_due };
         // The journal is written to when no block has come for a moment.
-        if let Some(current) = self.current.as_ref().filter(|current| !current.has_lasted()) {
-            wake = wake.min(current.published + TIP_WATCH_DELAY);
+        if let Some(lasts_at) = self.publisher.lasts_at() {
+            wake = wake.min(lasts_at);
         }
         if let Some(due) = self.submitter.resubmit_at() {
             wake = wake.min(due);
@@ -580,22 +504,23 @@ impl Client {
     /// not the one that it was.
     async fn use_template(&mut self, template: PreparedTemplate) -> Result<Instant, String> {
         self.check_same_chain(template.previous_block_hash()).await?;
-        self.on_template_received();
+        self.publisher.on_template_received(&self.port, &mut self.state);
+        self.backoff.reset();
         self.submitter.template_received(template.previous_block_hash(), template.height());
         let refresh_at = Instant::now() + REFRESH;
         Ok(match self.pacer.template_use(template.has_transactions(), Instant::now()) {
             TemplateUse::Mine => {
                 self.ask_tip_time(&template).await;
-                self.publish(template);
-                let until = self.current.as_ref().and_then(|current| current.until);
-                until.map_or(refresh_at, |until| until.min(refresh_at))
+                let Self { publisher, params, port, state, submitter, .. } = self;
+                publisher.publish(template, *params, port, state, || submitter.rpc().sibling());
+                publisher.until().map_or(refresh_at, |until| until.min(refresh_at))
             }
             TemplateUse::FetchAgain(wait) => {
-                self.rest();
+                self.publisher.rest(&self.port);
                 Instant::now() + wait
             }
             TemplateUse::Skip => {
-                self.rest();
+                self.publisher.rest(&self.port);
                 refresh_at
             }
         })
@@ -618,83 +543,23 @@ impl Client {
         if self.params.is_some_and(|params| params.chain_name == chain) {
             Ok(())
         } else {
-            self.stop_mining();
+            self.publisher.stop_mining(&self.port);
             Err(format!("the node is on another chain now, {chain:?}"))
-        }
-    }
-
-    /// Mines nothing until there is a template that is wanted: the node works all the same.
-    fn rest(&mut self) {
-        self.current = None;
-        self.port.rests();
-    }
-
-    /// Mines nothing until the node gives a template.
-    fn stop_mining(&mut self) {
-        if self.current.take().is_some() {
-            self.port.withdraw();
-        }
-    }
-
-    /// Stops mining a template that the node has not renewed for long.
-    fn drop_old_template(&mut self) {
-        if self.renewed.elapsed() > MINE_WITHOUT_NODE {
-            self.stop_mining();
         }
     }
 
     /// Asks the node for the nTime of the block that a template builds on, if a rule depends on it.
     async fn ask_tip_time(&mut self, template: &PreparedTemplate) {
-        let Some(hash) = self.min_difficulty.unknown_tip(template, self.params) else { return };
+        let Some(hash) = self.publisher.min_difficulty.unknown_tip(template, self.params) else {
+            return;
+        };
         let body = self.small_call(header_request(hash)).await;
         match body.and_then(|body| parse_block_time(&body)) {
-            Ok(Some(time)) => self.min_difficulty.set_tip_time(hash, time),
+            Ok(Some(time)) => self.publisher.min_difficulty.set_tip_time(hash, time),
             Ok(None) => {}
             // The template is good without: its bits hold for its own time, and it is renewed.
             Err(error) => tracing::debug!(%error, "the time of the tip is not known"),
         }
-    }
-
-    /// Notes that the node works.
-    fn on_template_received(&mut self) {
-        match self.proposals.rejection(self.connection) {
-            Some(why) => self.state.retrying(&self.port, why),
-            None => self.state.connected(&self.port),
-        }
-        self.state.template_received();
-        self.backoff.reset();
-        self.renewed = Instant::now();
-    }
-
-    /// Publishes a template as a job, unless it would be mined just as the current one.
-    fn publish(&mut self, mut template: PreparedTemplate) {
-        let Self { min_difficulty, params, port, state, .. } = self;
-        let until = match min_difficulty.apply_min_difficulty_rule(&mut template, *params, port) {
-            Ok(until) => until,
-            Err(why) => return state.retrying(port, why),
-        };
-        let clean = self
-            .current
-            .as_ref()
-            .is_none_or(|current| current.previous_block_hash != template.previous_block_hash());
-        let same = self.current.as_mut().filter(|current| {
-            current.fingerprint == template.fingerprint && current.published.elapsed() < NTIME_AGE
-        });
-        if let Some(current) = same {
-            current.until = until;
-            return;
-        }
-        self.current = Some(CurrentTemplate {
-            previous_block_hash: template.previous_block_hash(),
-            fingerprint: template.fingerprint.clone(),
-            published: Instant::now(),
-            until,
-        });
-        let submitter = &self.submitter;
-        self.proposals.consider(&template, self.connection, || submitter.rpc().sibling());
-        self.jobs += 1;
-        let key = JobKey { connection: self.connection, number: self.jobs };
-        self.port.publish(template.into_job(key, clean));
     }
 
     /// Announces the verdict of a block and notes what it means for the next one; how long to wait
@@ -709,8 +574,7 @@ impl Client {
         }
         let accepted = verdict == Verdict::Accepted;
         self.port.verdict(&found.solution, verdict);
-        // The job is over: a template like its own would be a new one.
-        self.current = None;
+        self.publisher.job_solved();
         if accepted {
             self.known_tips.push(found.solution.hash);
             self.pacer.block_made(Instant::now());

@@ -104,12 +104,12 @@ impl Proposals {
         self.answer = None;
         match judgment {
             Ok(ProposalResult::Inconclusive(why)) => {
-                tracing::debug!("the proposed block was not judged: {why}")
+                tracing::debug!("the proposed block was not judged: {why}");
             }
             Ok(judgment) => {
                 match &judgment {
                     ProposalResult::Valid => {
-                        tracing::debug!("the node would take the proposed block")
+                        tracing::debug!("the node would take the proposed block");
                     }
                     ProposalResult::Unsupported(why) => {
                         tracing::debug!("the node does not judge proposed blocks: {why}");
