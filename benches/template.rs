@@ -14,7 +14,7 @@ use adit::engine::{SearchSpace, Taken};
 use adit::job::JobKey;
 use adit::scan::Kernel;
 use adit::scan::cpu::Sha2;
-use adit::source::getblocktemplate::{Payout, read_answer};
+use adit::source::getblocktemplate::{Payout, parse_template};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -60,7 +60,7 @@ fn answer(size: usize) -> Bytes {
 
 fn first_nonce(body: &Bytes, payout: &Payout) -> u64 {
     let received = Instant::now();
-    let ready = read_answer(body, payout, received).expect("a sound template");
+    let ready = parse_template(body, payout, received).expect("a sound template");
     let job = ready.into_job(JobKey { connection: 0, number: 0 }, true);
     let mut space = SearchSpace::new(job.into(), 1);
     let Taken::Unit(unit) = space.take(1, 1, received) else { panic!("there is work") };

@@ -7,8 +7,8 @@ mod connection_state;
 pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
+pub mod node_reject;
 mod pool;
-pub mod refusals;
 pub mod stratum_v1;
 
 use std::fmt;

@@ -13,8 +13,8 @@ use crate::chain::payout::PayoutScript;
 use crate::job::{JobKey, MerkleRoot, Verdict};
 use crate::printable::is_printable;
 use crate::source::getblocktemplate::zmtp::{PART_BYTES, Subscriber};
-use crate::source::getblocktemplate::{Payout, read_answer, submission};
-use crate::source::refusals::{Answer, WORDS_MAX};
+use crate::source::getblocktemplate::{Payout, parse_template, verdict};
+use crate::source::node_reject::{SubmitResponse, WORDS_MAX};
 
 static PAYOUT: LazyLock<Payout> = LazyLock::new(|| Payout {
     script: PayoutScript::anyone_can_spend(),
@@ -29,11 +29,11 @@ static PAYOUT: LazyLock<Payout> = LazyLock::new(|| Payout {
 pub fn template(input: &[u8]) {
     let received = Instant::now();
     let body = Bytes::copy_from_slice(input);
-    let ready = match read_answer(&body, &PAYOUT, received) {
+    let ready = match parse_template(&body, &PAYOUT, received) {
         Ok(ready) => ready,
         Err(error) => return assert_shown_well(&error),
     };
-    let again = read_answer(&body, &PAYOUT, received).expect("it was read before");
+    let again = parse_template(&body, &PAYOUT, received).expect("it was read before");
     assert_eq!(ready.fingerprint, again.fingerprint);
     let job = ready.into_job(JobKey { connection: 0, number: 0 }, true);
     assert!(job.is_same_work(&job));
@@ -70,16 +70,18 @@ pub fn submitblock_answer(input: &[u8]) {
     let assert_short = |words: &str| {
         assert!(words.chars().count() <= WORDS_MAX && words.chars().all(is_printable));
     };
-    match submission::read_answer_to_submit(input) {
-        Ok(Answer::Verdict(Verdict::Accepted)) => {
+    match verdict::parse_submit_response(input) {
+        Ok(SubmitResponse::Verdict(Verdict::Accepted)) => {
             let said: Said = serde_json::from_slice(input).expect("it was read before");
             let words = said.error.map(|error| error.message).or(said.result);
             assert_eq!(words, None);
         }
-        Ok(Answer::Verdict(verdict)) => {
+        Ok(SubmitResponse::Verdict(verdict)) => {
             assert_short(verdict.refusal().map_or("", |refusal| refusal.words.as_str()));
         }
-        Ok(Answer::Placed(refusal) | Answer::NotYet(refusal)) => assert_short(&refusal.words),
+        Ok(SubmitResponse::AlreadyKnown(refusal) | SubmitResponse::Undecided(refusal)) => {
+            assert_short(&refusal.words);
+        }
         Err(error) => assert_shown_well(&error),
     }
 }

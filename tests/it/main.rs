@@ -23,7 +23,7 @@ mod pace;
 mod process;
 mod readme;
 mod real_server;
-mod refusals;
+mod node_reject;
 mod signet;
 mod stratum;
 mod testnet4;

@@ -4,7 +4,7 @@
 use crate::common::node::{Chain, Node};
 use adit::job::Verdict;
 use adit::source::builtin::{RegtestChain, Reject};
-use adit::source::refusals::verdict_for;
+use adit::source::node_reject::verdict_for;
 use serde_json::{Value, json};
 
 /// Each line the expected answer (`null` for a block that is taken) and the block in hex.

@@ -26,7 +26,7 @@ use crate::chain::subsidy::subsidy;
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange, Verdict};
-use crate::source::refusals::verdict_for;
+use crate::source::node_reject::verdict_for;
 
 /// Of how many blocks (the last ones to arrive) the chain remembers what builds on them.
 pub const KEPT: usize = 288;

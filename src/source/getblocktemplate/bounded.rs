@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, serde::Deserialize)]
-    struct Both<'a> {
+    struct BatchResponse<'a> {
         #[serde(default, borrow, deserialize_with = "three")]
         list: Vec<Text<'a>>,
         #[serde(default, borrow, deserialize_with = "two")]
@@ -154,7 +154,8 @@ mod tests {
     }
 
     fn read(json: &str) -> Result<(usize, usize), String> {
-        let both: Both<'_> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let both: BatchResponse<'_> =
+            serde_json::from_str(json).map_err(|error| error.to_string())?;
         Ok((both.list.len(), both.object.len()))
     }
 

@@ -6,28 +6,31 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::calls::template_request;
+use super::limits::{CALL_TIMEOUT, REFRESH, TEMPLATE_BYTES};
 use super::rpc::Rpc;
-use super::session::request;
-use super::template::{Payout, Ready, TemplateError, read_answer};
-use super::{DEADLINE, READ_ASIDE_BYTES, REFRESH, TEMPLATE_BYTES, stall};
+use super::slow_node;
+use super::template::{Payout, PreparedTemplate, TemplateError, parse_template};
 
+/// Templates larger than this are parsed on another thread, so that a solution need not wait.
+const PARSE_OFF_THREAD_BYTES: usize = 64 << 10;
 /// The least time from one fetch to the next for the sake of tips: they may come in quick succession,
 /// or be those of another node whose publisher listens where ours was said to.
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// A template on its way, with the connection it comes over.
-type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<Ready, TemplateError>)> + Send>>;
+type Fetch = Pin<Box<dyn Future<Output = (Rpc, Result<PreparedTemplate, TemplateError>)> + Send>>;
 
 /// What comes of a fetch.
 pub(super) enum Fetched {
     /// A template, or why there is none.
-    Answer(Result<Box<Ready>, TemplateError>),
-    /// It has taken long, and goes on.
-    Stalled(String),
+    Template(Result<Box<PreparedTemplate>, TemplateError>),
+    /// The call is slow and still under way; the likely cause.
+    Slow(String),
 }
 
 /// The templates that are fetched over a connection of their own, one at a time.
-pub(super) struct Fetching {
+pub(super) struct TemplateFetcher {
     under_way: Option<Fetch>,
     /// Why the one under way takes so long.
     stalled: Option<Pin<Box<dyn Future<Output = String> + Send>>>,
@@ -40,7 +43,7 @@ pub(super) struct Fetching {
     is_old: bool,
 }
 
-impl Fetching {
+impl TemplateFetcher {
     /// The first is due at once.
     pub(super) fn new() -> Self {
         let due = Instant::now();
@@ -60,7 +63,7 @@ impl Fetching {
             let connection = self.connection.take().unwrap_or_else(|| rpc.sibling());
             self.under_way = Some(fetch(connection, template_request(fresh), payout.clone()));
             let another = rpc.sibling();
-            self.stalled = Some(Box::pin(stall::reason(|| another)));
+            self.stalled = Some(Box::pin(slow_node::diagnose(|| another)));
         }
     }
 
@@ -79,11 +82,11 @@ impl Fetching {
             (connection, outcome) = under_way => {
                 (self.under_way, self.stalled) = (None, None);
                 self.connection = Some(connection);
-                Fetched::Answer(outcome.map(Box::new))
+                Fetched::Template(outcome.map(Box::new))
             }
             reason = stalled => {
                 self.stalled = None;
-                Fetched::Stalled(reason)
+                Fetched::Slow(reason)
             }
         }
     }
@@ -121,40 +124,28 @@ impl Fetching {
     }
 }
 
-/// The call for a template: one that the node has just made, or one made for this call.
-pub(super) fn template_request(fresh: bool) -> String {
-    let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
-    if fresh {
-        // Knots keeps a template for five seconds unless it is asked for one with limits of its own:
-        // here the usual room for the coinbase and one weight unit of four. Bitcoin Core does not
-        // know this.
-        request_object["blockreservedweight"] = 8_004.into();
-    }
-    request("getblocktemplate", &request_object.to_string())
-}
-
 /// Fetches a template over `rpc` and makes it ready.
 fn fetch(mut rpc: Rpc, request: String, payout: Payout) -> Fetch {
     Box::pin(async move {
-        let answer = rpc.call(request.into(), TEMPLATE_BYTES, DEADLINE).await;
+        let answer = rpc.call(request.into(), TEMPLATE_BYTES, CALL_TIMEOUT).await;
         let received = Instant::now();
         let ready = match answer {
-            Ok(body) => read_where_it_disturbs_nobody(body, payout, received).await,
+            Ok(body) => parse_off_thread(body, payout, received).await,
             Err(error) => Err(error.into()),
         };
         (rpc, ready)
     })
 }
 
-async fn read_where_it_disturbs_nobody(
+async fn parse_off_thread(
     body: Bytes,
     payout: Payout,
     received: Instant,
-) -> Result<Ready, TemplateError> {
-    if body.len() <= READ_ASIDE_BYTES {
-        return read_answer(&body, &payout, received);
+) -> Result<PreparedTemplate, TemplateError> {
+    if body.len() <= PARSE_OFF_THREAD_BYTES {
+        return parse_template(&body, &payout, received);
     }
-    let read = move || read_answer(&body, &payout, received);
+    let read = move || parse_template(&body, &payout, received);
     tokio::task::spawn_blocking(read)
         .await
         .unwrap_or_else(|_| Err(TemplateError::Json("reading it failed".to_owned())))

@@ -7,15 +7,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde_json::Number;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
-use super::session::request;
-use super::zmq::{Heard, Publisher};
-use super::{ANSWER_BYTES, DEADLINE, stall};
+use super::calls::{MempoolInfo, mempool_info};
+use super::rpc::{Endpoint, Rpc, RpcError};
+use super::slow_node;
+use super::zmq::{Publisher, ZmqEvent};
 
 /// How often the mempool is looked at where nobody tells of it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,20 +33,20 @@ const TOPICS: [&str; 3] = ["sequence", "hashtx", "rawtx"];
 
 /// What is told of a mempool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum MempoolChange {
     /// It holds something that it did not before.
     New,
-    /// It holds what it held a while ago.
-    Still,
+    /// It still holds what it held a while ago.
+    Unchanged,
 }
 
 /// What comes of the watch.
 #[derive(Debug)]
-pub enum Report {
+pub enum MempoolReport {
     /// The mempool holds something.
-    Seen(Sighting),
+    Transactions(MempoolChange),
     /// The node has not answered for a while, with the likely cause; it is still waited for.
-    Stalled(String),
+    Slow(String),
     /// The node does not answer, or the watch has failed: then another is to be started.
     Failed(RpcError),
 }
@@ -56,7 +54,7 @@ pub enum Report {
 /// Watches a node's mempool for as long as it is kept.
 #[derive(Debug)]
 pub struct MempoolWatch {
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<MempoolReport>,
     again: Arc<Notify>,
     task: AbortHandle,
 }
@@ -73,10 +71,10 @@ impl MempoolWatch {
 
     /// Waits until the mempool holds something, and something else than when that was last said; or
     /// the same for a while; or until the node does not answer.
-    pub async fn report(&mut self) -> Report {
+    pub async fn report(&mut self) -> MempoolReport {
         self.reports.recv().await.unwrap_or_else(|| {
             let why = "a bug in adit ended the watch of the mempool";
-            Report::Failed(RpcError::Connection(why.to_owned()))
+            MempoolReport::Failed(RpcError::Connection(why.to_owned()))
         })
     }
 
@@ -94,7 +92,12 @@ impl Drop for MempoolWatch {
     }
 }
 
-async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, again: Arc<Notify>) {
+async fn watch(
+    mut rpc: Rpc,
+    endpoint: Endpoint,
+    tell: mpsc::Sender<MempoolReport>,
+    again: Arc<Notify>,
+) {
     let news = Arc::new(Notify::new());
     let publisher = Publisher::find(&mut rpc, &endpoint, &TOPICS).await;
     let pause = if publisher.is_some() { LOOK_ALL_THE_SAME } else { LOOK };
@@ -109,16 +112,16 @@ async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, aga
     };
     let another = rpc.sibling();
     let looking = async {
-        let mut last: Option<(Mempool, Instant)> = None;
+        let mut last: Option<(MempoolInfo, Instant)> = None;
         loop {
             let mut wait = pause;
             let looked = {
-                let mut look = pin!(look(&mut rpc));
+                let mut look = pin!(mempool_info(&mut rpc));
                 tokio::select! {
                     biased;
                     looked = &mut look => looked,
-                    reason = stall::reason(|| another.sibling()) => {
-                        let _ = tell.try_send(Report::Stalled(reason));
+                    reason = slow_node::diagnose(|| another.sibling()) => {
+                        let _ = tell.try_send(MempoolReport::Slow(reason));
                         look.await
                     }
                 }
@@ -128,20 +131,20 @@ async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, aga
                     let sighting = match &last {
                         _ if mempool.size == 0 => None,
                         Some((seen, at)) if *seen == mempool => {
-                            (at.elapsed() >= TELL_AGAIN).then_some(Sighting::Still)
+                            (at.elapsed() >= TELL_AGAIN).then_some(MempoolChange::Unchanged)
                         }
-                        _ => Some(Sighting::New),
+                        _ => Some(MempoolChange::New),
                     };
                     if let Some(sighting) = sighting {
                         // Where one is waiting to be heard, that will do.
-                        let _ = tell.try_send(Report::Seen(sighting));
+                        let _ = tell.try_send(MempoolReport::Transactions(sighting));
                         last = Some((mempool, Instant::now()));
                     } else if mempool.size == 0 {
                         last = None;
                     }
                 }
                 Err(error) => {
-                    let _ = tell.try_send(Report::Failed(error));
+                    let _ = tell.try_send(MempoolReport::Failed(error));
                     wait = PAUSE;
                 }
             }
@@ -156,40 +159,19 @@ async fn watch(mut rpc: Rpc, endpoint: Endpoint, tell: mpsc::Sender<Report>, aga
     tokio::join!(listening, looking);
 }
 
-/// What a mempool holds, short.
-#[derive(Debug, PartialEq, Deserialize)]
-struct Mempool {
-    size: u64,
-    #[serde(default)]
-    bytes: u64,
-    #[serde(default)]
-    usage: u64,
-    #[serde(default)]
-    total_fee: Option<Number>,
-}
-
-async fn look(rpc: &mut Rpc) -> Result<Mempool, RpcError> {
-    let body = rpc.call(request("getmempoolinfo", "").into(), ANSWER_BYTES, DEADLINE).await?;
-    let envelope: Envelope<Mempool> =
-        serde_json::from_slice(&body).map_err(|error| RpcError::Nonsense(error.to_string()))?;
-    envelope
-        .into_result()?
-        .ok_or_else(|| RpcError::Nonsense("the node says nothing of its mempool".to_owned()))
-}
-
 /// Wakes the look at the mempool when the node publishes that it has changed.
 async fn listen(publisher: &Publisher, news: &Notify) {
-    let hear = |heard: Heard<'_>| match heard {
+    let hear = |heard: ZmqEvent<'_>| match heard {
         // A hash of 32 bytes, and a letter that says what became of it: only what was added to
         // the mempool (A), or came back to it with a block that was undone (D), can be mined.
-        Heard::Message(body) if publisher.topic() == "sequence" => {
+        ZmqEvent::Message(body) if publisher.topic() == "sequence" => {
             if body.get(32).is_none_or(|label| matches!(label, b'A' | b'D')) {
                 news.notify_one();
             }
         }
-        Heard::Message(_) => news.notify_one(),
+        ZmqEvent::Message(_) => news.notify_one(),
         // The mempool is looked at all the same.
-        Heard::Subscribed | Heard::Lost => {}
+        ZmqEvent::Subscribed | ZmqEvent::Lost => {}
     };
     publisher.listen(hear).await;
 }
@@ -207,7 +189,7 @@ mod tests {
         watch.task.abort();
         for _ in 0..3 {
             let report = watch.report().await;
-            assert!(matches!(report, Report::Failed(RpcError::Connection(_))), "{report:?}");
+            assert!(matches!(report, MempoolReport::Failed(RpcError::Connection(_))), "{report:?}");
         }
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::rpc::Envelope;
-use super::trouble::refusal_of;
-use super::{ANSWER_BYTES, Credentials, Endpoint, Rpc, RpcError, template};
+use super::limits::RESPONSE_BYTES;
+use super::node_error::fatal_cause;
+use super::rpc::{Credentials, Endpoint, Envelope, Rpc, RpcError};
+use super::template;
 use crate::chain::min_difficulty::PERIOD;
 use crate::chain::params::Params;
 use crate::chain::target::Difficulty;
@@ -16,7 +17,7 @@ use crate::printable::printable;
 use crate::source::{Refused, SourceError};
 
 /// How long the node may take: whoever asks waits for it.
-const DEADLINE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// On a chain with the twenty-minute rule ([`crate::chain::min_difficulty`]): which of two
 /// difficulties a node speaks of.
@@ -101,10 +102,10 @@ impl MiningInfo {
         let body = Bytes::from_static(
             br#"{"jsonrpc":"1.0","id":"adit","method":"getmininginfo","params":[]}"#,
         );
-        let answer = rpc.call(body, ANSWER_BYTES, DEADLINE).await.map_err(AskError::from);
+        let answer = rpc.call(body, RESPONSE_BYTES, TIMEOUT).await.map_err(AskError::from);
         answer.and_then(|body| Self::read(&body)).map_err(|error| {
             let refusal = match &error {
-                AskError::Rpc(error) => refusal_of(error, &credentials),
+                AskError::Rpc(error) => fatal_cause(error, &credentials),
                 AskError::NoNext(_) => None,
             };
             let (refused, hint) = refusal.unwrap_or_else(|| {

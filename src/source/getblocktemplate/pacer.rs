@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::mempool::{MempoolWatch, Report, Sighting};
+use super::mempool::{MempoolChange, MempoolReport, MempoolWatch};
 use crate::source::block_schedule::{Pace, Schedule};
 
 /// How long a node may give out a template that it made before a transaction came: Bitcoin Core's
@@ -13,7 +13,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
+enum Due {
     /// A block, with or without transactions.
     Block,
     /// A block if there is a transaction for it. Templates without one may be out of date until
@@ -23,13 +23,13 @@ enum Owed {
 
 /// What becomes of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// It is mined.
-    Yes,
-    /// It is not, and another is fetched this much later.
-    Another(Duration),
-    /// It is not: no block is owed.
-    No,
+pub enum TemplateUse {
+    /// Mine it.
+    Mine,
+    /// Do not mine it; fetch another one after this time.
+    FetchAgain(Duration),
+    /// Do not mine it: no block is due.
+    Skip,
 }
 
 /// Keeps the pace.
@@ -38,7 +38,7 @@ pub struct Pacer {
     pace: Option<Pace>,
     schedule: Option<Schedule>,
     watch: Option<MempoolWatch>,
-    owed: Option<Owed>,
+    owed: Option<Due>,
 }
 
 impl Pacer {
@@ -64,29 +64,25 @@ impl Pacer {
     }
 
     /// Whether no block is owed.
-    pub const fn rests(&self) -> bool {
+    pub const fn is_idle(&self) -> bool {
         self.pace.is_some() && self.owed.is_none()
     }
 
     /// When the next block is due by the clock, where that makes a difference.
     pub fn due(&self) -> Option<Instant> {
-        if self.owed == Some(Owed::Block) {
-            None
-        } else {
-            self.schedule.as_ref().map(Schedule::due)
-        }
+        if self.owed == Some(Due::Block) { None } else { self.schedule.as_ref().map(Schedule::due) }
     }
 
     /// Begins the block that is due; how many were left out, where that is to be said.
     pub fn begin(&mut self, now: Instant) -> Option<u64> {
-        self.owed = Some(Owed::Block);
+        self.owed = Some(Due::Block);
         let schedule = self.schedule.as_mut()?;
         schedule.begin(now);
         schedule.left_out(now)
     }
 
     /// Waits for something in the mempool.
-    pub async fn mempool(&mut self) -> Report {
+    pub async fn mempool(&mut self) -> MempoolReport {
         match &mut self.watch {
             Some(watch) => watch.report().await,
             None => std::future::pending().await,
@@ -94,43 +90,43 @@ impl Pacer {
     }
 
     /// Something is in the mempool.
-    pub fn seen(&mut self, sighting: Sighting, now: Instant) {
+    pub fn mempool_changed(&mut self, change: MempoolChange, now: Instant) {
         if self.owed.is_none() {
-            let until = match sighting {
-                Sighting::New => now + CACHED,
+            let until = match change {
+                MempoolChange::New => now + CACHED,
                 // A template that the node has kept holds this too.
-                Sighting::Still => now,
+                MempoolChange::Unchanged => now,
             };
-            self.owed = Some(Owed::Transactions { until });
+            self.owed = Some(Due::Transactions { until });
         }
     }
 
     /// Says what becomes of a template, with or without transactions.
-    pub fn wants(&mut self, transactions: bool, now: Instant) -> Wanted {
+    pub fn template_use(&mut self, transactions: bool, now: Instant) -> TemplateUse {
         match self.owed {
-            _ if self.pace.is_none() => Wanted::Yes,
+            _ if self.pace.is_none() => TemplateUse::Mine,
             // The one with which a connection begins may hold what was there before.
             None if transactions && self.pace.is_some_and(Pace::on_transaction) => {
-                self.owed = Some(Owed::Transactions { until: now });
-                Wanted::Yes
+                self.owed = Some(Due::Transactions { until: now });
+                TemplateUse::Mine
             }
-            None => Wanted::No,
-            Some(Owed::Transactions { until }) if !transactions => {
+            None => TemplateUse::Skip,
+            Some(Due::Transactions { until }) if !transactions => {
                 if now < until {
-                    return Wanted::Another(ASK_AGAIN);
+                    return TemplateUse::FetchAgain(ASK_AGAIN);
                 }
                 self.owed = None;
-                Wanted::No
+                TemplateUse::Skip
             }
-            Some(_) => Wanted::Yes,
+            Some(_) => TemplateUse::Mine,
         }
     }
 
     /// The block is made: the next is owed in its time, and what is still in the mempool is looked
     /// for.
-    pub fn made(&mut self, now: Instant) {
+    pub fn block_made(&mut self, now: Instant) {
         let Some(owed) = self.owed.take() else { return };
-        if let (Owed::Block, Some(schedule)) = (owed, &mut self.schedule) {
+        if let (Due::Block, Some(schedule)) = (owed, &mut self.schedule) {
             schedule.done(now);
         }
         if let Some(watch) = &mut self.watch {
@@ -149,9 +145,9 @@ mod tests {
     fn without_a_pace_a_block_is_owed_at_all_times() {
         let mut pacer = Pacer::new(None);
         let now = Instant::now();
-        assert!(!pacer.rests());
-        pacer.made(now);
-        assert_eq!((pacer.wants(false, now), pacer.due()), (Wanted::Yes, None));
+        assert!(!pacer.is_idle());
+        pacer.block_made(now);
+        assert_eq!((pacer.template_use(false, now), pacer.due()), (TemplateUse::Mine, None));
     }
 
     #[test]
@@ -159,16 +155,16 @@ mod tests {
         let mut pacer = Pacer::new(Some(Pace::Every(SECOND)));
         let begun = Instant::now();
         pacer.connected(begun, || unreachable!("no mempool is watched"));
-        assert!(pacer.rests());
+        assert!(pacer.is_idle());
         assert_eq!(pacer.due(), Some(begun));
-        assert_eq!(pacer.wants(true, begun), Wanted::No);
+        assert_eq!(pacer.template_use(true, begun), TemplateUse::Skip);
         assert_eq!(pacer.begin(begun), None);
-        assert!(!pacer.rests());
+        assert!(!pacer.is_idle());
         // A connection that is made anew changes nothing.
         pacer.connected(begun + SECOND, || unreachable!("no mempool is watched"));
-        assert_eq!((pacer.wants(false, begun), pacer.due()), (Wanted::Yes, None));
-        pacer.made(begun + SECOND / 2);
-        assert!(pacer.rests());
+        assert_eq!((pacer.template_use(false, begun), pacer.due()), (TemplateUse::Mine, None));
+        pacer.block_made(begun + SECOND / 2);
+        assert!(pacer.is_idle());
         assert_eq!(pacer.due(), Some(begun + SECOND));
     }
 
@@ -176,19 +172,19 @@ mod tests {
     fn a_transaction_makes_a_block_and_an_empty_template_none() {
         let mut pacer = Pacer::new(Some(Pace::OnTransaction));
         let now = Instant::now();
-        assert!(pacer.rests());
-        pacer.seen(Sighting::New, now);
-        assert_eq!(pacer.wants(false, now), Wanted::Another(ASK_AGAIN));
-        assert_eq!(pacer.wants(true, now), Wanted::Yes);
+        assert!(pacer.is_idle());
+        pacer.mempool_changed(MempoolChange::New, now);
+        assert_eq!(pacer.template_use(false, now), TemplateUse::FetchAgain(ASK_AGAIN));
+        assert_eq!(pacer.template_use(true, now), TemplateUse::Mine);
         // Another miner has taken them.
-        assert_eq!(pacer.wants(false, now + CACHED), Wanted::No);
-        assert!(pacer.rests());
-        pacer.seen(Sighting::Still, now);
-        assert_eq!(pacer.wants(false, now), Wanted::No);
+        assert_eq!(pacer.template_use(false, now + CACHED), TemplateUse::Skip);
+        assert!(pacer.is_idle());
+        pacer.mempool_changed(MempoolChange::Unchanged, now);
+        assert_eq!(pacer.template_use(false, now), TemplateUse::Skip);
         // What is there when a connection begins counts too.
-        assert_eq!(pacer.wants(false, now), Wanted::No);
-        assert_eq!(pacer.wants(true, now), Wanted::Yes);
-        pacer.made(now);
-        assert!(pacer.rests());
+        assert_eq!(pacer.template_use(false, now), TemplateUse::Skip);
+        assert_eq!(pacer.template_use(true, now), TemplateUse::Mine);
+        pacer.block_made(now);
+        assert!(pacer.is_idle());
     }
 }

@@ -8,12 +8,13 @@ use std::future::pending;
 use bitcoin::BlockHash;
 use tokio::sync::oneshot;
 
+use super::calls;
+use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES};
 use super::rpc::{Envelope, METHOD_NOT_FOUND, Rpc, RpcError};
-use super::template::{Layout, Ready};
-use super::{ANSWER_BYTES, DEADLINE, session};
+use super::template::{Layout, PreparedTemplate};
 use crate::chain::block::BlockBody;
 use crate::job::{Refusal, Verdict};
-use crate::source::refusals;
+use crate::source::node_reject;
 
 /// How many hashes a block must take on average to be proposed first: about a second on a few cores.
 /// Where it takes fewer, the first block itself shows sooner whether it is taken.
@@ -21,15 +22,15 @@ const HARD: f64 = 16e6;
 
 /// What a node says of a proposed block.
 #[derive(Debug)]
-pub enum Judgment {
-    /// It would take it.
-    Good,
-    /// It would not.
-    Refused(Refusal),
-    /// It has not judged it: it does not know proposals.
-    Unknown(String),
-    /// It has not judged this one: its tip has changed, or the call has failed.
-    Later(String),
+pub enum ProposalResult {
+    /// It would accept it.
+    Valid,
+    /// It would reject it.
+    Rejected(Refusal),
+    /// It did not check it: the node does not support proposals.
+    Unsupported(String),
+    /// It did not check this one: its tip has changed, or the call failed.
+    Inconclusive(String),
 }
 
 /// What was proposed to the node, and what it said.
@@ -38,10 +39,10 @@ pub struct Proposals {
     /// What was proposed last.
     last: Option<Proposed>,
     /// The answer to that, while it is on its way.
-    answer: Option<oneshot::Receiver<Judgment>>,
+    answer: Option<oneshot::Receiver<ProposalResult>>,
     /// The last judgment of this connection's node; none where it has given none, and a refusal until
     /// it has given another one.
-    judged: Option<Judgment>,
+    judged: Option<ProposalResult>,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,12 @@ impl Proposals {
     /// another tip, since it may have been this one's transactions that were refused.
     ///
     /// The call goes over a connection of its own (`rpc`), and nothing waits for it.
-    pub fn consider(&mut self, ready: &Ready, connection: u64, rpc: impl FnOnce() -> Rpc) {
+    pub fn consider(
+        &mut self,
+        ready: &PreparedTemplate,
+        connection: u64,
+        rpc: impl FnOnce() -> Rpc,
+    ) {
         if !ready.takes_proposals || ready.difficulty().expected_hashes() < HARD {
             return;
         }
@@ -68,7 +74,7 @@ impl Proposals {
             let is_due = match &self.judged {
                 _ if self.answer.is_some() => false,
                 None => true,
-                Some(Judgment::Refused(_)) => last.tip != tip,
+                Some(ProposalResult::Rejected(_)) => last.tip != tip,
                 Some(_) => false,
             };
             if !is_due {
@@ -97,14 +103,18 @@ impl Proposals {
         };
         self.answer = None;
         match judgment {
-            Ok(Judgment::Later(why)) => tracing::debug!("the proposed block was not judged: {why}"),
+            Ok(ProposalResult::Inconclusive(why)) => {
+                tracing::debug!("the proposed block was not judged: {why}");
+            }
             Ok(judgment) => {
                 match &judgment {
-                    Judgment::Good => tracing::debug!("the node would take the proposed block"),
-                    Judgment::Unknown(why) => {
+                    ProposalResult::Valid => {
+                        tracing::debug!("the node would take the proposed block");
+                    }
+                    ProposalResult::Unsupported(why) => {
                         tracing::debug!("the node does not judge proposed blocks: {why}");
                     }
-                    Judgment::Refused(_) | Judgment::Later(_) => {}
+                    ProposalResult::Rejected(_) | ProposalResult::Inconclusive(_) => {}
                 }
                 self.judged = Some(judgment);
             }
@@ -113,9 +123,9 @@ impl Proposals {
     }
 
     /// Why the node of this connection would refuse our blocks, if it has said that it would.
-    pub fn refusal(&self, connection: u64) -> Option<String> {
+    pub fn rejection(&self, connection: u64) -> Option<String> {
         match (&self.last, &self.judged) {
-            (Some(last), Some(Judgment::Refused(why))) if last.connection == connection => {
+            (Some(last), Some(ProposalResult::Rejected(why))) if last.connection == connection => {
                 Some(format!("the node would refuse our blocks: {why}"))
             }
             _ => None,
@@ -123,17 +133,18 @@ impl Proposals {
     }
 }
 
-async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> Judgment {
+async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> ProposalResult {
     // Without a block it does nothing, and shows whether this user may make the call at all.
-    let may_submit = rpc.call(session::request("submitblock", "").into(), ANSWER_BYTES, DEADLINE);
+    let may_submit =
+        rpc.call(calls::request("submitblock", "").into(), RESPONSE_BYTES, CALL_TIMEOUT);
     // Whatever else is wrong, the next call shows it too.
     if let Err(error @ (RpcError::Forbidden(_) | RpcError::Node { code: METHOD_NOT_FOUND, .. })) =
         may_submit.await
     {
         let meaning = "its -rpcwhitelist must have the call";
-        return Judgment::Refused(Refusal::new(error.to_string(), meaning));
+        return ProposalResult::Rejected(Refusal::new(error.to_string(), meaning));
     }
-    match rpc.call(request(head, body).into(), ANSWER_BYTES, DEADLINE).await {
+    match rpc.call(request(head, body).into(), RESPONSE_BYTES, CALL_TIMEOUT).await {
         Ok(answer) => read(&answer),
         Err(error) => of_error(error),
     }
@@ -150,40 +161,42 @@ fn request(head: &[u8], body: &BlockBody) -> String {
 }
 
 /// What the answer to a proposal says: null is good, words are those of `submitblock` (BIP 22).
-fn read(answer: &[u8]) -> Judgment {
+fn read(answer: &[u8]) -> ProposalResult {
     match serde_json::from_slice::<Envelope<Cow<'_, str>>>(answer).map(Envelope::into_result) {
-        Ok(Ok(None)) => Judgment::Good,
+        Ok(Ok(None)) => ProposalResult::Valid,
         Ok(Ok(Some(words))) => of_words(&words),
         Ok(Err(error)) => of_error(error),
         // Most likely a template: a server that does not look at the mode.
-        Err(error) => Judgment::Unknown(error.to_string()),
+        Err(error) => ProposalResult::Unsupported(error.to_string()),
     }
 }
 
-fn of_words(words: &str) -> Judgment {
-    match refusals::verdict_for(words) {
-        Verdict::Accepted => Judgment::Good,
+fn of_words(words: &str) -> ProposalResult {
+    match node_reject::verdict_for(words) {
+        Verdict::Accepted => ProposalResult::Valid,
         // They say nothing of the block itself: another tip has come, which btcd calls bad-prevblk,
         // or the node's clock is behind.
         Verdict::Rejected(why)
             if matches!(words, "bad-prevblk" | "prev-blk-not-found" | "time-too-new") =>
         {
-            Judgment::Later(why.to_string())
+            ProposalResult::Inconclusive(why.to_string())
         }
-        Verdict::Rejected(why) => Judgment::Refused(why),
-        Verdict::Stale(why) | Verdict::Unknown(why) => Judgment::Later(why.to_string()),
+        Verdict::Rejected(why) => ProposalResult::Rejected(why),
+        Verdict::Stale(why) | Verdict::Unknown(why) => {
+            ProposalResult::Inconclusive(why.to_string())
+        }
     }
 }
 
-fn of_error(error: RpcError) -> Judgment {
+fn of_error(error: RpcError) -> ProposalResult {
     match error {
         // The node could not read the block.
         RpcError::Node { code: -22 | -25 | -26 | -27, message } => of_words(&message),
         // Invalid parameters or mode, or a template in place of an answer.
         RpcError::Node { code: -1 | -3 | -8 | -32_602..=-32_600, .. }
         | RpcError::TooLarge(_)
-        | RpcError::Forbidden(_) => Judgment::Unknown(error.to_string()),
-        error => Judgment::Later(error.to_string()),
+        | RpcError::Forbidden(_) => ProposalResult::Unsupported(error.to_string()),
+        error => ProposalResult::Inconclusive(error.to_string()),
     }
 }
 
@@ -194,10 +207,10 @@ mod tests {
     #[test]
     fn each_answer_is_a_judgment() {
         let judged = |answer: &str| match read(answer.as_bytes()) {
-            Judgment::Good => "good".to_owned(),
-            Judgment::Refused(why) => format!("refused: {why}"),
-            Judgment::Unknown(_) => "unknown".to_owned(),
-            Judgment::Later(_) => "later".to_owned(),
+            ProposalResult::Valid => "good".to_owned(),
+            ProposalResult::Rejected(why) => format!("refused: {why}"),
+            ProposalResult::Unsupported(_) => "unknown".to_owned(),
+            ProposalResult::Inconclusive(_) => "later".to_owned(),
         };
         let result = |result: &str| judged(&format!(r#"{{"result":{result},"error":null}}"#));
         assert_eq!(result("null"), "good");

@@ -2,6 +2,7 @@
 
 mod answer;
 mod cookie;
+mod cookie_paths;
 mod peer;
 
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ pub use self::peer::{Protocol, peer_port};
 pub use crate::source::net::Endpoint;
 
 use self::answer::{WORDS, calls_of, name_unknown_method};
-use self::cookie::{missing_folder, read_first};
+use self::cookie::read_first;
+use self::cookie_paths::missing_folder;
 use self::peer::{FirstBytes, Watched, rpc_ports};
 use crate::printable::printable;
 use crate::secret::Secret;

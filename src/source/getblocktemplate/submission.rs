@@ -1,124 +1,288 @@
-//! From a solution to its verdict: the block on disk, on its way, and sent again.
+//! From a solution to its verdict: the block on disk, submitted, and submitted again.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use serde::de::DeserializeOwned;
+use bitcoin::{BlockHash, Network};
+use bytes::Bytes;
+use serde::de::IgnoredAny;
 
-use super::fetch::template_request;
-use super::session::request;
-use super::waiting::Waiting;
-use super::*;
-use crate::job::Refusal;
-use crate::journal::Pending;
-use crate::source::refusals::Answer;
+use super::backoff::doubled;
+use super::calls::{submit_request, template_request};
+use super::connection_state::ConnectionState;
+use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES, SMALL_CALL_TIMEOUT, TEMPLATE_BYTES};
+use super::resubmit::{ResubmitQueue, UnresolvedBlock};
+use super::rpc::{Envelope, Rpc, RpcError};
+use super::slow_node;
+use super::template::{self, Payout, PreparedTemplate, Template, TemplateError};
+use super::verdict::{Ask, submit_block, submit_response, verdict_of};
+use crate::chain::block;
+use crate::chain::params::Params;
+use crate::engine::Port;
+use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+use crate::journal::{EntryId, Fate, Found, Journal, Pending};
+use crate::source::node_reject::SubmitResponse;
 
-/// How old a block of a regtest chain may grow before it is given up where no node takes it: such
-/// chains are thrown away, and others come in their places.
+/// How old a block of a regtest chain may grow before it is given up if no node accepts it: such
+/// chains are thrown away, and others take their places.
 const REGTEST_AGE: Duration = Duration::from_secs(24 * 3600);
+/// The waits before a height is mined again on which the node did not accept our block.
+const REJECTED_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(30));
 
-impl Keeper {
-    /// Builds the block and writes it to the journal.
-    pub(super) fn keep(&self, solution: Solution, port: &Port) -> Unanswered {
-        let job = &solution.job;
-        let block_hex = match (&job.merkle_root, &job.body) {
-            (MerkleRoot::Rolled(coinbase), Some(body)) => {
-                block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
-            }
-            // Jobs of this source have both.
-            _ => String::new(),
-        };
-        let found = Found {
-            network: self.network,
-            source: &self.name,
-            height: job.height,
-            header: &solution.header,
-            block_hex: &block_hex,
-        };
-        let entry = match self.journal.record(&found) {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                // A block that is not on disk is still worth sending.
-                port.notice(format!("{error}; the block is sent without being on disk"));
-                None
-            }
-        };
-        for warning in self.journal.warnings() {
-            port.notice(warning.to_string());
-        }
-        Unanswered { solution, block_hex, entry }
-    }
+/// A found block that was submitted, or is about to be, and has no answer.
+#[derive(Debug)]
+pub struct FoundBlock {
+    pub solution: Solution,
+    block_hex: String,
+    /// Where it is on disk, if it is.
+    entry: Option<EntryId>,
+}
 
-    /// Notes in the journal what became of a block.
-    pub(super) fn record_fate(&self, entry: EntryId, verdict: &Verdict) {
-        if let Some(fate) = Fate::of(verdict) {
-            self.journal.settle(entry, fate);
-        }
+/// What came of submitting a block.
+#[derive(Debug)]
+pub struct Submitted {
+    pub found: FoundBlock,
+    pub verdict: Verdict,
+    /// The template that was fetched with the answer, where one was: it builds on the block if the
+    /// node accepted it.
+    pub template: Option<Result<PreparedTemplate, TemplateError>>,
+}
+
+/// Why a submitted block has no verdict. It is kept and submitted again.
+#[derive(Debug)]
+pub enum SubmitError {
+    /// The call failed.
+    Rpc(RpcError),
+    /// The response cannot be read.
+    Unreadable(String),
+}
+
+impl From<RpcError> for SubmitError {
+    fn from(error: RpcError) -> Self {
+        Self::Rpc(error)
     }
 }
 
-impl Session {
-    /// Sends blocks again whose answer never came.
-    pub(super) async fn send_again(&mut self) -> Result<(), RpcError> {
-        while let Some(found) = self.unanswered.first() {
-            let (block_hex, hash) = (found.block_hex.clone(), found.solution.hash);
-            let verdict = self.submit_alone(&block_hex, hash).await?;
-            let found = self.unanswered.remove(0);
-            self.settle(&found, verdict);
+/// Makes blocks of solutions, keeps them on disk and submits them, until each has its verdict.
+///
+/// Solutions that come in while it waits for an answer are written to the journal at once and
+/// submitted later.
+#[derive(Debug)]
+pub struct Submitter {
+    journal: Arc<Journal>,
+    /// The node, as the journal names it: one name for each spelling of this machine.
+    node_name: String,
+    /// The node's chain, once it has told.
+    params: Option<&'static Params>,
+    /// The connection that submits.
+    rpc: Rpc,
+    /// A client like `rpc` that is never connected: others are made of it while `rpc` is busy.
+    unconnected: Rpc,
+    /// Blocks of this run whose answer never came.
+    unanswered: Vec<FoundBlock>,
+    /// Whether the node takes JSON-RPC batches, as far as we know.
+    takes_batches: bool,
+    /// Blocks in a row that were not accepted.
+    rejected_in_a_row: u32,
+    /// Blocks that the node cannot judge yet.
+    unresolved: ResubmitQueue,
+    /// Blocks of earlier runs that have not been submitted again yet.
+    earlier: Vec<EntryId>,
+    /// Whether the journal was asked for them.
+    asked_journal: bool,
+}
+
+impl Submitter {
+    /// Submits over `rpc`; the journal names the node `node_name`.
+    pub fn new(journal: Arc<Journal>, node_name: String, rpc: Rpc) -> Self {
+        Self {
+            journal,
+            node_name,
+            params: None,
+            unconnected: rpc.sibling(),
+            rpc,
+            unanswered: Vec::new(),
+            takes_batches: true,
+            rejected_in_a_row: 0,
+            unresolved: ResubmitQueue::default(),
+            earlier: Vec::new(),
+            asked_journal: false,
         }
-        Ok(())
     }
 
-    /// Sends blocks of earlier runs on this node whose fate is unknown.
-    pub(super) async fn send_earlier_runs(&mut self) -> Result<(), RpcError> {
-        let mut elsewhere = Elsewhere::default();
-        let mut too_old = 0;
-        while let Some(entry) = self.earlier.first().copied() {
-            match self.keeper.journal.read(entry) {
-                Ok(Some(found)) if found.source == self.keeper.name => {
-                    let verdict = self.submit_alone(&found.block_hex, found.hash).await?;
-                    let block = Waiting::of_journal(&found);
-                    if !matches!(verdict, Verdict::Unknown(_)) {
-                        self.keeper.record_fate(entry, &verdict);
-                        self.port.late_verdict(&block.reported, verdict);
-                    } else if self.is_too_old(&found) {
-                        too_old += 1;
-                        self.keeper.journal.settle(entry, Fate::Stale);
+    /// Notes which chain the node is on, by whose name blocks are recorded.
+    pub const fn set_chain(&mut self, params: &'static Params) {
+        self.params = Some(params);
+    }
+
+    /// The connection that submits.
+    pub const fn rpc(&self) -> &Rpc {
+        &self.rpc
+    }
+
+    /// Closes the connection; the next call opens another.
+    pub fn hang_up(&mut self) {
+        self.rpc.hang_up();
+    }
+
+    /// Writes the fates noted to the journal.
+    pub fn flush_journal(&self, port: &Port) {
+        if let Err(error) = self.journal.flush() {
+            port.notice(error.to_string());
+        }
+    }
+
+    /// Makes a call over the connection that submits, and keeps what is found meanwhile. Goes on
+    /// when it is time to stop: a block may be on its way.
+    ///
+    /// # Errors
+    /// As [`Rpc::call`].
+    pub async fn call(
+        &mut self,
+        body: String,
+        limit: usize,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<Bytes, RpcError> {
+        let Self { rpc, unconnected, journal, node_name, params, unanswered, .. } = self;
+        let (mut stopping, mut is_slow) = (false, false);
+        let mut call = pin!(rpc.call(body.into(), limit, CALL_TIMEOUT));
+        let mut reason = pin!(slow_node::diagnose(|| unconnected.sibling()));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut call => return answer,
+                solution = port.solution(), if !stopping => {
+                    if let Some(solution) = solution {
+                        unanswered.push(record(solution, journal, node_name, *params, port));
                     } else {
-                        self.waiting.add(block);
+                        stopping = true;
+                        state.ended(port);
                     }
                 }
-                // Another source of this run sees to its own.
+                reason = &mut reason, if !is_slow => {
+                    is_slow = true;
+                    state.slow(port, reason);
+                }
+            }
+        }
+    }
+
+    /// Makes a small call while mining goes on. What is found meanwhile waits in the port.
+    ///
+    /// # Errors
+    /// As [`Rpc::call`].
+    pub async fn small_call(
+        &mut self,
+        call: String,
+        port: &Port,
+        state: &mut ConnectionState,
+    ) -> Result<Bytes, RpcError> {
+        let Self { rpc, unconnected, .. } = self;
+        let mut call = pin!(rpc.call(call.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT));
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            reason = slow_node::diagnose(|| unconnected.sibling()) => state.slow(port, reason),
+        }
+        call.await
+    }
+
+    /// Builds the block and writes it to the journal.
+    fn record(&self, solution: Solution, port: &Port) -> FoundBlock {
+        record(solution, &self.journal, &self.node_name, self.params, port)
+    }
+
+    /// Records a block that cannot be submitted now; it is with the next connection.
+    pub fn keep_for_later(&mut self, solution: Solution, port: &Port) {
+        let found = self.record(solution, port);
+        self.unanswered.push(found);
+    }
+
+    /// Submits a block again whose answer never came; `None` when there is none left.
+    ///
+    /// # Errors
+    /// When the call fails: the block is kept.
+    pub async fn resend_unanswered(
+        &mut self,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<Option<(FoundBlock, Verdict)>, RpcError> {
+        let Some(found) = self.unanswered.first() else { return Ok(None) };
+        let (block_hex, hash) = (found.block_hex.clone(), found.solution.hash);
+        let verdict = self.submit_alone(&block_hex, hash, port, state).await?;
+        Ok(Some((self.unanswered.remove(0), verdict)))
+    }
+
+    /// Submits the blocks of earlier runs on this node whose fate is unknown.
+    ///
+    /// # Errors
+    /// When a call fails: that block and the rest are kept.
+    pub async fn resend_earlier_runs(
+        &mut self,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<(), RpcError> {
+        if !std::mem::replace(&mut self.asked_journal, true)
+            && let Some(params) = self.params
+        {
+            self.earlier = self.journal.pending(params.name);
+        }
+        let mut elsewhere = OtherNodes::default();
+        let mut too_old = 0;
+        while let Some(entry) = self.earlier.first().copied() {
+            match self.journal.read(entry) {
+                Ok(Some(found)) if found.source == self.node_name => {
+                    let verdict =
+                        self.submit_alone(&found.block_hex, found.hash, port, state).await?;
+                    let block = UnresolvedBlock::of_journal(&found);
+                    if !matches!(verdict, Verdict::Unknown(_)) {
+                        self.record_fate(entry, &verdict);
+                        port.late_verdict(&block.reported, verdict);
+                    } else if self.is_too_old(&found) {
+                        too_old += 1;
+                        self.journal.settle(entry, Fate::Stale);
+                    } else {
+                        self.unresolved.add(block);
+                    }
+                }
+                // Another source of this run submits its own.
                 Ok(Some(_)) if !entry.is_adopted() => {}
                 Ok(Some(found)) if self.is_too_old(&found) => {
                     too_old += 1;
-                    self.keeper.journal.settle(entry, Fate::Stale);
+                    self.journal.settle(entry, Fate::Stale);
                 }
                 Ok(Some(found)) => elsewhere.count(found.source),
                 Ok(None) => {}
-                Err(error) => self.port.notice(error.to_string()),
+                Err(error) => port.notice(error.to_string()),
             }
             self.earlier.remove(0);
         }
-        let of_earlier_runs = self.waiting.of_earlier_runs();
-        if of_earlier_runs > 0 {
-            self.port.notice(format!(
-                "{} of earlier runs: the node cannot judge {} yet; sent again at every new tip",
-                blocks(of_earlier_runs),
-                if of_earlier_runs == 1 { "it" } else { "them" },
+        let unresolved = self.unresolved.of_earlier_runs();
+        if unresolved > 0 {
+            port.notice(format!(
+                "{} of earlier runs: the node cannot judge {} yet; submitted again at every new tip",
+                blocks(unresolved),
+                if unresolved == 1 { "it" } else { "them" },
             ));
         }
         if too_old > 0 {
-            self.port.notice(format!(
+            port.notice(format!(
                 "{} of earlier runs on regtest given up: found over {} hours ago, and no node that \
-                 takes them came back",
+                 accepts them came back",
                 blocks(too_old),
                 REGTEST_AGE.as_secs() / 3600,
             ));
         }
         if let Some(line) = elsewhere.line() {
-            self.port.notice(line);
+            port.notice(line);
         }
+        // Those that the node cannot judge are due with each new connection.
+        self.unresolved.tip_moved();
         Ok(())
     }
 
@@ -129,18 +293,45 @@ impl Session {
             && now.as_secs_f64() - found.time > REGTEST_AGE.as_secs_f64()
     }
 
-    /// Sends the blocks again that the node could not judge, if that is due; nothing waits for it.
-    pub(super) fn send_waiting(&mut self) {
-        let Self { waiting, keeper, submit, .. } = self;
-        waiting.send(&keeper.journal, || submit.sibling());
+    /// The node has a new tip, so what it could not judge may be due again.
+    pub fn tip_moved(&mut self) {
+        self.unresolved.tip_moved();
+        self.resubmit_due();
     }
 
-    /// Takes what the node said of a block that it could not judge before; gives it back where it is
-    /// the block's fate.
-    pub(super) fn on_judged(&mut self, judged: Option<(BlockHash, Verdict)>) -> Option<Verdict> {
-        let (hash, verdict) = judged?;
+    /// The node gave a template on `tip`; `height` is that of the block to be found.
+    pub fn template_received(&mut self, tip: BlockHash, height: Option<u32>) {
+        self.unresolved.template_received(tip, height);
+        self.resubmit_due();
+    }
+
+    /// When the blocks that the node could not judge are due next.
+    pub fn resubmit_at(&self) -> Option<Instant> {
+        self.unresolved.due()
+    }
+
+    /// Submits the blocks again that the node could not judge, if that is due; nothing waits for it.
+    pub fn resubmit_due(&mut self) {
+        let Self { unresolved, journal, rpc, .. } = self;
+        unresolved.submit_due(journal, || rpc.sibling());
+    }
+
+    /// Waits for what the node says of a block that it could not judge before; `None` when all were
+    /// submitted that were due. May be dropped at any time and called again.
+    pub async fn next_resubmitted(&mut self) -> Option<(BlockHash, Verdict)> {
+        self.unresolved.next_verdict().await
+    }
+
+    /// Announces what the node says of a block that it could not judge before; returns it if it is the
+    /// block's fate.
+    pub fn settle_resubmitted(
+        &mut self,
+        hash: BlockHash,
+        verdict: Verdict,
+        port: &Port,
+    ) -> Option<Verdict> {
         let verdict = match verdict {
-            Verdict::Unknown(why) if self.waiting.is_passed_by(hash) => {
+            Verdict::Unknown(why) if self.unresolved.is_passed_by(hash) => {
                 let meaning =
                     "the node could not judge it, and its chain is 100 blocks further now";
                 Verdict::Stale(Refusal { meaning, ..why })
@@ -148,299 +339,220 @@ impl Session {
             Verdict::Unknown(_) => return None,
             verdict => verdict,
         };
-        let block = self.waiting.remove(hash)?;
-        self.settle_waiting(&block, verdict.clone());
+        let block = self.unresolved.remove(hash)?;
+        if let Some(entry) = block.entry {
+            self.record_fate(entry, &verdict);
+        }
+        port.late_verdict(&block.reported, verdict.clone());
         Some(verdict)
     }
 
-    fn settle_waiting(&self, block: &Waiting, verdict: Verdict) {
-        if let Some(entry) = block.entry {
-            self.keeper.record_fate(entry, &verdict);
-        }
-        self.port.late_verdict(&block.reported, verdict);
-    }
-
     /// Submits a block in a call of its own. [`Verdict::Unknown`]: the node cannot judge it yet.
-    pub(super) async fn submit_alone(
+    async fn submit_alone(
         &mut self,
         block_hex: &str,
         hash: BlockHash,
+        port: &mut Port,
+        state: &mut ConnectionState,
     ) -> Result<Verdict, RpcError> {
-        let answer = self.call(submit_request(block_hex, "", ""), ANSWER_BYTES).await?;
-        self.judge(read_answer_to_submit(&answer)?, hash).await
+        submit_block(&mut WhileMining { submitter: self, port, state }, block_hex, hash).await
     }
 
-    /// The verdict that an answer comes to, with what else the node is to be asked for it.
-    async fn judge(&mut self, answer: Answer, hash: BlockHash) -> Result<Verdict, RpcError> {
-        verdict_of(answer, hash, self).await
-    }
-
-    /// Submits a block, and fetches the next template with it.
-    pub(super) async fn submit(
+    /// Submits a block. With a payout, the next template is fetched in the same batch, if the node takes
+    /// batches.
+    ///
+    /// # Errors
+    /// When the block has no verdict: it is kept and submitted again with the next connection.
+    pub async fn submit(
         &mut self,
         solution: Solution,
-        payout: &Payout,
-    ) -> Result<Next, Trouble> {
-        let found = self.keeper.keep(solution, &self.port);
+        with_template: Option<&Payout>,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<Submitted, SubmitError> {
+        let found = self.record(solution, port);
         tracing::debug!(
             hash = %found.solution.hash,
             after = ?found.solution.found.elapsed(),
             "submitting"
         );
-        // At a pace the next template is not wanted yet.
-        if !self.batches || self.pacer.pace().is_some() {
-            return self.submit_apart(found).await;
+        let outcome = match with_template.filter(|_| self.takes_batches) {
+            Some(payout) => self.submit_in_batch(&found, payout, port, state).await,
+            None => self.submit_apart(&found, port, state).await,
+        };
+        match outcome {
+            Ok((verdict, template)) => Ok(Submitted { found, verdict, template }),
+            Err(error) => {
+                self.unanswered.push(found);
+                Err(error)
+            }
         }
+    }
+
+    /// Submits a block without fetching a template.
+    async fn submit_apart(
+        &mut self,
+        found: &FoundBlock,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<Outcome, SubmitError> {
+        let hash = found.solution.hash;
+        let verdict = self.submit_alone(&found.block_hex, hash, port, state).await?;
+        Ok((verdict, None))
+    }
+
+    /// Submits a block and fetches the next template in one batch.
+    async fn submit_in_batch(
+        &mut self,
+        found: &FoundBlock,
+        payout: &Payout,
+        port: &mut Port,
+        state: &mut ConnectionState,
+    ) -> Result<Outcome, SubmitError> {
         let and_template = format!(",{}]", template_request(false));
         let batch = submit_request(&found.block_hex, "[", &and_template);
-        let body = match self.call(batch, TEMPLATE_BYTES).await {
+        let body = match self.call(batch, TEMPLATE_BYTES, port, state).await {
             Ok(body) => body,
-            // One of both calls, or batches: apart, the node says which.
-            Err(RpcError::Forbidden(_)) => return self.submit_apart(found).await,
-            Err(error) => {
-                self.unanswered.push(found);
-                return Err(self.trouble_of(error));
-            }
+            // One of both calls, or batches: in calls of their own the node says which.
+            Err(RpcError::Forbidden(_)) => return self.submit_apart(found, port, state).await,
+            Err(error) => return Err(error.into()),
         };
-        let received = Instant::now();
-        if !body.starts_with(b"[") {
-            let lone = template::parse::<Envelope<IgnoredAny>>(&body);
-            return match lone.map(Envelope::into_result) {
-                // Parse error, invalid request, unknown method: it takes no batches.
-                Ok(Err(RpcError::Node { code: -32700 | -32600 | -32601, .. })) => {
-                    tracing::debug!("the node does not take batches");
-                    self.batches = false;
-                    self.submit_apart(found).await
-                }
-                Ok(Err(error)) => {
-                    self.unanswered.push(found);
-                    Err(self.trouble_of(error))
-                }
-                Ok(Ok(_)) | Err(_) => {
-                    self.unanswered.push(found);
-                    Err(Trouble::Passing("the answer to a batch is no list".to_owned()))
-                }
-            };
-        }
-        let (answer, template) = match template::parse::<Both<'_, Envelope<Template<'_>>>>(&body) {
-            Ok((answer, template)) => (answer, template::make(template, payout, received)),
-            // A template that can't be read must not hide the block's fate.
-            Err(error) => match template::parse::<Both<'_, IgnoredAny>>(&body) {
-                Ok((answer, _)) => (answer, Err(error)),
-                Err(error) => {
-                    self.unanswered.push(found);
-                    return Err(Trouble::Passing(error.to_string()));
-                }
-            },
+        let Some((response, template)) = parse_batch(&body, payout, Instant::now())? else {
+            tracing::debug!("the node does not take batches");
+            self.takes_batches = false;
+            return self.submit_apart(found, port, state).await;
         };
-        let answer = answer.into_result().map(|answer| answer.map(Cow::into_owned));
-        let verdict = match answer_of(answer) {
-            Ok(answer) => self.judge(answer, found.solution.hash).await,
-            Err(error) => Err(error),
-        };
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(error) => {
-                self.unanswered.push(found);
-                return Err(self.trouble_of(error));
-            }
-        };
-        let stale = matches!(verdict, Verdict::Stale(_));
-        let wait = self.settle(&found, verdict);
-        let lost_to = |ready: &Ready| {
-            stale && ready.previous_block_hash() != found.solution.job.previous_block_hash
-        };
-        match (wait, template) {
-            // The block that won the race is there to build on.
-            (Some(_), Ok(ready)) if lost_to(&ready) => Ok(Next::Template(Box::new(ready))),
-            (Some(wait), _) => Ok(Next::FetchIn(wait)),
-            (None, Ok(ready)) => Ok(Next::Template(Box::new(ready))),
-            (None, Err(error)) => match self.survive(error) {
-                Ok(None) => Ok(Next::FetchIn(BACKOFF.0)),
-                Ok(Some(lost)) => Err(Trouble::Passing(lost)),
-                Err(error) => Err(Trouble::Final(error)),
-            },
-        }
+        let mut node = WhileMining { submitter: self, port, state };
+        let verdict = verdict_of(response?, found.solution.hash, &mut node).await?;
+        Ok((verdict, Some(template)))
     }
 
-    /// Submits a block in a call of its own.
-    pub(super) async fn submit_apart(&mut self, found: Unanswered) -> Result<Next, Trouble> {
-        match self.submit_alone(&found.block_hex, found.solution.hash).await {
-            Ok(verdict) => {
-                let wait = self.settle(&found, verdict);
-                Ok(Next::FetchIn(wait.unwrap_or(Duration::ZERO)))
-            }
-            Err(error) => {
-                self.unanswered.push(found);
-                Err(self.trouble_of(error))
-            }
-        }
-    }
-
-    /// Records a block's fate, and says how long to leave its height alone if it was not taken.
-    pub(super) fn settle(&mut self, found: &Unanswered, verdict: Verdict) -> Option<Duration> {
+    /// Notes what became of a block of this run; how long to wait before its height is mined again, if
+    /// the block was not accepted.
+    pub fn settle(&mut self, found: &FoundBlock, verdict: &Verdict) -> Option<Duration> {
         if let Some(entry) = found.entry {
-            self.keeper.record_fate(entry, &verdict);
+            self.record_fate(entry, verdict);
         }
-        let refused = verdict != Verdict::Accepted;
-        self.setbacks = if refused { self.setbacks + 1 } else { 0 };
         if matches!(verdict, Verdict::Unknown(_)) {
-            self.waiting.add(Waiting::found_now(found));
+            let FoundBlock { solution, block_hex, entry } = found;
+            self.unresolved.add(UnresolvedBlock::of_this_run(solution, block_hex, *entry));
         }
-        if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
-            self.kept_templates = Kept::Distrusted;
-            self.say_ahead();
-        } else {
-            self.kept_templates = Kept::Taken;
+        if *verdict == Verdict::Accepted {
+            self.rejected_in_a_row = 0;
+            return None;
         }
-        self.port.verdict(&found.solution, verdict);
-        // The job is over: a template like its own would be a new one.
-        self.current = None;
-        if !refused {
-            self.known_tips.push(found.solution.hash);
-            self.pacer.made(Instant::now());
+        self.rejected_in_a_row += 1;
+        // Another block like it would be refused the same way: not at once, and less and less often.
+        Some(doubled(REJECTED_BACKOFF, self.rejected_in_a_row - 1))
+    }
+
+    /// Notes in the journal what became of a block.
+    fn record_fate(&self, entry: EntryId, verdict: &Verdict) {
+        if let Some(fate) = Fate::of(verdict) {
+            self.journal.settle(entry, fate);
         }
-        // And would be refused the same way: no storm of it.
-        refused.then(|| doubled(SETBACK, self.setbacks - 1))
     }
 }
 
-/// The call that submits a block, between two other pieces of text. A block can be megabytes of hex:
-/// it is copied once.
-fn submit_request(block_hex: &str, before: &str, after: &str) -> String {
-    let (head, tail) =
-        (r#"{"jsonrpc":"1.0","id":"adit","method":"submitblock","params":[""#, "\"]}");
-    let parts = [before, head, block_hex, tail, after];
-    let mut body = String::with_capacity(parts.iter().map(|part| part.len()).sum());
-    body.extend(parts);
-    body
+/// A verdict, and the template that came with it where one was asked for.
+type Outcome = (Verdict, Option<Result<PreparedTemplate, TemplateError>>);
+
+/// The connection that submits, which keeps what is found while it waits for an answer.
+struct WhileMining<'a> {
+    submitter: &'a mut Submitter,
+    port: &'a mut Port,
+    state: &'a mut ConnectionState,
 }
 
-/// What the answer to `submitblock` says of the block (null is `None`). Errors are answers only where
-/// they speak of the block: Bitcoin Core's RPC_DESERIALIZATION_ERROR and RPC_VERIFY_*. A node that is
-/// starting, stopping or overloaded has not looked at it.
-fn answer_of(answer: Result<Option<String>, RpcError>) -> Result<Answer, RpcError> {
-    match answer {
-        Ok(None) => Ok(Answer::Verdict(Verdict::Accepted)),
-        Ok(Some(words)) => Ok(refusals::answer_for(&words)),
-        Err(RpcError::Node { code: -22 | -25 | -26 | -27, message }) => {
-            Ok(refusals::answer_for(&message))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads the answer to a lone `submitblock` call.
-///
-/// # Errors
-/// When it says nothing of the block.
-pub(crate) fn read_answer_to_submit(body: &[u8]) -> Result<Answer, RpcError> {
-    // The parser's words can hold the node's, of any length.
-    let nonsense = |error: serde_json::Error| {
-        RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX))
-    };
-    let envelope: Envelope<String> = serde_json::from_slice(body).map_err(nonsense)?;
-    answer_of(envelope.into_result())
-}
-
-/// Where a block stands.
-#[derive(Debug, Deserialize)]
-struct Place {
-    /// How many blocks of the best chain begin with it; -1 where it is not in the best chain.
-    confirmations: i64,
-    height: Option<u32>,
-}
-
-/// How far the node's best chain is.
-#[derive(Debug, Deserialize)]
-struct BestChain {
-    /// The height of its tip.
-    blocks: Option<u32>,
-}
-
-/// What the answer to a small call says.
-fn read_result<T: DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, RpcError> {
-    serde_json::from_slice::<Envelope<T>>(answer)
-        .map_err(|error| RpcError::Nonsense(printable(&error.to_string(), refusals::WORDS_MAX)))?
-        .into_result()
-}
-
-/// What makes a small call.
-trait Ask: Send {
-    /// Makes a call and gives the answer.
-    fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send;
-}
-
-impl Ask for Session {
+impl Ask for WhileMining<'_> {
     fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
-        self.call(call, ANSWER_BYTES)
+        self.submitter.call(call, RESPONSE_BYTES, self.port, self.state)
     }
 }
 
-impl Ask for Rpc {
-    fn ask(&mut self, call: String) -> impl Future<Output = Result<Bytes, RpcError>> + Send {
-        self.call(call.into(), ANSWER_BYTES, DEADLINE)
+/// Builds the block of a solution and writes it to the journal.
+fn record(
+    solution: Solution,
+    journal: &Journal,
+    node_name: &str,
+    params: Option<&Params>,
+    port: &Port,
+) -> FoundBlock {
+    let job = &solution.job;
+    let block_hex = match (&job.merkle_root, &job.body) {
+        (MerkleRoot::Rolled(coinbase), Some(body)) => {
+            block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
+        }
+        // Jobs of this source have both.
+        _ => String::new(),
+    };
+    let found = Found {
+        network: params.map_or("", |params| params.name),
+        source: node_name,
+        height: job.height,
+        header: &solution.header,
+        block_hex: &block_hex,
+    };
+    let entry = match journal.record(&found) {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            // A block that is not on disk is still worth submitting.
+            port.notice(format!("{error}; the block is submitted without being on disk"));
+            None
+        }
+    };
+    for warning in journal.warnings() {
+        port.notice(warning.to_string());
     }
+    FoundBlock { solution, block_hex, entry }
 }
 
-/// The verdict that an answer comes to. A block that the node has is accepted where it is in the best
-/// chain, and stale where another one is in its place. A node that has its headers before its blocks,
-/// as after a crash, has not come to it yet: that is no verdict.
-async fn verdict_of(
-    answer: Answer,
-    hash: BlockHash,
-    node: &mut impl Ask,
-) -> Result<Verdict, RpcError> {
-    let why = match answer {
-        Answer::Verdict(verdict) => return Ok(verdict),
-        Answer::NotYet(why) => return Ok(Verdict::Unknown(why)),
-        Answer::Placed(why) => why,
-    };
-    let answer = node.ask(request("getblockheader", &format!("\"{hash}\""))).await;
-    let place = match answer.and_then(|answer| read_result(&answer)) {
-        Ok(Some(Place { confirmations: 0.., .. })) => return Ok(Verdict::Accepted),
-        Ok(Some(place)) => place,
-        Ok(None) | Err(RpcError::Node { .. } | RpcError::Forbidden(_) | RpcError::Nonsense(_)) => {
-            let meaning = "the node has this block, and does not say where it stands";
-            return Ok(Verdict::Unknown(Refusal { meaning, ..why }));
-        }
-        Err(error) => return Err(error),
-    };
-    let answer = node.ask(request("getblockchaininfo", "")).await?;
-    let tip = read_result(&answer).ok().flatten().and_then(|chain: BestChain| chain.blocks);
-    Ok(match (place.height, tip) {
-        (Some(height), Some(tip)) if tip < height => {
-            let meaning = "the node has this block, and has not come to it yet";
-            Verdict::Unknown(Refusal { meaning, ..why })
-        }
-        _ => {
-            let meaning = "the node has this block, and it is not in its best chain";
-            Verdict::Stale(Refusal { meaning, ..why })
-        }
-    })
-}
+/// The responses to a batch of `submitblock` and `getblocktemplate`.
+type BatchResponse<'a, T> = (Envelope<Cow<'a, str>>, T);
 
-/// Submits a block over `rpc`, aside from mining. [`Verdict::Unknown`]: the node cannot judge it yet.
-pub(super) async fn submit_aside(
-    rpc: &mut Rpc,
-    block_hex: &str,
-    hash: BlockHash,
-) -> Result<Verdict, RpcError> {
-    let call = submit_request(block_hex, "", "");
-    let answer = rpc.call(call.into(), ANSWER_BYTES, DEADLINE).await?;
-    let answer = read_answer_to_submit(&answer)?;
-    verdict_of(answer, hash, rpc).await
+/// What a batch comes to: the response to the block, and the template.
+type BatchOutcome = (Result<SubmitResponse, RpcError>, Result<PreparedTemplate, TemplateError>);
+
+/// Parses the response to a batch whose last byte came at `received`; `None` where the node does not
+/// take batches.
+fn parse_batch(
+    body: &Bytes,
+    payout: &Payout,
+    received: Instant,
+) -> Result<Option<BatchOutcome>, SubmitError> {
+    if !body.starts_with(b"[") {
+        let single = template::parse::<Envelope<IgnoredAny>>(body);
+        return match single.map(Envelope::into_result) {
+            // Parse error, invalid request, unknown method.
+            Ok(Err(RpcError::Node { code: -32700 | -32600 | -32601, .. })) => Ok(None),
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(_)) | Err(_) => {
+                Err(SubmitError::Unreadable("the answer to a batch is not a list".to_owned()))
+            }
+        };
+    }
+    let (response, template) =
+        match template::parse::<BatchResponse<'_, Envelope<Template<'_>>>>(body) {
+            Ok((response, template)) => (response, template::prepare(template, payout, received)),
+            // A template that cannot be read must not hide the block's fate.
+            Err(error) => match template::parse::<BatchResponse<'_, IgnoredAny>>(body) {
+                Ok((response, _)) => (response, Err(error)),
+                Err(error) => return Err(SubmitError::Unreadable(error.to_string())),
+            },
+        };
+    let response = response.into_result().map(|words| words.map(Cow::into_owned));
+    Ok(Some((submit_response(response), template)))
 }
 
 /// Blocks of earlier runs that are for other nodes: how many, and which nodes.
 #[derive(Debug, Default)]
-struct Elsewhere {
+struct OtherNodes {
     blocks: usize,
     sources: BTreeSet<String>,
 }
 
-impl Elsewhere {
-    /// So many nodes are named.
+impl OtherNodes {
+    /// How many nodes are named at most.
     const NAMED: usize = 3;
 
     fn count(&mut self, source: String) {
@@ -457,7 +569,7 @@ impl Elsewhere {
         }
         (self.blocks > 0).then(|| {
             format!(
-                "the journal has {} of unknown fate for {}: mine there to have them sent again",
+                "the journal has {} of unknown fate for {}: mine there to have them submitted again",
                 blocks(self.blocks),
                 named.join(", "),
             )

@@ -179,7 +179,7 @@ struct Transaction<'a> {
 
 /// A template made into all that a [`Job`] needs but the key.
 #[derive(Debug)]
-pub struct Ready {
+pub struct PreparedTemplate {
     job: Job,
     /// Tells whether another template would be mined the same way.
     pub fingerprint: Fingerprint,
@@ -210,7 +210,7 @@ pub struct Fingerprint {
     transactions: Hash256,
 }
 
-impl Ready {
+impl PreparedTemplate {
     /// The job, under this key.
     #[must_use]
     pub fn into_job(mut self, key: JobKey, clean: bool) -> Job {
@@ -283,13 +283,13 @@ impl Ready {
 ///
 /// # Errors
 /// When the node refused, or sent what cannot be mined.
-pub fn read_answer(
+pub fn parse_template(
     body: &Bytes,
     payout: &Payout,
     received: Instant,
-) -> Result<Ready, TemplateError> {
+) -> Result<PreparedTemplate, TemplateError> {
     let envelope: Envelope<Template<'_>> = parse(body)?;
-    make(envelope, payout, received)
+    prepare(envelope, payout, received)
 }
 
 /// Parses JSON; a node's mistakes come back on one line.
@@ -306,20 +306,24 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError>
 ///
 /// # Errors
 /// When the node refused, or sent what cannot be mined.
-pub fn make(
+pub fn prepare(
     envelope: Envelope<Template<'_>>,
     payout: &Payout,
     received: Instant,
-) -> Result<Ready, TemplateError> {
+) -> Result<PreparedTemplate, TemplateError> {
     match envelope.into_result()? {
-        Some(template) => template.ready(payout, received),
+        Some(template) => template.prepare(payout, received),
         None => Err(TemplateError::Json("the result is null".to_owned())),
     }
 }
 
 impl Template<'_> {
-    fn ready(self, payout: &Payout, received: Instant) -> Result<Ready, TemplateError> {
-        self.check_demands()?;
+    fn prepare(
+        self,
+        payout: &Payout,
+        received: Instant,
+    ) -> Result<PreparedTemplate, TemplateError> {
+        self.check_supported()?;
         let version = self.version()?;
         let version_mask = self.version_mask(version, payout)?;
         let previous_block_hash = BlockHash::from_byte_array(
@@ -363,7 +367,7 @@ impl Template<'_> {
             witness_commitment,
         }
         .build(merkle_branch);
-        keep_apart(&mut coinbase);
+        randomize_extranonce(&mut coinbase);
         let body = BlockBody {
             segwit,
             transaction_count: self.transactions.len(),
@@ -387,7 +391,7 @@ impl Template<'_> {
             body: Some(body.into()),
             received,
         };
-        Ok(Ready {
+        Ok(PreparedTemplate {
             job,
             fingerprint,
             curtime,
@@ -397,7 +401,7 @@ impl Template<'_> {
     }
 
     /// Refuses what we would get wrong.
-    fn check_demands(&self) -> Result<(), TemplateError> {
+    fn check_supported(&self) -> Result<(), TemplateError> {
         let unknown =
             |rule: &&Text<'_>| rule.0.strip_prefix('!').is_some_and(|rule| !RULES.contains(&rule));
         if let Some(Text(rule)) = self.rules.iter().find(unknown) {
@@ -544,7 +548,7 @@ impl Template<'_> {
 /// Gives half of the extranonce a random value. Two miners on one node that pay the same address
 /// would do the same work otherwise; and so would one after `invalidateblock`, whose template is the
 /// old one again, and find the very block that the node has ruled out.
-fn keep_apart(coinbase: &mut Coinbase) {
+fn randomize_extranonce(coinbase: &mut Coinbase) {
     // std's hash keys are the one source of randomness that needs no crate.
     let random = RandomState::new().build_hasher().finish();
     let bytes = usize::from(coinbase.extranonce_len / 2);

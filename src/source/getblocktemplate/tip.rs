@@ -25,16 +25,14 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash as _;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 
-use super::rpc::{Endpoint, Envelope, Rpc, RpcError};
-use super::session::request;
-use super::zmq::{Heard, Publisher};
-use super::{ANSWER_BYTES, ASIDE, LASTING};
+use super::calls::{best_block_hash, wait_for_new_block};
+use super::limits::TIP_WATCH_DELAY;
+use super::rpc::{Endpoint, Rpc, RpcError};
+use super::zmq::{Publisher, ZmqEvent};
 
 /// What tells of a block, the best first: `hashblock` is 32 bytes a block, `sequence` also tells of
 /// each transaction, `rawblock` is the whole block.
@@ -63,24 +61,24 @@ const LEAST: Duration = Duration::from_millis(100);
 
 /// What is known of the tip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum TipUpdate {
     /// The node's tip is this block.
     Tip(BlockHash),
     /// The tip may have moved: only a template tells.
-    Unsure,
+    Unknown,
 }
 
 /// Watches a node's tip for as long as it is kept.
 #[derive(Debug)]
 pub struct TipWatch {
-    mined: watch::Sender<Option<Mined>>,
-    news: watch::Receiver<News>,
+    mined: watch::Sender<Option<MinedTip>>,
+    news: watch::Receiver<TipUpdate>,
     task: AbortHandle,
 }
 
 /// The block that is built on, and since when.
 #[derive(Clone, Copy, Debug)]
-struct Mined {
+struct MinedTip {
     tip: BlockHash,
     since: Instant,
 }
@@ -89,13 +87,13 @@ impl TipWatch {
     /// Watches the tip of the node that `rpc` calls, over connections of its own.
     pub fn start(rpc: &Rpc, endpoint: Endpoint) -> Self {
         let (mined, seen) = watch::channel(None);
-        let (tell, news) = watch::channel(News::Unsure);
+        let (tell, news) = watch::channel(TipUpdate::Unknown);
         let watcher = Watcher {
             asking: rpc.sibling(),
             waiting: rpc.sibling(),
             mined: seen,
             tell,
-            waits: Waits { begun: Instant::now(), served: true, held_up: 0 },
+            waits: WaitPolicy { begun: Instant::now(), served: true, held_up: 0 },
             asks: true,
         };
         let task = tokio::spawn(watcher.run(endpoint)).abort_handle();
@@ -107,14 +105,14 @@ impl TipWatch {
         self.mined.send_if_modified(|mined| {
             let other = mined.map(|mined| mined.tip) != tip;
             if other {
-                *mined = tip.map(|tip| Mined { tip, since: Instant::now() });
+                *mined = tip.map(|tip| MinedTip { tip, since: Instant::now() });
             }
             other
         });
     }
 
     /// Waits for the next news. May be dropped at any time and called again.
-    pub async fn news(&mut self) -> News {
+    pub async fn next(&mut self) -> TipUpdate {
         match self.news.changed().await {
             Ok(()) => *self.news.borrow_and_update(),
             // The task has failed; templates are still fetched every few seconds.
@@ -131,14 +129,14 @@ impl Drop for TipWatch {
 
 /// Where news of the tip comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Means {
+enum TipSource {
     ZeroMq,
     Wait,
     Ask,
     Template,
 }
 
-impl fmt::Display for Means {
+impl fmt::Display for TipSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ZeroMq => "heard over ZeroMQ",
@@ -159,7 +157,7 @@ enum Subscription {
 
 /// What came of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum TipResponse {
     Tip(BlockHash),
     /// The node does not know the call, or does not let us make it.
     NotServed,
@@ -169,7 +167,7 @@ enum Answer {
 
 /// What is known of waiting on this node.
 #[derive(Clone, Copy, Debug)]
-struct Waits {
+struct WaitPolicy {
     begun: Instant,
     /// Whether the node knows `waitfornewblock`.
     served: bool,
@@ -177,7 +175,7 @@ struct Waits {
     held_up: u32,
 }
 
-impl Waits {
+impl WaitPolicy {
     /// Whether waiting is worth it.
     const fn may(self) -> bool {
         self.served && self.held_up < HELD_UP_TIMES
@@ -199,9 +197,9 @@ impl Waits {
 struct Watcher {
     asking: Rpc,
     waiting: Rpc,
-    mined: watch::Receiver<Option<Mined>>,
-    tell: watch::Sender<News>,
-    waits: Waits,
+    mined: watch::Receiver<Option<MinedTip>>,
+    tell: watch::Sender<TipUpdate>,
+    waits: WaitPolicy,
     /// Whether the node knows `getbestblockhash`.
     asks: bool,
 }
@@ -216,10 +214,10 @@ impl Watcher {
         let (mined, tell) = (self.mined.clone(), self.tell.clone());
         let listening = async {
             let Some(publisher) = &publisher else { return };
-            let hear = |heard: Heard<'_>| match heard {
-                Heard::Subscribed => drop(set.send_replace(Subscription::Stands)),
-                Heard::Lost => drop(set.send_replace(Subscription::Missing)),
-                Heard::Message(body) => {
+            let hear = |heard: ZmqEvent<'_>| match heard {
+                ZmqEvent::Subscribed => drop(set.send_replace(Subscription::Stands)),
+                ZmqEvent::Lost => drop(set.send_replace(Subscription::Missing)),
+                ZmqEvent::Message(body) => {
                     if let Some(news) = news_of(publisher.topic(), body) {
                         pass_on(news, &mined, &tell);
                     }
@@ -238,17 +236,17 @@ impl Watcher {
             let known = subscription.wait_for(|now| *now != Subscription::Pending).await;
             let stands = known.is_ok_and(|now| *now == Subscription::Stands);
             let means = match () {
-                () if stands => Means::ZeroMq,
-                () if self.waits.may() => Means::Wait,
-                () if self.asks => Means::Ask,
-                () => Means::Template,
+                () if stands => TipSource::ZeroMq,
+                () if self.waits.may() => TipSource::Wait,
+                () if self.asks => TipSource::Ask,
+                () => TipSource::Template,
             };
             if said.replace(means) != Some(means) {
                 tracing::debug!("new tips are {means}");
             }
             let begun = tokio::time::Instant::now();
             match means {
-                Means::ZeroMq => {
+                TipSource::ZeroMq => {
                     if self.asks {
                         self.ask().await;
                     }
@@ -257,13 +255,13 @@ impl Watcher {
                         _ = subscription.changed() => {}
                     }
                 }
-                Means::Wait => self.wait(tip).await,
-                Means::Ask => {
+                TipSource::Wait => self.wait(tip).await,
+                TipSource::Ask => {
                     self.ask().await;
                     sleep(ASK).await;
                 }
-                Means::Template => {
-                    self.tell(News::Unsure);
+                TipSource::Template => {
+                    self.tell(TipUpdate::Unknown);
                     sleep(FETCH).await;
                 }
             }
@@ -275,7 +273,9 @@ impl Watcher {
     async fn lasting_tip(&mut self) -> BlockHash {
         loop {
             let mined = *self.mined.borrow_and_update();
-            match mined.map(|Mined { tip, since }| (tip, LASTING.saturating_sub(since.elapsed()))) {
+            match mined.map(|MinedTip { tip, since }| {
+                (tip, TIP_WATCH_DELAY.saturating_sub(since.elapsed()))
+            }) {
                 Some((tip, Duration::ZERO)) => return tip,
                 // Not woken by each block of a chain that grows.
                 Some((_, left)) => sleep(left).await,
@@ -289,17 +289,17 @@ impl Watcher {
         }
     }
 
-    fn tell(&self, news: News) {
+    fn tell(&self, news: TipUpdate) {
         pass_on(news, &self.mined, &self.tell);
     }
 
     /// Asks for the tip once.
     async fn ask(&mut self) {
-        match best_block(&mut self.asking).await {
-            Answer::Tip(tip) => self.tell(News::Tip(tip)),
-            Answer::NotServed => self.asks = false,
-            Answer::Failed => {
-                self.tell(News::Unsure);
+        match response_of(best_block_hash(&mut self.asking).await) {
+            TipResponse::Tip(tip) => self.tell(TipUpdate::Tip(tip)),
+            TipResponse::NotServed => self.asks = false,
+            TipResponse::Failed => {
+                self.tell(TipUpdate::Unknown);
                 sleep(PAUSE).await;
             }
         }
@@ -310,26 +310,26 @@ impl Watcher {
         let time = self.waits.time(Instant::now());
         let Self { asking, waiting, mined, tell, waits, asks } = self;
         let tell = |news| pass_on(news, mined, tell);
-        let mut wait = pin!(new_block(waiting, time));
+        let mut wait = pin!(async { response_of(wait_for_new_block(waiting, time).await) });
         // It also tells of a tip that came between the template and the wait.
         let mut probe = pin!(async {
             sleep(PROBE_AFTER).await;
             let begun = Instant::now();
-            (best_block(asking).await, begun.elapsed())
+            (response_of(best_block_hash(asking).await), begun.elapsed())
         });
-        let mut judge_probe = |probe: Answer, took: Duration| {
+        let mut judge_probe = |probe: TipResponse, took: Duration| {
             match probe {
-                Answer::Tip(tip) => tell(News::Tip(tip)),
-                Answer::NotServed => *asks = false,
-                Answer::Failed => tell(News::Unsure),
+                TipResponse::Tip(tip) => tell(TipUpdate::Tip(tip)),
+                TipResponse::NotServed => *asks = false,
+                TipResponse::Failed => tell(TipUpdate::Unknown),
             }
-            probe == Answer::Failed || took > HELD_UP
+            probe == TipResponse::Failed || took > HELD_UP
         };
         let waited = tokio::select! {
             biased;
             // Where both are there at once, the one may have waited for the other.
             waited = &mut wait => {
-                if waited == Answer::Tip(tip) {
+                if waited == TipResponse::Tip(tip) {
                     waits.judge(true);
                     let (answer, took) = probe.await;
                     judge_probe(answer, took);
@@ -342,11 +342,11 @@ impl Watcher {
             }
         };
         match waited {
-            Answer::Tip(tip) => tell(News::Tip(tip)),
-            Answer::NotServed => waits.served = false,
-            Answer::Failed => {
+            TipResponse::Tip(tip) => tell(TipUpdate::Tip(tip)),
+            TipResponse::NotServed => waits.served = false,
+            TipResponse::Failed => {
                 waits.judge(true);
-                tell(News::Unsure);
+                tell(TipUpdate::Unknown);
                 sleep(PAUSE).await;
             }
         }
@@ -354,70 +354,44 @@ impl Watcher {
 }
 
 /// Passes news on that are any.
-fn pass_on(news: News, mined: &watch::Receiver<Option<Mined>>, tell: &watch::Sender<News>) {
-    let Some(Mined { tip, .. }) = *mined.borrow() else { return };
-    if news != News::Tip(tip) {
+fn pass_on(
+    news: TipUpdate,
+    mined: &watch::Receiver<Option<MinedTip>>,
+    tell: &watch::Sender<TipUpdate>,
+) {
+    let Some(MinedTip { tip, .. }) = *mined.borrow() else { return };
+    if news != TipUpdate::Tip(tip) {
         tell.send_replace(news);
     }
 }
 
 /// What a message of the node's publisher says of the tip.
-fn news_of(topic: &str, body: &[u8]) -> Option<News> {
+fn news_of(topic: &str, body: &[u8]) -> Option<TipUpdate> {
     // Published as people write a hash: the last byte first.
     let hash = || {
         let mut bytes: [u8; 32] = body.get(..32)?.try_into().ok()?;
         bytes.reverse();
-        Some(News::Tip(BlockHash::from_byte_array(bytes)))
+        Some(TipUpdate::Tip(BlockHash::from_byte_array(bytes)))
     };
     match topic {
         "hashblock" => hash(),
         "sequence" => match body.get(32)? {
             b'C' => hash(),
             // Disconnected: its parent is the tip, or another block that is connected next.
-            b'D' => Some(News::Unsure),
+            b'D' => Some(TipUpdate::Unknown),
             _ => None,
         },
         _ => {
             let header: Header = deserialize(body.get(..80)?).ok()?;
-            Some(News::Tip(header.block_hash()))
+            Some(TipUpdate::Tip(header.block_hash()))
         }
     }
 }
 
-/// The answer to `waitfornewblock`.
-#[derive(Deserialize)]
-struct NewBlock {
-    hash: String,
-}
-
-/// Waits for the next block, or this long: then it is the tip that was.
-async fn new_block(rpc: &mut Rpc, time: Duration) -> Answer {
-    let call = request("waitfornewblock", &time.as_millis().to_string());
-    answer_of(call_for(rpc, call, time + ASIDE, |block: NewBlock| block.hash).await)
-}
-
-/// The tip.
-async fn best_block(rpc: &mut Rpc) -> Answer {
-    answer_of(call_for(rpc, request("getbestblockhash", ""), ASIDE, |hash: String| hash).await)
-}
-
-/// Makes a call whose result holds a block's hash.
-async fn call_for<T: DeserializeOwned>(
-    rpc: &mut Rpc,
-    call: String,
-    deadline: Duration,
-    hash: fn(T) -> String,
-) -> Result<BlockHash, RpcError> {
-    let body = rpc.call(call.into(), ANSWER_BYTES, deadline).await?;
-    let nonsense = |why: &dyn fmt::Display| RpcError::Nonsense(why.to_string());
-    let result = serde_json::from_slice::<Envelope<T>>(&body).map_err(|error| nonsense(&error))?;
-    let result = result.into_result()?.ok_or_else(|| nonsense(&"the result is null"))?;
-    hash(result).parse().map_err(|error| nonsense(&error))
-}
-
-fn answer_of(outcome: Result<BlockHash, RpcError>) -> Answer {
+/// What the outcome of a call says.
+fn response_of(outcome: Result<BlockHash, RpcError>) -> TipResponse {
     match outcome {
-        Ok(tip) => Answer::Tip(tip),
+        Ok(tip) => TipResponse::Tip(tip),
         Err(
             RpcError::Connection(_)
             | RpcError::Deadline(_)
@@ -429,11 +403,11 @@ fn answer_of(outcome: Result<BlockHash, RpcError>) -> Answer {
             | RpcError::Unauthorized(_)
             // It is warming up.
             | RpcError::Node { code: -28, .. },
-        ) => Answer::Failed,
+        ) => TipResponse::Failed,
         // Method not found, refused by a whitelist, or answered with something else.
         Err(error) => {
             tracing::debug!(%error, "the node tells no tip");
-            Answer::NotServed
+            TipResponse::NotServed
         }
     }
 }
@@ -454,14 +428,14 @@ mod tests {
     fn each_topic_tells_the_tip() {
         let mut shown = [0; 32];
         shown[31] = 7;
-        let tip = Some(News::Tip(hash(7)));
+        let tip = Some(TipUpdate::Tip(hash(7)));
         assert_eq!(news_of("hashblock", &shown), tip);
         let labelled = |label: u8| news_of("sequence", &[&shown[..], &[label, 1, 2]].concat());
-        assert_eq!((labelled(b'C'), labelled(b'D')), (tip, Some(News::Unsure)));
+        assert_eq!((labelled(b'C'), labelled(b'D')), (tip, Some(TipUpdate::Unknown)));
         assert_eq!((labelled(b'A'), labelled(b'R')), (None, None));
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
         let block = bitcoin::consensus::serialize(&genesis);
-        assert_eq!(news_of("rawblock", &block[..80]), Some(News::Tip(genesis.block_hash())));
+        assert_eq!(news_of("rawblock", &block[..80]), Some(TipUpdate::Tip(genesis.block_hash())));
         for topic in TOPICS {
             assert_eq!(news_of(topic, &[]), None, "{topic}");
             assert_eq!(news_of(topic, &shown[..31]), None, "{topic}");
@@ -471,7 +445,7 @@ mod tests {
     #[test]
     fn a_young_run_waits_shortly_and_one_that_holds_up_others_gives_it_up() {
         let begun = Instant::now();
-        let mut waits = Waits { begun, served: true, held_up: 0 };
+        let mut waits = WaitPolicy { begun, served: true, held_up: 0 };
         assert_eq!(waits.time(begun), WAIT.0);
         assert_eq!(waits.time(begun + 4 * SECOND), 2 * SECOND);
         assert_eq!(waits.time(begun + 3_600 * SECOND), WAIT.1);
@@ -488,13 +462,13 @@ mod tests {
 
     #[test]
     fn a_node_that_is_busy_is_asked_again_and_one_that_does_not_know_the_call_is_not() {
-        let of = |error| answer_of(Err(error));
-        assert_eq!(answer_of(Ok(hash(1))), Answer::Tip(hash(1)));
-        assert_eq!(of(RpcError::Deadline(SECOND)), Answer::Failed);
-        assert_eq!(of(RpcError::Status { status: 503, body: String::new() }), Answer::Failed);
+        let of = |error| response_of(Err(error));
+        assert_eq!(response_of(Ok(hash(1))), TipResponse::Tip(hash(1)));
+        assert_eq!(of(RpcError::Deadline(SECOND)), TipResponse::Failed);
+        assert_eq!(of(RpcError::Status { status: 503, body: String::new() }), TipResponse::Failed);
         let node = |code| RpcError::Node { code, message: String::new() };
-        assert_eq!(of(node(-28)), Answer::Failed);
-        assert_eq!(of(node(-32601)), Answer::NotServed);
-        assert_eq!(of(RpcError::Nonsense(String::new())), Answer::NotServed);
+        assert_eq!(of(node(-28)), TipResponse::Failed);
+        assert_eq!(of(node(-32601)), TipResponse::NotServed);
+        assert_eq!(of(RpcError::Nonsense(String::new())), TipResponse::NotServed);
     }
 }

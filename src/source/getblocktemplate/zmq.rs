@@ -5,14 +5,12 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::rpc::{Endpoint, Envelope, Rpc};
-use super::session::request;
+use super::calls::{ZmqNotification, zmq_notifications};
+use super::rpc::{Endpoint, Rpc};
 use super::zmtp::{Subscriber, ZmtpError};
-use super::{ANSWER_BYTES, ASIDE};
 
 /// How long connecting to the node's publisher may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,7 +26,7 @@ pub struct Publisher {
 
 /// What comes of listening.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum ZmqEvent<'a> {
     /// The subscription stands: what is published from now on comes.
     Subscribed,
     /// The beginning of a message's body: at most [`zmtp::PART_BYTES`](super::zmtp::PART_BYTES).
@@ -37,25 +35,14 @@ pub enum Heard<'a> {
     Lost,
 }
 
-/// One line of the answer to `getzmqnotifications`.
-#[derive(Debug, Deserialize)]
-struct Notification {
-    r#type: String,
-    address: String,
-}
-
 impl Publisher {
     /// Asks the node for a publisher of the first of `topics` (as in `-zmqpub<topic>`) that it
     /// publishes at an address which can be reached from here. `None` also where the node does not
     /// answer in time: all that is heard over ZeroMQ can be had by asking, too.
     pub async fn find(rpc: &mut Rpc, endpoint: &Endpoint, topics: &[&'static str]) -> Option<Self> {
-        let body = request("getzmqnotifications", "");
-        // A node without ZeroMQ does not know the call.
-        let body = rpc.call(body.into(), ANSWER_BYTES, ASIDE).await.ok()?;
-        let envelope: Envelope<Vec<Notification>> = serde_json::from_slice(&body).ok()?;
-        let published = envelope.into_result().ok()??;
+        let published = zmq_notifications(rpc).await?;
         topics.iter().find_map(|&topic| {
-            let of_topic = |line: &&Notification| line.r#type.strip_prefix("pub") == Some(topic);
+            let of_topic = |line: &&ZmqNotification| line.r#type.strip_prefix("pub") == Some(topic);
             let mut lines = published.iter().filter(of_topic);
             let address = lines.find_map(|line| reachable(&line.address, endpoint))?;
             Some(Self { topic, address })
@@ -68,17 +55,17 @@ impl Publisher {
     }
 
     /// Passes on what is published, without end: a publisher that is lost is tried again.
-    pub async fn listen(&self, mut hear: impl FnMut(Heard<'_>)) {
+    pub async fn listen(&self, mut hear: impl FnMut(ZmqEvent<'_>)) {
         loop {
             if let Err(error) = self.listen_once(&mut hear).await {
                 tracing::debug!(%error, "{}: {} is not heard", self.address, self.topic);
             }
-            hear(Heard::Lost);
+            hear(ZmqEvent::Lost);
             sleep(RETRY).await;
         }
     }
 
-    async fn listen_once(&self, hear: &mut impl FnMut(Heard<'_>)) -> Result<(), ZmtpError> {
+    async fn listen_once(&self, hear: &mut impl FnMut(ZmqEvent<'_>)) -> Result<(), ZmtpError> {
         let subscribing = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -86,12 +73,12 @@ impl Publisher {
         };
         let subscribed = timeout(CONNECT, subscribing).await;
         let mut subscriber = subscribed.map_err(io::Error::from)??;
-        hear(Heard::Subscribed);
+        hear(ZmqEvent::Subscribed);
         loop {
             let message = subscriber.message().await?;
             // Topic, body, and a counter.
             if message.first().is_some_and(|first| first == self.topic.as_bytes()) {
-                hear(Heard::Message(message.get(1).map_or(&[], Vec::as_slice)));
+                hear(ZmqEvent::Message(message.get(1).map_or(&[], Vec::as_slice)));
             }
         }
     }

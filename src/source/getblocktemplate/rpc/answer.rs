@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::cookie::{list, missing_folder};
+use super::cookie_paths::{list, missing_folder};
 use super::peer::Protocol;
 use crate::printable::printable;
 

@@ -3,31 +3,10 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::RpcError;
+use super::answer::RpcError;
 
 /// The longest cookie file that is read, in bytes. A node writes 75.
 const COOKIE_BYTES: u64 = 4096;
-
-/// Paths, for a message.
-pub(super) fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// Says which folder is missing where none of these cookie files has one, to go after other words:
-/// then no node has ever run with such a data directory. Empty where there is one.
-pub(super) fn missing_folder(cookies: &[PathBuf]) -> String {
-    let mut missing = cookies
-        .iter()
-        .map(|cookie| cookie.ancestors().skip(1).take_while(|folder| !folder.is_dir()).last());
-    // A path of one name is relative to a folder that is there.
-    let named = |folder: &&Path| !folder.as_os_str().is_empty();
-    match missing.next().flatten().filter(named) {
-        Some(first) if missing.all(|folder| folder.as_ref().is_some_and(named)) => {
-            format!(" (there is no folder {})", first.display())
-        }
-        _ => String::new(),
-    }
-}
 
 /// The first cookie that is there, from the file number `from` on, and its file's number.
 pub(super) fn read_first(paths: &[PathBuf], from: usize) -> Result<(usize, Vec<u8>), RpcError> {
@@ -52,27 +31,5 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     } else {
         let why = "it does not hold one line of user:password";
         Err(io::Error::new(io::ErrorKind::InvalidData, why))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_topmost_folder_that_is_missing_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        let cookies = [home.path().join("data/regtest/.cookie"), home.path().join("data/.cookie")];
-        let data = home.path().join("data");
-        assert_eq!(missing_folder(&cookies), format!(" (there is no folder {})", data.display()));
-        std::fs::create_dir(&data).unwrap();
-        let regtest = data.join("regtest");
-        assert_eq!(
-            missing_folder(&cookies[..1]),
-            format!(" (there is no folder {})", regtest.display())
-        );
-        assert_eq!(missing_folder(&cookies), "", "one of them has its folder");
-        assert_eq!(missing_folder(&[".cookie".into()]), "");
-        assert_eq!(missing_folder(&[]), "");
     }
 }

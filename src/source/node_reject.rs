@@ -11,27 +11,27 @@ pub const WORDS_MAX: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// The node has the block; where it stands is to be asked.
-    Placed,
+    AlreadyKnown,
     /// The block was not judged: the node lacks what it needs for that.
-    NotYet,
+    Undecided,
     /// The block is wrong.
     Rejected,
     /// The block is right, or was, and another is in its place.
     Stale,
 }
-use Kind::{NotYet, Placed, Rejected, Stale};
+use Kind::{AlreadyKnown, Rejected, Stale, Undecided};
 
 /// Answers word for word.
 const TABLE: &[(&str, Kind, &str)] = &[
     // What became of it (BIP 22, and Bitcoin Core's submitblock).
-    ("duplicate", Placed, "the node has this block already"),
+    ("duplicate", AlreadyKnown, "the node has this block already"),
     ("duplicate-invalid", Rejected, "the node has found this very block invalid before"),
     (
         "duplicate-inconclusive",
-        Placed,
+        AlreadyKnown,
         "the node has this block already and has not made it part of its best chain",
     ),
-    ("inconclusive", Placed, "the block is valid so far, but not the tip of the best chain"),
+    ("inconclusive", AlreadyKnown, "the block is valid so far, but not the tip of the best chain"),
     ("inconclusive-not-best-prevblk", Stale, "the block does not build on the node's tip any more"),
     ("stale-prevblk", Stale, "the block does not build on the node's tip any more"),
     ("stale-work", Stale, "the template is too old"),
@@ -41,7 +41,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("", Rejected, "the node gives no reason"),
     (
         "prev-blk-not-found",
-        NotYet,
+        Undecided,
         "the node does not know the block before: it was restarted on another chain, or is another node",
     ),
     ("bad-prevblk", Rejected, "the block before is invalid to the node"),
@@ -51,7 +51,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("high-hash", Rejected, "the hash does not meet the target"),
     ("bad-diffbits", Rejected, "nBits is not what the chain asks for at this height and time"),
     ("time-too-old", Rejected, "nTime is not later than the median of the last 11 blocks' times"),
-    ("time-too-new", NotYet, "nTime is more than two hours ahead of the node's clock"),
+    ("time-too-new", Undecided, "nTime is more than two hours ahead of the node's clock"),
     ("time-invalid", Rejected, "nTime is out of bounds"),
     (
         "time-timewarp-attack",
@@ -137,16 +137,16 @@ const PREFIXES: &[(&str, &str)] = &[
 
 /// What a node's answer to a submitted block says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum SubmitResponse {
     /// What became of the block.
     Verdict(Verdict),
     /// The node has the block: in its best chain, beside it, or before it has come to it, which
     /// `getblockheader` tells.
-    Placed(Refusal),
+    AlreadyKnown(Refusal),
     /// The node could not judge the block. A node that was restarted after a crash starts behind its
     /// last tip and does not know the block before (`prev-blk-not-found`), and one whose clock was
     /// set back finds the block too new (`time-too-new`). The same block may be taken later.
-    NotYet(Refusal),
+    Undecided(Refusal),
 }
 
 /// What a node's answer to a submitted block says of it. (A node that takes a block answers `null`,
@@ -154,7 +154,7 @@ pub enum Answer {
 ///
 /// The words are kept as they are, on one line of at most [`WORDS_MAX`] characters.
 #[must_use]
-pub fn answer_for(words: &str) -> Answer {
+pub fn parse_response(words: &str) -> SubmitResponse {
     let (kind, meaning) = TABLE
         .iter()
         .find(|(known, ..)| *known == words)
@@ -166,10 +166,10 @@ pub fn answer_for(words: &str) -> Answer {
         .unwrap_or((Rejected, ""));
     let refusal = Refusal::new(printable(words, WORDS_MAX), meaning);
     match kind {
-        Placed => Answer::Placed(refusal),
-        NotYet => Answer::NotYet(refusal),
-        Rejected => Answer::Verdict(Verdict::Rejected(refusal)),
-        Stale => Answer::Verdict(Verdict::Stale(refusal)),
+        AlreadyKnown => SubmitResponse::AlreadyKnown(refusal),
+        Undecided => SubmitResponse::Undecided(refusal),
+        Rejected => SubmitResponse::Verdict(Verdict::Rejected(refusal)),
+        Stale => SubmitResponse::Verdict(Verdict::Stale(refusal)),
     }
 }
 
@@ -177,10 +177,10 @@ pub fn answer_for(words: &str) -> Answer {
 /// already is too late, and what it could not judge is refused.
 #[must_use]
 pub fn verdict_for(words: &str) -> Verdict {
-    match answer_for(words) {
-        Answer::Verdict(verdict) => verdict,
-        Answer::Placed(why) => Verdict::Stale(why),
-        Answer::NotYet(why) => Verdict::Rejected(why),
+    match parse_response(words) {
+        SubmitResponse::Verdict(verdict) => verdict,
+        SubmitResponse::AlreadyKnown(why) => Verdict::Stale(why),
+        SubmitResponse::Undecided(why) => Verdict::Rejected(why),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
             let verdict = verdict_for(words);
             let refusal = verdict.refusal().unwrap();
             assert_eq!((refusal.words.as_str(), refusal.meaning), (*words, *meaning));
-            let is_stale = matches!(kind, Stale | Placed);
+            let is_stale = matches!(kind, Stale | AlreadyKnown);
             assert_eq!(matches!(verdict, Verdict::Stale(_)), is_stale);
         }
     }
@@ -231,13 +231,16 @@ mod tests {
 
     #[test]
     fn a_block_that_the_node_has_or_cannot_judge_has_no_verdict_yet() {
-        assert!(matches!(answer_for("duplicate"), Answer::Placed(_)));
-        assert!(matches!(answer_for("duplicate-inconclusive"), Answer::Placed(_)));
-        assert!(matches!(answer_for("prev-blk-not-found"), Answer::NotYet(_)));
-        assert!(matches!(answer_for("time-too-new"), Answer::NotYet(_)));
+        assert!(matches!(parse_response("duplicate"), SubmitResponse::AlreadyKnown(_)));
+        assert!(matches!(
+            parse_response("duplicate-inconclusive"),
+            SubmitResponse::AlreadyKnown(_)
+        ));
+        assert!(matches!(parse_response("prev-blk-not-found"), SubmitResponse::Undecided(_)));
+        assert!(matches!(parse_response("time-too-new"), SubmitResponse::Undecided(_)));
         assert_eq!(
-            answer_for("duplicate-invalid"),
-            Answer::Verdict(verdict_for("duplicate-invalid"))
+            parse_response("duplicate-invalid"),
+            SubmitResponse::Verdict(verdict_for("duplicate-invalid"))
         );
     }
 

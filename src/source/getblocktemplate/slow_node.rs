@@ -1,23 +1,24 @@
-//! Why a node does not answer: found out by a small call on another connection.
+//! Why a node does not answer: diagnosed by a small call on another connection.
 
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::ANSWER_BYTES;
+use super::calls::request;
+use super::limits::RESPONSE_BYTES;
 use super::rpc::{Rpc, RpcError, peer_port};
-use super::session::request;
 
-/// A call that has taken this long has stalled.
-const STALLED: Duration = Duration::from_secs(3);
-/// How long finding out why may take, for each of its two steps: in all less than five seconds.
+/// A call that takes longer than this is slow.
+const SLOW: Duration = Duration::from_secs(3);
+/// How long each of the two steps of the diagnosis may take: less than five seconds in all.
 const STEP: Duration = Duration::from_millis(900);
 
-/// Waits until a call has stalled that begins now, and says so with the likely cause. To be dropped
-/// when the call is answered. `another` is called only then, for a client of the same node.
-pub async fn reason(another: impl FnOnce() -> Rpc) -> String {
-    sleep(STALLED).await;
+/// Waits until a call that starts now is slow, and returns a line with the likely cause. To be
+/// dropped when the call is answered. `another` makes a client of the same node; it is called only
+/// when the call is slow.
+pub async fn diagnose(another: impl FnOnce() -> Rpc) -> String {
+    sleep(SLOW).await;
     let mut rpc = another();
     let connecting = TcpStream::connect((rpc.endpoint().host.as_str(), rpc.endpoint().port));
     let connected = timeout(STEP, connecting).await.is_ok_and(|stream| stream.is_ok());
@@ -33,12 +34,12 @@ pub async fn reason(another: impl FnOnce() -> Rpc) -> String {
         "all its RPC threads are busy with other calls (-rpcthreads, -rpcworkqueue), such as the \
          longpolls of other clients, or the node hangs"
     };
-    format!("no answer for {} s; {cause}", STALLED.as_secs())
+    format!("no answer for {} s; {cause}", SLOW.as_secs())
 }
 
 /// Whether the node has an RPC thread to spare: any answer shows that.
 async fn serves_a_small_call(rpc: &mut Rpc) -> bool {
     let call = request("getrpcinfo", "");
-    let answer = timeout(STEP, rpc.call(call.into(), ANSWER_BYTES, STEP)).await;
+    let answer = timeout(STEP, rpc.call(call.into(), RESPONSE_BYTES, STEP)).await;
     !matches!(answer, Err(_) | Ok(Err(RpcError::Deadline(_) | RpcError::Connection(_))))
 }
