@@ -9,8 +9,9 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::pending::{Pending, lane_bits, report};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation, assert_midstate_count};
 use crate::scan::sha256::{IV, K, round};
 use crate::scan::{Hit, Kernel, MAX_MIDSTATES, Midstate, Scan, SecondBlock};
 
@@ -22,20 +23,19 @@ const STREAMS: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub struct ShaNi(());
 
-impl ShaNi {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Sha, CpuFeature::Sse41, CpuFeature::Ssse3])?;
-        Ok(Self(()))
+impl Implementation for ShaNi {
+    const NAME: &'static str = "sha-ni";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Sha, CpuFeature::Sse41, CpuFeature::Ssse3];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for ShaNi {
     fn name(&self) -> &'static str {
-        "sha-ni"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {
@@ -254,7 +254,7 @@ fn second_kw(w: &mut [__m128i; 4], quad: usize) -> __m128i {
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn scan_shared(scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let zero = Working::new([0; 8]);
     let mut starts = [Start { after_two: zero, state: zero }; MAX_MIDSTATES];
     for (start, midstate) in starts.iter_mut().zip(scan.midstates) {

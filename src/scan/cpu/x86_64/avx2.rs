@@ -8,28 +8,28 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation};
 use crate::scan::{Hit, Kernel, Scan};
 
 /// 8 nonces at once. A value exists only where the CPU has AVX2.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
-impl Avx2 {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Avx2])?;
-        Ok(Self(()))
+impl Implementation for Avx2 {
+    const NAME: &'static str = "avx2";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Avx2];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for Avx2 {
     fn name(&self) -> &'static str {
-        "avx2"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {

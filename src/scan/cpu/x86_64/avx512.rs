@@ -7,28 +7,28 @@
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation};
 use crate::scan::{Hit, Kernel, Scan};
 
 /// 16 nonces at once. A value exists only where the CPU has AVX-512 F and BW.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
-impl Avx512 {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Avx512f, CpuFeature::Avx512bw])?;
-        Ok(Self(()))
+impl Implementation for Avx512 {
+    const NAME: &'static str = "avx512";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Avx512f, CpuFeature::Avx512bw];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for Avx512 {
     fn name(&self) -> &'static str {
-        "avx512"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {

@@ -14,6 +14,7 @@ use std::mem::swap;
 use std::ops::ControlFlow;
 
 use super::pending::{Pending, lane_bits, report};
+use crate::scan::cpu::implementation::assert_midstate_count;
 use crate::scan::sha256::{
     IV, K, big_sigma0, big_sigma1, choose, majority, round, small_sigma0, small_sigma1,
 };
@@ -383,7 +384,7 @@ pub(super) fn scan_shared<V: Lanes>(
     scan: &Scan<'_>,
     found: &mut dyn FnMut(Hit) -> ControlFlow<()>,
 ) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let same = Schedule::new(scan.second_block);
     let mut starts = [Start::default(); crate::scan::MAX_MIDSTATES];
     for (start, midstate) in starts.iter_mut().zip(scan.midstates) {
@@ -437,7 +438,7 @@ pub(super) fn scan_single<V: Lanes>(
     scan: &Scan<'_>,
     found: &mut dyn FnMut(Hit) -> ControlFlow<()>,
 ) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let same = Schedule::new(scan.second_block);
     let start = Start::new(&scan.midstates[0], scan.second_block);
     let zero = V::splat(proof, 0);
