@@ -30,7 +30,7 @@ impl Kernel for Sha2 {
     }
 
     fn midstates(&self) -> usize {
-        // It shares nothing between midstates.
+        // It has nothing to share between midstates.
         1
     }
 
