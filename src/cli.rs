@@ -304,13 +304,9 @@ pub struct PoolArgs {
 #[derive(Clone, Debug, Args)]
 pub struct HashingArgs {
     /// What hashes, by commas: auto, cpu, gpu, cpu:KERNEL or gpu:N
-    ///
-    /// `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and
-    /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
-    /// avx512, of which `bench` and `check` take several; `gpu:N` is the device that `adit devices`
-    /// lists under this number.
     #[arg(
         long,
+        long_help = backend::long_help(),
         value_name = "LIST",
         default_value = "auto",
         value_parser = suggesting(backend::suggested_backends, str::parse::<BackendList>),

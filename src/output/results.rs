@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::grind::{self, Puzzle};
 use crate::printable::one_line;
-use crate::scan::cpu::{Checked, Opened, Unfit};
-use crate::scan::gpu::{CheckUp, Gpu};
+use crate::scan::cpu::{CheckError, KernelCheck, Opened};
+use crate::scan::gpu::{Gpu, GpuCheck};
 
 /// A result that can be shown.
 pub trait Shown: Serialize {
@@ -96,7 +96,7 @@ impl Devices {
                 api: gpu.api,
                 driver: gpu.driver.clone(),
                 kind: gpu.kind.word(),
-                default: gpu.is_taken_unasked(),
+                default: gpu.is_default(),
                 same_as: gpu.same_as,
             })
             .collect();
@@ -162,23 +162,23 @@ impl CheckRow {
 impl Checks {
     /// A row for each kernel, and one for each graphics card.
     #[must_use]
-    pub fn new(checked: &[Checked], gpus: &[(Gpu, CheckUp)]) -> Self {
-        let row = |checked: &Checked| CheckRow {
+    pub fn new(checked: &[KernelCheck], gpus: &[(Gpu, GpuCheck)]) -> Self {
+        let row = |checked: &KernelCheck| CheckRow {
             backend: "cpu",
             kernel: checked.kernel.as_str(),
             device: None,
             index: None,
             result: match &checked.result {
                 Ok(()) => "pass",
-                Err(Unfit::Lie(_)) => "fail",
-                Err(Unfit::Unavailable(_)) => "unavailable",
+                Err(CheckError::SelfTest(_)) => "fail",
+                Err(CheckError::Unavailable(_)) => "unavailable",
             },
             reason: checked.result.as_ref().err().map(ToString::to_string),
             skipped: Vec::new(),
             seconds: checked.took.as_secs_f64(),
         };
         // A card that is there and cannot be used has failed, whatever the reason.
-        let gpu_row = |(gpu, checked): &(Gpu, CheckUp)| CheckRow {
+        let gpu_row = |(gpu, checked): &(Gpu, GpuCheck)| CheckRow {
             backend: "gpu",
             kernel: "wgsl",
             device: Some(gpu.name.clone()),

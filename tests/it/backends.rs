@@ -251,10 +251,10 @@ fn several_kernels_can_be_named() {
 
 /// The faults are in debug builds only: a shipped miner has no switch that breaks it.
 #[cfg(debug_assertions)]
-mod liars {
+mod faulty {
     use super::*;
 
-    fn lying(arguments: &[&str], fault: &str) -> Exit {
+    fn with_fault(arguments: &[&str], fault: &str) -> Exit {
         Adit::new(arguments.iter().copied()).env("ADIT_FAULT", fault).run(SOON)
     }
 
@@ -262,12 +262,12 @@ mod liars {
     fn check_names_what_differed() {
         for kernel in available() {
             for (fault, told) in [
-                ("leaves", "1 of 1 hits missing, 0 reported that are none"),
-                ("makes-up", "0 of 1 hits missing, 1 reported that are none"),
-                ("twice", "0 of 1 hits missing, 1 reported that are none"),
-                ("miscounts", "161 hashes counted, and 160 asked for"),
+                ("drops-hits", "1 of 1 hits missing, 0 false or repeated"),
+                ("invents-hits", "0 of 1 hits missing, 1 false or repeated"),
+                ("repeats-hits", "0 of 1 hits missing, 1 false or repeated"),
+                ("miscounts", "161 hashes counted instead of 160"),
             ] {
-                let exit = lying(&["check"], &format!("{kernel}:{fault}")).expect_code(3);
+                let exit = with_fault(&["check"], &format!("{kernel}:{fault}")).expect_code(3);
                 let error = format!("error: self-test of cpu:{kernel}: block 0: {told}");
                 assert!(exit.stderr.starts_with(&error), "{}", exit.stderr);
                 let failed = |line: &&str| line.contains(" fail: block 0: ");
@@ -276,7 +276,8 @@ mod liars {
                 assert!(rows[0].starts_with(&format!("cpu:{kernel} ")), "{rows:?}");
             }
             // The genesis block's nonce, which any kernel is to find.
-            let exit = lying(&["check", "--json"], &format!("{kernel}:leaves")).expect_code(3);
+            let exit =
+                with_fault(&["check", "--json"], &format!("{kernel}:drops-hits")).expect_code(3);
             let check = object(&exit);
             let rows = check["backends"].as_array().unwrap();
             let row = rows.iter().find(|row| row["kernel"] == kernel).unwrap();
@@ -286,14 +287,15 @@ mod liars {
     }
 
     #[test]
-    fn a_liar_is_not_mined_with() {
-        let exit = lying(&["mine", "--backend", "cpu:sha2"], "sha2:twice").expect_code(3);
+    fn a_faulty_kernel_is_not_used() {
+        let exit =
+            with_fault(&["mine", "--backend", "cpu:sha2"], "sha2:repeats-hits").expect_code(3);
         assert!(exit.stderr.contains("error: backend cpu:sha2: block 0: "), "{}", exit.stderr);
-        // Where others are left, they do it.
+        // The remaining kernels are used instead.
         let kernels = available();
         for kernel in &kernels {
             let left = if kernels.len() > 1 { 0 } else { 3 };
-            let exit = lying(&["mine", "--blocks", "1"], &format!("{kernel}:leaves"));
+            let exit = with_fault(&["mine", "--blocks", "1"], &format!("{kernel}:drops-hits"));
             let exit = exit.expect_code(left);
             let told = format!("cpu:{kernel} failed its self-test");
             assert!(exit.stderr.contains(&told), "{}", exit.stderr);
@@ -302,10 +304,11 @@ mod liars {
     }
 
     #[test]
-    fn a_liars_figures_are_not_verified() {
+    fn a_faulty_kernels_figures_are_not_verified() {
         let bench = ["bench", "--json", "--backend", "cpu:sha2", "--for", "300ms"];
-        for (fault, told) in [("makes-up", "is no candidate"), ("miscounts", "hashes counted")] {
-            let exit = lying(&bench, &format!("sha2:{fault}")).expect_code(3);
+        for (fault, told) in [("invents-hits", "is no candidate"), ("miscounts", "hashes counted")]
+        {
+            let exit = with_fault(&bench, &format!("sha2:{fault}")).expect_code(3);
             let results = object(&exit)["results"].clone();
             let unverified = results.as_array().unwrap().iter().all(|r| r["verified"] == false);
             assert!(unverified, "{results}");

@@ -390,7 +390,7 @@ mod slowed {
         let home = Home::new();
         let backends = ["--for", "2s", "--threads", "1"];
         let (honest, before) = saved(&home, "honest.json", &backends, "");
-        let (slowed, _) = saved(&home, "slowed.json", &backends, &format!("{kernel}:slows"));
+        let (slowed, _) = saved(&home, "slowed.json", &backends, &format!("{kernel}:slow"));
         let ratio = |run: &Value, rolling: bool| {
             let row = run["results"]
                 .as_array()
@@ -408,7 +408,7 @@ mod slowed {
         let exit = compare
             .arg(&before)
             .args(backends)
-            .env("ADIT_FAULT", format!("{kernel}:slows"))
+            .env("ADIT_FAULT", format!("{kernel}:slow"))
             .run(SOON)
             .expect_code(1);
         assert!(exit.stderr.contains("error: compared with "), "{}", exit.stderr);

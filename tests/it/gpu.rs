@@ -1,5 +1,5 @@
-//! Graphics cards as backends, on the software Vulkan device that `./tests/run` brings: what a user
-//! sees of them, also when they fail.
+//! Graphics cards as backends, on the software Vulkan device that `./tests/run` installs: what a user sees
+//! of them, including their failures.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ fn object(exit: &Exit) -> Value {
     serde_json::from_str(&exit.stdout).unwrap()
 }
 
-/// The software device's row in `devices`. A test without one fails.
+/// The software device's entry in `devices`. Without one the tests fail.
 fn device() -> &'static Value {
     static DEVICE: OnceLock<Value> = OnceLock::new();
     DEVICE.get_or_init(|| {
@@ -35,7 +35,7 @@ fn gpu() -> String {
     format!("gpu:{}", device()["index"])
 }
 
-/// What the device does best is measured once for all tests.
+/// A cache folder in which the device has been calibrated, once for all tests.
 fn cache() -> PathBuf {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     let folder = CACHE.get_or_init(|| {
@@ -72,15 +72,15 @@ fn a_card_mines_the_built_in_chain() {
     promised::check_chain(&promised::blocks(&events), 1);
     let backend = &events[0]["backends"][0];
     assert_eq!((&backend["backend"], &backend["device"]), (&"gpu".into(), &device()["name"]));
-    assert!(backend["kernel"].as_str().unwrap().starts_with('k'), "what is remembered: {backend}");
+    assert!(backend["kernel"].as_str().unwrap().starts_with('k'), "the cached tuning: {backend}");
     let summary = events.last().unwrap();
     assert_eq!(summary["hardware_errors"], 0);
-    // Nobody waits for a batch of fifty milliseconds on a target that takes two hashes.
+    // On a target that takes two hashes, batches do not last fifty milliseconds.
     assert!(summary["hashes"].as_u64().unwrap() < 25 * 100_000, "{summary}");
 }
 
 #[test]
-fn a_card_beside_the_processor_is_counted_apart() {
+fn a_card_and_the_cpu_are_counted_separately() {
     let backend = format!("cpu:sha2,{}", gpu());
     let mut run = adit(["mine", "--json", "--threads", "1", "--backend", &backend]).start();
     let both = |event: &Value| {
@@ -100,7 +100,7 @@ fn a_card_beside_the_processor_is_counted_apart() {
 }
 
 #[test]
-fn check_and_bench_and_grind_take_cards() {
+fn check_bench_and_grind_accept_cards() {
     let backend = gpu();
     let check = object(&adit(["check", "--json", "--backend", &backend]).run(SOON).expect_code(0));
     let row = &check["backends"][0];
@@ -126,18 +126,19 @@ fn check_and_bench_and_grind_take_cards() {
 }
 
 #[test]
-fn what_is_not_there_is_told_in_one_line() {
+fn a_missing_card_is_reported_in_one_line() {
     for command in ["mine", "bench", "check"] {
         let exit = Adit::new([command, "--backend", "gpu:99"]).run(SOON).expect_code(2);
-        let error = "error: backend gpu:99: there is no device of this number\nhint: there are ";
+        let error =
+            "error: backend gpu:99: there is no device with this number\nhint: the devices are ";
         assert!(exit.stderr.starts_with(error), "{}", exit.stderr);
-        // The same without any driver at all; `auto` does not mind.
+        // The same without any driver, with which `auto` still works.
         let without = |backend: &str, last: &str| {
             let arguments = [command, "--backend", backend, last];
             Adit::new(arguments).env("VK_DRIVER_FILES", "/nonexistent").run(SOON)
         };
         let exit = without("gpu", "-q").expect_code(2);
-        let error = "error: backend gpu: no graphics card was found, and no driver of one\nhint: ";
+        let error = "error: backend gpu: no graphics card and no driver for one was found\nhint: ";
         assert!(exit.stderr.starts_with(error), "{}", exit.stderr);
         assert_eq!((exit.stdout.as_str(), exit.stderr.lines().count()), ("", 2));
     }
@@ -147,10 +148,10 @@ fn what_is_not_there_is_told_in_one_line() {
     assert!(exit.stderr.lines().all(|line| !line.contains("WARN")), "{}", exit.stderr);
 }
 
-/// Mesa's layer complains of a desktop that is not there (a run of these tests has no XDG_RUNTIME_DIR),
-/// in the form of our errors.
+/// Without a desktop session (these tests have no XDG_RUNTIME_DIR) Mesa's layer writes an error to stderr
+/// in the same form as ours.
 #[test]
-fn no_line_on_stderr_is_a_drivers() {
+fn stderr_has_no_lines_from_drivers() {
     let devices = Adit::new(["devices"]).run(SOON).expect_code(0);
     assert_eq!(devices.stderr, "");
     let mine = adit(["mine", "--blocks", "1", "--backend", &gpu()]).run(SOON).expect_code(0);
@@ -159,10 +160,10 @@ fn no_line_on_stderr_is_a_drivers() {
 }
 
 #[test]
-fn a_run_ends_while_a_card_is_still_being_measured() {
-    // A cache of its own: everything is measured first.
+fn a_run_can_be_stopped_during_calibration() {
+    // Without a cached tuning it begins with a calibration.
     let mut run = Adit::new(["mine", "--backend", &gpu()]).start();
-    run.wait_for_line(|line| line.contains("measuring what it does best"), SOON);
+    run.wait_for_line(|line| line.contains(": calibrating, once for this card"), SOON);
     run.signal("INT");
     run.wait(SOON).expect_code(130);
 }
@@ -176,18 +177,18 @@ mod faults {
 
     #[test]
     fn a_card_that_computes_wrongly_is_named() {
-        for fault in ["leaves", "makes-up"] {
-            let wish = format!("gpu:{fault}");
+        for fault in ["drops-hits", "invents-hits"] {
+            let fault = format!("gpu:{fault}");
             for command in ["mine", "check", "bench"] {
-                let run = adit([command, "--backend", &gpu()]).env("ADIT_FAULT", &wish);
+                let run = adit([command, "--backend", &gpu()]).env("ADIT_FAULT", &fault);
                 let stderr = run.run(SOON).expect_code(3).stderr;
                 let error = stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
                 assert!(error.contains(&gpu()) && error.contains("block 0: "), "{error}");
             }
         }
-        // Where others are left, they do it.
+        // Other backends go on.
         let backend = format!("cpu:sha2,{}", gpu());
-        let run = adit(["mine", "--backend", &backend]).env("ADIT_FAULT", "gpu:leaves");
+        let run = adit(["mine", "--backend", &backend]).env("ADIT_FAULT", "gpu:drops-hits");
         let mut run = run.start();
         let told = format!("backend {} has failed and is left out: ", gpu());
         run.wait_for_line(|line| line.contains(&told), SOON);
@@ -196,24 +197,26 @@ mod faults {
         run.wait(SOON).expect_code(130);
     }
 
-    /// A node whose blocks nobody finds.
+    /// A node whose blocks are too hard to find.
     fn hard_node() -> ScriptedNode {
         let template = Template::regtest(7).bits(0x1900_ffff);
         ScriptedNode::start(move |call| well_behaved(call, &template))
     }
 
     #[test]
-    fn a_card_that_lies_later_is_stopped_and_the_others_go_on() {
+    fn a_card_that_fails_while_mining_is_disabled_and_the_others_go_on() {
         let node = hard_node();
         let (backend, url) = (gpu(), node.url_with_password("u", "p"));
-        let run = adit(["mine", &url, "--backend", &backend]).env("ADIT_FAULT", "gpu:lies");
+        let run =
+            adit(["mine", &url, "--backend", &backend]).env("ADIT_FAULT", "gpu:invents-hits-later");
         let exit = run.run(SOON).expect_code(3);
         let error = format!("error: backend {backend}: 10 of the 10 candidates that it reported");
         assert!(exit.stderr.contains(&error), "{}", exit.stderr);
         assert!(exit.stderr.contains(&format!("hardware error on {backend}: ")), "{}", exit.stderr);
 
         let both = format!("cpu:sha2,{backend}");
-        let run = adit(["mine", &url, "--json", "--backend", &both]).env("ADIT_FAULT", "gpu:lies");
+        let run = adit(["mine", &url, "--json", "--backend", &both])
+            .env("ADIT_FAULT", "gpu:invents-hits-later");
         let mut run = run.start();
         let told = format!("backend {backend} has failed and is left out: 10 of the 10 ");
         run.wait_for_line(|line| line.contains(&told), SOON);
@@ -224,16 +227,16 @@ mod faults {
         run.wait_for_event(only_cpu, SOON);
         run.signal("INT");
         let exit = run.wait(SOON).expect_code(130);
-        // What was under way when it was stopped may still have come.
+        // Batches that were in flight when it was disabled may still have been counted.
         let errors = exit.event("summary")["hardware_errors"].as_u64().unwrap();
         assert!((10..20).contains(&errors), "{errors}");
     }
 
     #[test]
-    fn a_card_that_is_lost_or_hangs_is_brought_up_again() {
+    fn a_card_that_is_lost_or_hangs_is_reinitialised() {
         for (fault, told) in [
             ("lost", "the device is lost"),
-            ("panics", "the device is lost: a test wants it to be"),
+            ("panics", "the device is lost: injected by a test"),
             ("hangs", "the device has not answered for 6 s"),
             ("out-of-memory", "the device is out of memory"),
         ] {
@@ -242,14 +245,14 @@ mod faults {
             let warned = format!("backend {}: {told}", gpu());
             assert!(exit.stderr.contains(&warned), "{fault}: {}", exit.stderr);
             assert!(!exit.stderr.contains("panicked"), "{fault}: {}", exit.stderr);
-            assert!(exit.stderr.contains("it is brought up again in 1 s"), "{}", exit.stderr);
+            assert!(exit.stderr.contains("; reinitialising in 1 s"), "{}", exit.stderr);
             let events = promised::check(&exit.stdout);
             promised::check_chain(&promised::blocks(&events), 1);
         }
     }
 
     #[test]
-    fn a_stopped_process_does_not_blame_its_card() {
+    fn the_time_while_a_process_is_stopped_does_not_count() {
         let node = hard_node();
         let url = node.url_with_password("u", "p");
         let mut run = adit(["mine", &url, "--json", "--backend", &gpu()]).start();
@@ -269,9 +272,9 @@ mod faults {
     }
 
     #[test]
-    fn a_check_ends_with_one_line_whatever_a_card_does() {
+    fn check_reports_a_failing_card_in_one_line() {
         for (fault, why) in [
-            ("panics-at-once-always", "the device is lost: a test wants it to be"),
+            ("panics-at-once-always", "the device is lost: injected by a test"),
             ("refuses-always", "the driver refuses: every variant of the shader: "),
         ] {
             let run =
@@ -287,12 +290,12 @@ mod faults {
         let row = &object(&exit)["backends"][0];
         assert_eq!(row["result"], "pass", "{row}");
         assert_eq!(row["skipped"].as_array().unwrap().len(), 6, "{row}");
-        let told = format!("{}: k2-all is left out: the driver refuses: ", gpu());
+        let told = format!("{}: k2-all is skipped: the driver refuses: ", gpu());
         assert!(exit.stderr.contains(&told), "{exit:?}");
     }
 
     #[test]
-    fn a_hanging_card_does_not_keep_the_process() {
+    fn a_hanging_card_does_not_keep_the_process_alive() {
         let node = hard_node();
         let url = node.url_with_password("u", "p");
         let run = adit(["mine", &url, "--backend", &gpu()]).env("ADIT_FAULT", "gpu:hangs-always");

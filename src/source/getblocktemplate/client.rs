@@ -27,7 +27,7 @@ use crate::chain::params::Params;
 use crate::engine::Port;
 use crate::job::{Solution, Verdict};
 use crate::printable::printable;
-use crate::source::pace::left_out;
+use crate::source::block_schedule::left_out;
 use crate::source::{NO_ADDRESS, Refused, SourceError};
 
 /// The waits between attempts, doubled from the first to the last.

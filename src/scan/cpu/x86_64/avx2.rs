@@ -1,35 +1,35 @@
 //! The AVX2 kernel: 8 nonces at once.
 //!
-//! AVX2 has neither rotates nor three-input logic, so the sums of rotates are sums of shifts, and
-//! Maj is written so that its first term is the next round's second.
+//! AVX2 has neither rotates nor three-input logic. So each rotate is made of two shifts, and Maj is
+//! written so that one of its terms can be reused in the next round.
 
 #![allow(unsafe_code, reason = "CPU instructions; each block says why this CPU has them")]
 
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation};
 use crate::scan::{Hit, Kernel, Scan};
 
-/// 8 nonces at once. A value exists only where the CPU has AVX2.
+/// The AVX2 kernel. A value exists only where the CPU has AVX2.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
-impl Avx2 {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Avx2])?;
-        Ok(Self(()))
+impl Implementation for Avx2 {
+    const NAME: &'static str = "avx2";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Avx2];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for Avx2 {
     fn name(&self) -> &'static str {
-        "avx2"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {
@@ -37,7 +37,7 @@ impl Kernel for Avx2 {
     }
 
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-        // SAFETY: `self` exists, so the CPU has the features.
+        // SAFETY: `self` exists, so the CPU has AVX2.
         unsafe { scan_shared(*self, scan, found) }
     }
 }
@@ -47,7 +47,7 @@ fn scan_shared(proof: Avx2, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> Contr
     lanes::scan_shared::<V256>(proof, scan, found)
 }
 
-/// 8 words. Only made from an [`Avx2`], so where there is one the CPU has the feature.
+/// 8 words. Only made from an [`Avx2`], so a value exists only where the CPU has AVX2.
 #[derive(Clone, Copy)]
 struct V256(__m256i);
 

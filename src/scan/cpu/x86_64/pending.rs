@@ -1,26 +1,26 @@
-//! From a vector's lanes to hits.
+//! Turns lanes of a vector into hits.
 
 use std::ops::ControlFlow;
 
 use crate::scan::Hit;
 
-/// Which nonces and midstate a digest belongs to.
+/// The nonces and the midstate that a digest belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Pending {
     pub midstate: usize,
     /// Nonce of lane 0.
     pub nonce: u32,
-    /// A bit for each lane whose nonce lies in the range.
+    /// A bit for each lane whose nonce is within the range.
     pub lanes: u32,
 }
 
-/// A bit for each lane of a vector when `left` nonces are left.
+/// A bit for each lane in use, of `count` lanes, when `left` nonces (at least one) remain.
 pub(super) fn lane_bits(left: u64, count: u32) -> u32 {
     let used = left.min(count.into()) as u32;
     u32::MAX >> (32 - used)
 }
 
-/// Hands the hits of one vector on; apart, since at real difficulties it is next to never called.
+/// Reports the hits of one vector. Not inlined, since at real difficulties it is hardly ever called.
 #[cold]
 #[inline(never)]
 pub(super) fn report(

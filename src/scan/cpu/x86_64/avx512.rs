@@ -1,34 +1,34 @@
 //! The AVX-512 kernel: 16 nonces at once.
 //!
-//! Native rotates, and one instruction for each of Ch, Maj and the XOR of three.
+//! AVX-512 has rotates, and one instruction for each of Ch, Maj and the XOR of three words.
 
 #![allow(unsafe_code, reason = "CPU instructions; each block says why this CPU has them")]
 
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::lanes::{self, Lanes};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation};
 use crate::scan::{Hit, Kernel, Scan};
 
-/// 16 nonces at once. A value exists only where the CPU has AVX-512 F and BW.
+/// The AVX-512 kernel. A value exists only where the CPU has AVX-512 F and BW.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
-impl Avx512 {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Avx512f, CpuFeature::Avx512bw])?;
-        Ok(Self(()))
+impl Implementation for Avx512 {
+    const NAME: &'static str = "avx512";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Avx512f, CpuFeature::Avx512bw];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for Avx512 {
     fn name(&self) -> &'static str {
-        "avx512"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {
@@ -36,7 +36,7 @@ impl Kernel for Avx512 {
     }
 
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-        // SAFETY: `self` exists, so the CPU has the features.
+        // SAFETY: `self` exists, so the CPU has AVX-512 F and BW.
         unsafe {
             match scan.midstates {
                 [_] => scan_single(*self, scan, found),
@@ -64,11 +64,12 @@ fn scan_single(
     lanes::scan_single::<V512>(proof, scan, found)
 }
 
-/// 16 words. Only made from an [`Avx512`], so where there is one the CPU has the features.
+/// 16 words. Only made from an [`Avx512`], so a value exists only where the CPU has AVX-512 F and BW.
 #[derive(Clone, Copy)]
 struct V512(__m512i);
 
-/// Truth table for `vpternlogd` of a function of the bits x, y, z (x is the table's bit 2).
+/// `vpternlogd` for a function of the bits x, y and z, whose truth table is computed at compile time (x is
+/// bit 2 of its index).
 macro_rules! ternary {
     ($x:expr, $y:expr, $z:expr, |$a:ident, $b:ident, $c:ident| $f:expr) => {{
         const TABLE: i32 = {

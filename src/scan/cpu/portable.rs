@@ -1,29 +1,41 @@
-//! The reference kernel: the `sha2` crate's compression function with a midstate. Portable, and
-//! what every other kernel is checked against.
+//! The portable kernel, `sha2` on the command line: the `sha2` crate's compression function, continued
+//! from a midstate. It is the reference that every other kernel is compared with.
 
 use std::ops::ControlFlow;
 
 use sha2::block_api::compress256;
 
+use super::features::CpuFeature;
+use super::implementation::{Granted, Implementation, assert_midstate_count};
 use crate::scan::sha256::IV;
 use crate::scan::{Hit, Kernel, Scan};
 
-/// The reference kernel. Runs on every processor.
+/// The portable kernel, which runs on every processor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sha2;
 
+impl Implementation for Sha2 {
+    const NAME: &'static str = "sha2";
+
+    const NEEDS: &'static [CpuFeature] = &[];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self
+    }
+}
+
 impl Kernel for Sha2 {
     fn name(&self) -> &'static str {
-        "sha2"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {
-        // It shares nothing between midstates.
+        // It has nothing to share between midstates.
         1
     }
 
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-        super::check(scan);
+        assert_midstate_count(scan);
         // The second block of the header: merkle tail, nTime, nBits, nonce, then the padding of an
         // 80-byte message (FIPS 180-4 §5.1.1).
         let mut header = [0; 64];

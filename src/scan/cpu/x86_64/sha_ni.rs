@@ -1,41 +1,41 @@
-//! The SHA-NI kernel: the CPU's SHA-256 instructions, on several nonces in turn.
+//! The SHA-NI kernel: the CPU's SHA-256 instructions, interleaved over several nonces.
 //!
-//! `sha256rnds2` does two rounds, but its result takes longer than the next may be started, so
-//! independent hashes are interleaved. The instructions want the working variables in two vectors,
-//! a, b, e, f and c, d, g, h, the last named in the lowest lane.
+//! `sha256rnds2` computes two rounds. The CPU can start another one long before the result is available,
+//! so several independent hashes are interleaved. The instructions take the working variables in two
+//! vectors, a, b, e, f and c, d, g, h, of which the last is in the lowest lane.
 
 #![allow(unsafe_code, reason = "CPU instructions; each block says why this CPU has them")]
 
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
 
-use super::features::{CpuFeature, CpuFeatures, Unavailable};
 use super::pending::{Pending, lane_bits, report};
+use crate::scan::cpu::features::CpuFeature;
+use crate::scan::cpu::implementation::{Granted, Implementation, assert_midstate_count};
 use crate::scan::sha256::{IV, K, round};
 use crate::scan::{Hit, Kernel, MAX_MIDSTATES, Midstate, Scan, SecondBlock};
 
-/// Nonces hashed in turn. On Zen 5 two keep the SHA unit busy for 79 % of the time, three for 87 %,
+/// Nonces that are interleaved. On Zen 5 two keep the SHA unit busy for 79 % of the time, three for 87 %,
 /// four for 92 % (some of their words then live on the stack) and six for 95 %.
 const STREAMS: usize = 4;
 
-/// A few nonces in turn. A value exists only where the CPU has SHA, SSE4.1 and SSSE3.
+/// The SHA-NI kernel. A value exists only where the CPU has SHA, SSE4.1 and SSSE3.
 #[derive(Clone, Copy, Debug)]
 pub struct ShaNi(());
 
-impl ShaNi {
-    /// The kernel, if this CPU has what it needs and `features` allow its use.
-    ///
-    /// # Errors
-    /// Names the first feature that is missing or disabled.
-    pub fn new(features: CpuFeatures) -> Result<Self, Unavailable> {
-        features.require(&[CpuFeature::Sha, CpuFeature::Sse41, CpuFeature::Ssse3])?;
-        Ok(Self(()))
+impl Implementation for ShaNi {
+    const NAME: &'static str = "sha-ni";
+
+    const NEEDS: &'static [CpuFeature] = &[CpuFeature::Sha, CpuFeature::Sse41, CpuFeature::Ssse3];
+
+    fn new(_: Granted<Self>) -> Self {
+        Self(())
     }
 }
 
 impl Kernel for ShaNi {
     fn name(&self) -> &'static str {
-        "sha-ni"
+        Self::NAME
     }
 
     fn midstates(&self) -> usize {
@@ -43,7 +43,7 @@ impl Kernel for ShaNi {
     }
 
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-        // SAFETY: `self` exists, so the CPU has the features.
+        // SAFETY: `self` exists, so the CPU has SHA, SSE4.1 and SSSE3.
         unsafe { scan_shared(scan, found) }
     }
 }
@@ -55,12 +55,12 @@ struct Working {
     cdgh: __m128i,
 }
 
-/// What depends on the midstate but on no nonce.
+/// Values that depend on the midstate but not on the nonce.
 #[derive(Clone, Copy)]
 struct Start {
-    /// After the rounds 0 and 1.
+    /// The working variables after rounds 0 and 1.
     after_two: Working,
-    /// The midstate itself, which is added after the last round.
+    /// The midstate, which is added after the last round.
     state: Working,
 }
 
@@ -98,7 +98,7 @@ impl Working {
     #[inline]
     #[target_feature(enable = "sha,sse4.1,ssse3")]
     fn two_rounds(&mut self, kw: __m128i) {
-        // After two rounds c, d, g and h are what a, b, e and f were.
+        // After two rounds c, d, g and h have the former values of a, b, e and f.
         let abef = _mm_sha256rnds2_epu32(self.cdgh, self.abef, kw);
         *self = Self { abef, cdgh: self.abef };
     }
@@ -122,8 +122,8 @@ impl Working {
     }
 }
 
-/// The next four words of the schedule, from a ring of the last sixteen; FIPS 180-4 section 6.2.2
-/// step 1.
+/// The next four words of the schedule, from a ring of the last sixteen (FIPS 180-4 section 6.2.2
+/// step 1).
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn next_words(w: &[__m128i; 4], quad: usize) -> __m128i {
@@ -132,7 +132,7 @@ fn next_words(w: &[__m128i; 4], quad: usize) -> __m128i {
     finish_words(old, back(2), back(1))
 }
 
-/// The rest of a schedule step, with `old` what the words 16 and 15 back give.
+/// Completes a step of the schedule; `old` is the contribution of the words 16 and 15 back.
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn finish_words(old: __m128i, two_back: __m128i, one_back: __m128i) -> __m128i {
@@ -167,7 +167,7 @@ macro_rules! for_quads {
     ($step:ident: $($quad:literal)*) => { $( $step!($quad); )* };
 }
 
-/// Works out the first hash's schedule for each of the nonces from `nonce` on.
+/// Computes the first hash's schedule for each of the nonces from `nonce` on.
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn fill_tables(tables: &mut [Table; STREAMS], block: SecondBlock, nonce: u32) {
@@ -191,7 +191,7 @@ fn fill_tables(tables: &mut [Table; STREAMS], block: SecondBlock, nonce: u32) {
     for_quads!(step: 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
-/// Hashes one midstate with each of the nonces; returns H7 of the second hashes.
+/// Hashes one midstate with each of the nonces, and returns H7 of each second hash.
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn hash(start: &Start, tables: &[Table; STREAMS]) -> [u32; STREAMS] {
@@ -226,7 +226,7 @@ fn hash(start: &Start, tables: &[Table; STREAMS]) -> [u32; STREAMS] {
         ($quad:literal) => {
             for (s, w) in s.iter_mut().zip(&mut w) {
                 let kw = second_kw(w, $quad);
-                // H7 of the result is e after round 60, which the round after it moves to f.
+                // H7 of the result comes from e after round 60, which the next round moves to f.
                 if $quad == 15 { s.two_rounds(kw) } else { s.four_rounds(kw) }
             }
         };
@@ -254,7 +254,7 @@ fn second_kw(w: &mut [__m128i; 4], quad: usize) -> __m128i {
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn scan_shared(scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let zero = Working::new([0; 8]);
     let mut starts = [Start { after_two: zero, state: zero }; MAX_MIDSTATES];
     for (start, midstate) in starts.iter_mut().zip(scan.midstates) {

@@ -1,12 +1,12 @@
-//! Which kernel to use: by measurement, or by a rule of thumb where measuring would take longer than
-//! the work.
+//! Chooses a kernel: by measurement, or by a rule of thumb where measuring would take longer than the
+//! work.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CpuFeatures, KernelName, Unavailable};
-use crate::scan::self_test::{Lie, self_test};
+use super::kernels::{KernelName, Opened};
+use crate::scan::self_test::{SelfTestError, self_test};
 use crate::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
 use crate::units::HashRate;
 
@@ -14,85 +14,76 @@ use crate::units::HashRate;
 const SLICE: Duration = Duration::from_millis(2);
 const SLICES: usize = 4;
 
-/// A kernel, or why this processor cannot run it.
-pub type Opened = (KernelName, Result<Arc<dyn Kernel>, Unavailable>);
+/// A kernel that failed its self-test, and how.
+pub type FailedKernel = (KernelName, SelfTestError);
 
-/// A kernel that failed its self-test, and what it got wrong.
-pub type Failed = (KernelName, Lie);
-
-/// What was measured of a kernel.
+/// A kernel's rate with a certain number of midstates.
 #[derive(Clone, Debug)]
-pub struct Timed {
+pub struct TimedKernel {
     /// The kernel.
     pub kernel: Arc<dyn Kernel>,
-    /// With so many midstates at once: as many as it likes, or one.
+    /// How many midstates it got at once: its preferred number, or one.
     pub midstates: usize,
-    /// How fast it was on one thread.
+    /// Its rate on one thread.
     pub rate: HashRate,
 }
 
-/// What [`calibrate`] came to.
+/// The result of [`calibrate`].
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// The kernels that can be trusted, by their number of midstates, the fastest first.
-    pub timed: Vec<Timed>,
-    /// The others that this processor can run.
-    pub failed: Vec<Failed>,
+pub struct Calibration {
+    /// The kernels that passed their self-test, each with one or two numbers of midstates, the fastest
+    /// first.
+    pub timed: Vec<TimedKernel>,
+    /// The kernels that failed it.
+    pub failed: Vec<FailedKernel>,
 }
 
-/// Every kernel there is, with the reason where this processor cannot run it with these features.
-#[must_use]
-pub fn open_all(features: CpuFeatures) -> Vec<Opened> {
-    KernelName::all().map(|name| (name, name.kernel(features))).collect()
-}
-
-/// Every kernel of `opened` that is there, after its self-test, timed for a few milliseconds: with
-/// one midstate, and where the version may be rolled also with as many as it likes.
+/// Tests every available kernel of `opened`, and times those that pass for a few milliseconds each: with
+/// one midstate, and where the version may be rolled also with their preferred number.
 ///
-/// That the second is faster is the rule, and not always so: where a program's pages come to lie
-/// badly in memory, one of a kernel's two loops has been seen at a third of its speed until the
-/// program was read anew.
+/// The second is usually faster, but not always: depending on where the program's pages lay in memory,
+/// one of a kernel's two loops has been seen at a third of its speed until the program was loaded again.
 #[must_use]
-pub fn calibrate(opened: &[Opened], version_rolling: bool) -> Measured {
-    let mut measured = Measured::default();
+pub fn calibrate(opened: &[Opened], version_rolling: bool) -> Calibration {
+    let mut calibration = Calibration::default();
     for (name, kernel) in opened {
         let Ok(kernel) = kernel else { continue };
         match self_test(&**kernel) {
             Ok(()) => {
                 let timed = |midstates| {
                     let (kernel, rate) = (kernel.clone(), HashRate::default());
-                    Timed { kernel, midstates, rate }
+                    TimedKernel { kernel, midstates, rate }
                 };
-                measured.timed.push(timed(1));
+                calibration.timed.push(timed(1));
                 if version_rolling && kernel.midstates() > 1 {
-                    measured.timed.push(timed(kernel.midstates()));
+                    calibration.timed.push(timed(kernel.midstates()));
                 }
             }
-            Err(lie) => measured.failed.push((*name, lie)),
+            Err(error) => calibration.failed.push((*name, error)),
         }
     }
-    // In turn, several times, and the best of each: whatever else the machine does for a moment
-    // hits one slice and not one kernel.
+    // In turns, and the best slice of each counts: other load on the machine then slows down a slice
+    // rather than a kernel.
     for _ in 0..SLICES {
-        for Timed { kernel, midstates, rate } in &mut measured.timed {
+        for TimedKernel { kernel, midstates, rate } in &mut calibration.timed {
             let slice = time_slice(&**kernel, *midstates, SLICE);
             if slice > *rate {
                 *rate = slice;
             }
         }
     }
-    measured.timed.sort_by(|a, b| b.rate.to_f64().total_cmp(&a.rate.to_f64()));
-    measured
+    calibration.timed.sort_by(|a, b| b.rate.to_f64().total_cmp(&a.rate.to_f64()));
+    calibration
 }
 
-/// The kernel of `opened` that is there and is, as a rule, the fastest: unmeasured and untested, for
-/// work that is done before a measurement would be, and whose result is checked anyway.
+/// The available kernel of `opened` that is usually the fastest, neither measured nor tested: for work
+/// that takes less time than a measurement, and whose result is checked anyway.
 #[must_use]
 pub fn usually_fastest(opened: &[Opened]) -> Option<Arc<dyn Kernel>> {
     opened.iter().rev().find_map(|(_, kernel)| kernel.clone().ok())
 }
 
-/// The rate of `kernel` with `midstates` midstates on this thread over about `time`.
+/// Measures the rate of `kernel` on this thread, with `midstates` midstates, over about `time`.
 fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate {
     let midstates: Vec<_> =
         (0u32..).take(midstates).map(|version| Midstate { version, state: [version; 8] }).collect();
@@ -111,12 +102,12 @@ fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault::{Fault, Liar};
-    use super::super::{CpuFeature, Sha2};
+    use super::super::faults::{Fault, FaultyKernel};
+    use super::super::{CpuFeature, CpuFeatures, Sha2, Unavailable, open_all};
     use super::*;
     use crate::scan::Hit;
 
-    /// A kernel of some name that takes its time.
+    /// A correct kernel of a given name that takes a given time.
     #[derive(Debug)]
     struct Slow(&'static str, Duration);
 
@@ -135,42 +126,41 @@ mod tests {
         }
     }
 
-    const NAMES: [&str; 4] = ["sha2", "avx2", "sha-ni", "avx512"];
     const MISSING: Unavailable = Unavailable::Missing(CpuFeature::Ssse3);
 
-    /// A processor that lacks the features whose bit in `lacks` is set; the reference is always
-    /// there. Of what there is, each kernel is faster than the one before.
+    /// The kernels of a processor that cannot run those whose bit in `lacks` is set. Each available
+    /// kernel is faster than the one before it in the table.
     fn processor(lacks: u32) -> Vec<Opened> {
-        let open = |(index, name): (usize, &'static str)| {
-            let there = (lacks >> index) & 1 == 0;
-            let slow = Slow(name, Duration::from_micros(600 - 150 * index as u64));
+        let open = |(index, name): (usize, KernelName)| {
+            let is_available = (lacks >> index) & 1 == 0;
+            let slow = Slow(name.as_str(), Duration::from_micros(600 - 150 * index as u64));
             let kernel: Result<Arc<dyn Kernel>, _> =
-                if there { Ok(Arc::new(slow)) } else { Err(MISSING) };
-            (KernelName(index), kernel)
+                if is_available { Ok(Arc::new(slow)) } else { Err(MISSING) };
+            (name, kernel)
         };
-        NAMES.into_iter().enumerate().map(open).collect()
+        KernelName::all().enumerate().map(open).collect()
     }
 
     #[test]
     fn without_a_feature_the_next_best_is_taken() {
-        for lacks in (0..16).filter(|lacks| lacks & 1 == 0) {
+        // The reference, bit 0, is always available.
+        for lacks in (0..1 << KernelName::all().count()).step_by(2) {
             let opened = processor(lacks);
-            let there: Vec<_> = NAMES
-                .iter()
+            let available: Vec<_> = KernelName::all()
                 .enumerate()
                 .filter(|(index, _)| (lacks >> index) & 1 == 0)
-                .map(|(_, name)| *name)
+                .map(|(_, name)| name.as_str())
                 .collect();
-            let best = there.last().copied();
+            let best = available.last().copied();
             assert_eq!(usually_fastest(&opened).map(|kernel| kernel.name()), best, "{lacks:04b}");
-            let Measured { timed, failed } = calibrate(&opened, true);
+            let Calibration { timed, failed } = calibrate(&opened, true);
             assert!(failed.is_empty());
-            assert_eq!(timed.len(), there.len(), "{lacks:04b}");
+            assert_eq!(timed.len(), available.len(), "{lacks:04b}");
             assert_eq!(timed.first().map(|timed| timed.kernel.name()), best, "{lacks:04b}");
         }
     }
 
-    /// With ever fewer features, the next best kernel is taken, and every rung is true.
+    /// With ever fewer features the next best kernel is chosen, and each computes correctly.
     #[test]
     fn the_ladder_of_this_processor_can_be_walked_down() {
         let rungs: [&[CpuFeature]; 4] = [
@@ -179,34 +169,33 @@ mod tests {
             &[CpuFeature::Avx2],
             &[CpuFeature::Avx2, CpuFeature::Sha],
         ];
-        let mut there = usize::MAX;
+        let mut available = usize::MAX;
         for disabled in rungs {
             let opened = open_all(CpuFeatures::detected().without(disabled));
-            #[cfg(target_arch = "x86_64")]
-            assert_eq!(opened.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), NAMES);
+            assert!(opened.iter().map(|(name, _)| *name).eq(KernelName::all()));
             let open = opened.iter().filter(|(_, kernel)| kernel.is_ok()).count();
-            assert!((1..=there).contains(&open), "{disabled:?}: {open}");
-            there = open;
+            assert!((1..=available).contains(&open), "{disabled:?}: {open}");
+            available = open;
             let best = usually_fastest(&opened).unwrap();
             assert_eq!(self_test(&*best), Ok(()), "{}", best.name());
-            let Measured { timed, failed } = calibrate(&opened, false);
+            let Calibration { timed, failed } = calibrate(&opened, false);
             assert!(failed.is_empty());
             assert_eq!(timed.len(), open, "{disabled:?}");
             assert!(timed.iter().any(|timed| timed.kernel.name() == best.name()));
             assert!(timed.iter().all(|timed| timed.rate > HashRate::default()));
         }
-        assert_eq!(there, 1, "nothing is left but the reference");
+        assert_eq!(available, 1, "only the reference is left");
     }
 
     #[test]
     fn versions_are_rolled_side_by_side_where_that_is_allowed_and_faster() {
-        /// A kernel that one of the two ways is slow with.
+        /// A kernel that is slow with one midstate, or with several.
         #[derive(Debug)]
-        struct Lame(bool);
+        struct Uneven(bool);
 
-        impl Kernel for Lame {
+        impl Kernel for Uneven {
             fn name(&self) -> &'static str {
-                "lame"
+                "uneven"
             }
 
             fn midstates(&self) -> usize {
@@ -224,20 +213,23 @@ mod tests {
         for (plain_is_slow, version_rolling, midstates) in
             [(true, true, 4), (false, true, 1), (true, false, 1), (false, false, 1)]
         {
-            let opened: [Opened; 1] = [(KernelName(0), Ok(Arc::new(Lame(plain_is_slow))))];
+            let opened: [Opened; 1] =
+                [(KernelName::find("sha2").unwrap(), Ok(Arc::new(Uneven(plain_is_slow))))];
             let timed = calibrate(&opened, version_rolling).timed;
             assert_eq!(timed[0].midstates, midstates, "{plain_is_slow} {version_rolling}");
         }
     }
 
     #[test]
-    fn a_liar_is_left_out_however_fast() {
+    fn a_faulty_kernel_is_not_chosen_however_fast() {
         let mut opened = processor(0);
-        let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::Leaves };
-        opened[3].1 = Ok(Arc::new(liar));
-        let Measured { timed, failed } = calibrate(&opened, true);
-        assert_eq!(timed.len(), 3);
-        assert_eq!(timed[0].kernel.name(), "sha-ni");
-        assert!(matches!(failed[..], [(KernelName(3), Lie::Hits { .. })]));
+        let faulty = FaultyKernel { kernel: Arc::new(Sha2), fault: Fault::DropsHits };
+        let fastest = opened.last_mut().unwrap();
+        fastest.1 = Ok(Arc::new(faulty));
+        let name = fastest.0;
+        let Calibration { timed, failed } = calibrate(&opened, true);
+        assert_eq!(timed.len(), opened.len() - 1);
+        assert!(timed.iter().all(|timed| timed.kernel.name() != name.as_str()));
+        assert!(matches!(failed[..], [(failed, SelfTestError::Hits { .. })] if failed == name));
     }
 }

@@ -1,28 +1,29 @@
 //! SHA-256d on vectors of nonces: one description of the algorithm for every vector width.
 //!
-//! A kernel supplies a vector type, [`Lanes`]; everything here is inlined into the kernel's one
-//! function that has the CPU feature enabled, where it becomes straight-line code.
+//! A kernel supplies a vector type, [`Lanes`]. Everything here is inlined into the kernel's function that
+//! has the CPU feature enabled, where it becomes straight-line code.
 //!
-//! Two ideas carry the speed. First, midstates that differ only in the version share the second
-//! block, so its message schedule is worked out once for a vector of nonces, kept with the round
-//! constants added in a [`Table`] of 3 KB (it stays in the first-level cache), and used for every
-//! midstate. Second, one loop body holds the first hash of one midstate and the second hash of the
-//! midstate before it, round by round in turn. The two don't depend on each other, so the CPU's
-//! ports stay busy; the eight words of the digest are carried from one turn of the loop to the next.
+//! Two ideas make it fast. First, midstates that differ only in the version share the second block. Its
+//! message schedule is computed once for a vector of nonces, and kept with the round constants added in a
+//! [`Table`] of 3 KB, which fits the first-level cache, for all midstates. Second, the loop body
+//! interleaves, round by round, the first hash of one midstate and the second hash of the previous one.
+//! They do not depend on each other, so the CPU's execution ports stay busy. The eight words of the digest
+//! are carried from one iteration to the next.
 
 use std::mem::swap;
 use std::ops::ControlFlow;
 
 use super::pending::{Pending, lane_bits, report};
+use crate::scan::cpu::implementation::assert_midstate_count;
 use crate::scan::sha256::{
     IV, K, big_sigma0, big_sigma1, choose, majority, round, small_sigma0, small_sigma1,
 };
 use crate::scan::{Hit, Midstate, Scan, SecondBlock};
 
-/// A vector of 32-bit words, one for each of the nonces tried at once.
+/// A vector of 32-bit words, one for each of the nonces that are hashed at once.
 pub(super) trait Lanes: Copy {
-    /// A witness that this CPU has the instructions: without one no vector can be made, so the
-    /// other methods are sound to call.
+    /// Evidence that this CPU has the instructions. No vector can be made without it, so the other methods
+    /// are sound.
     type Proof: Copy;
 
     /// Words in a vector, at most 32.
@@ -47,14 +48,14 @@ pub(super) trait Lanes: Copy {
     fn choose(self, y: Self, z: Self) -> Self;
     /// Maj, FIPS 180-4 equation 4.3.
     fn majority(self, y: Self, z: Self) -> Self;
-    /// A bit for each lane, lane 0 lowest, set where the lane has no bit of `mask`.
+    /// A bit for each lane, that of lane 0 lowest; set where the lane and `mask` have no bit in common.
     fn clear_lanes(self, mask: Self) -> u32;
 }
 
-/// The working variables a to h of FIPS 180-4 section 6.2.2, a being one round late.
+/// The working variables a to h of FIPS 180-4 section 6.2.2, with a computed one round late.
 ///
-/// The rest of a round waits for its e, while its a is wanted as d four rounds later: with the sums
-/// for a moved behind the next round's for e the CPU finds more to do at once.
+/// The next round needs e at once, but a only as the d of four rounds later. Computing a after the next
+/// round's e gives the CPU more independent instructions.
 #[derive(Clone, Copy)]
 struct Working<V> {
     /// T1 of the last round; a is this plus T2, see [`Working::a`].
@@ -99,11 +100,11 @@ impl<V: Lanes> Working<V> {
     }
 }
 
-/// Padding of an 80-byte message in its second block: W4 is the closing one bit, W15 the length in
+/// Padding of an 80-byte message in its second block: W4 is the terminating one bit, W15 the length in
 /// bits (FIPS 180-4 section 5.1.1). W5 to W14 are zero.
 const FIRST_W4: u32 = 0x8000_0000;
 const FIRST_W15: u32 = 640;
-/// The same for the 32-byte message of the second hash: W8 and W15, zero between.
+/// The same for the 32-byte message of the second hash: W8 and W15, with zeros between them.
 const SECOND_W8: u32 = 0x8000_0000;
 const SECOND_W15: u32 = 256;
 
@@ -111,7 +112,7 @@ const SECOND_W15: u32 = 256;
 struct Schedule {
     w16: u32,
     w17: u32,
-    /// Part of W18 to W32 that doesn't depend on the nonce: see [`first_word`].
+    /// The parts of W18 to W32 that do not depend on the nonce; see [`first_word`].
     w18: u32,
     w19: u32,
     w31: u32,
@@ -134,7 +135,7 @@ impl Schedule {
     }
 }
 
-/// What depends on the midstate but on no nonce.
+/// Values that depend on the midstate but not on the nonce.
 #[derive(Clone, Copy, Default)]
 struct Start {
     /// a and e after round 3, less W3.
@@ -146,7 +147,7 @@ struct Start {
     ef3: [u32; 2],
     /// h of the rounds 4, 5 and 6, plus K and W of these rounds.
     hkw: [u32; 3],
-    /// The midstate itself, which is added after the last round.
+    /// The midstate, which is added after the last round.
     state: [u32; 8],
 }
 
@@ -180,7 +181,7 @@ struct Table<V> {
     kw: [V; 48],
 }
 
-/// Runs `$step!(t)` for t = 2 to 60, one after the other, t being a literal each time.
+/// Expands to `$step!(t)` for t = 2 to 60, with t as a literal.
 macro_rules! for_rounds_2_to_60 {
     ($step:ident) => {
         for_rounds_2_to_60!(@ $step
@@ -190,8 +191,8 @@ macro_rules! for_rounds_2_to_60 {
     (@ $step:ident $($t:literal)*) => { $( $step!($t); )* };
 }
 
-/// W_t of the first hash for t from 16 on, FIPS 180-4 section 6.2.2 step 1, into a ring of the
-/// last sixteen; words and sums that are the same for each nonce are folded.
+/// W_t of the first hash for t from 16 on (FIPS 180-4 section 6.2.2 step 1), which is also put into `w`, a
+/// ring of the last sixteen. Words and sums that are the same for all nonces are precomputed.
 #[inline(always)]
 fn first_word<V: Lanes>(proof: V::Proof, t: usize, w: &mut [V; 16], same: &Schedule) -> V {
     let splat = |word| V::splat(proof, word);
@@ -214,8 +215,8 @@ fn first_word<V: Lanes>(proof: V::Proof, t: usize, w: &mut [V; 16], same: &Sched
     word
 }
 
-/// W_t of the second hash for t from 16 on, into a ring of the last sixteen of which the first
-/// eight are the first hash; the padding's words are folded.
+/// W_t of the second hash for t from 16 on, which is also put into `w`, a ring of the last sixteen. Its
+/// first eight words are the first hash; words of the padding are folded into constants.
 #[inline(always)]
 fn second_word<V: Lanes>(proof: V::Proof, t: usize, w: &mut [V; 16]) -> V {
     let splat = |word| V::splat(proof, word);
@@ -243,14 +244,14 @@ fn second_word<V: Lanes>(proof: V::Proof, t: usize, w: &mut [V; 16]) -> V {
     word
 }
 
-/// W_t from the sixteen words before it, none of which is known beforehand.
+/// W_t from the sixteen words before it, none of which is known in advance.
 #[inline(always)]
 fn any_word<V: Lanes>(t: usize, w: &[V; 16]) -> V {
     let back = |n: usize| w[(t + 16 - n) % 16];
     back(16).add(back(15).small_sigma0()).add(back(7)).add(back(2).small_sigma1())
 }
 
-/// Rounds 3 and 4 of the first hash, from what was worked out beforehand.
+/// Rounds 3 and 4 of the first hash, from precomputed values.
 #[inline(always)]
 fn begin_first<V: Lanes>(proof: V::Proof, start: &Start, w3: V) -> Working<V> {
     let splat = |word| V::splat(proof, word);
@@ -284,8 +285,8 @@ fn begin_second<V: Lanes>(proof: V::Proof, w: &[V; 16]) -> Working<V> {
     Working::begin([a.add(w[0]), b, c, d, e.add(w[0]), f, g], hkw)
 }
 
-/// h + K + W for round t of the second hash, 2 to 60. After round 60 e is only moved on, to h, so
-/// that round's sum includes the initial H7 and its e is H7 of the result.
+/// h + K + W for round t of the second hash, 2 to 60. After round 60, e is only moved to h; so that round
+/// adds the initial H7, which makes its e the H7 of the result.
 #[inline(always)]
 fn second_hkw<V: Lanes>(proof: V::Proof, t: usize, h: V, w: &mut [V; 16]) -> V {
     let splat = |word| V::splat(proof, word);
@@ -301,10 +302,10 @@ fn second_hkw<V: Lanes>(proof: V::Proof, t: usize, h: V, w: &mut [V; 16]) -> V {
     }
 }
 
-/// First hash of one midstate, second hash of what is in `digest`, in turn. Replaces the digest
-/// and returns H7 of the second hash.
+/// Interleaves the first hash of one midstate and the second hash of `digest`. Replaces the digest by the
+/// result of the first hash, and returns H7 of the second.
 ///
-/// `next`, where given, is a table to fill meanwhile, with the W3 and the schedule to fill it from.
+/// `next` is a table to fill at the same time, with the W3 and the schedule to fill it from.
 #[inline(always)]
 fn hash_pair<V: Lanes>(
     proof: V::Proof,
@@ -361,7 +362,7 @@ fn fill_word<V: Lanes>(
     table.kw[t - 16] = first_word(proof, t, w, same).add(V::splat(proof, K[t]));
 }
 
-/// Works out the first hash's schedule for one vector of nonces.
+/// Computes the first hash's schedule for one vector of nonces.
 #[inline(always)]
 fn fill_table<V: Lanes>(proof: V::Proof, table: &mut Table<V>, w3: V, same: &Schedule) {
     let mut w = [w3; 16];
@@ -376,14 +377,14 @@ fn fill_table<V: Lanes>(proof: V::Proof, table: &mut Table<V>, w3: V, same: &Sch
     for_rounds_2_to_60!(step);
 }
 
-/// Scans with any number of midstates, the schedule shared between them.
+/// Scans with any number of midstates, which share the schedule.
 #[inline(always)]
 pub(super) fn scan_shared<V: Lanes>(
     proof: V::Proof,
     scan: &Scan<'_>,
     found: &mut dyn FnMut(Hit) -> ControlFlow<()>,
 ) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let same = Schedule::new(scan.second_block);
     let mut starts = [Start::default(); crate::scan::MAX_MIDSTATES];
     for (start, midstate) in starts.iter_mut().zip(scan.midstates) {
@@ -398,19 +399,19 @@ pub(super) fn scan_shared<V: Lanes>(
     let mut hashes = 0;
 
     let mut nonce = scan.nonces.first();
-    // Nonces that no table was filled for yet.
+    // Nonces for which no table has been filled yet.
     let mut left = scan.nonces.count();
-    // Lanes of the table that lie within the range.
+    // Lanes of the table whose nonces are within the range.
     let mut lanes = 0;
     let mut index = starts.len();
-    // What the digest belongs to: nothing at first.
+    // What the digest belongs to; nothing at first.
     let mut before = Pending { midstate: 0, nonce, lanes: 0 };
     loop {
         if index == starts.len() {
             index = 0;
             if left == 0 {
-                // Only the last digest is still to be hashed; the first hash made beside it is of
-                // no use.
+                // Only the last digest is still to be hashed; the first hash computed with it is not
+                // used.
                 lanes = 0;
             } else {
                 nonce = (u64::from(scan.nonces.first()) + (scan.nonces.count() - left)) as u32;
@@ -430,14 +431,14 @@ pub(super) fn scan_shared<V: Lanes>(
     }
 }
 
-/// Scans with one midstate: the schedule of the next nonces is worked out beside the hashes.
+/// Scans with one midstate; the schedule of the next nonces is computed alongside the hashes.
 #[inline(always)]
 pub(super) fn scan_single<V: Lanes>(
     proof: V::Proof,
     scan: &Scan<'_>,
     found: &mut dyn FnMut(Hit) -> ControlFlow<()>,
 ) -> u64 {
-    super::check(scan);
+    assert_midstate_count(scan);
     let same = Schedule::new(scan.second_block);
     let start = Start::new(&scan.midstates[0], scan.second_block);
     let zero = V::splat(proof, 0);
@@ -447,7 +448,7 @@ pub(super) fn scan_single<V: Lanes>(
     let mut digest = [zero; 8];
     let mut hashes = 0;
     let mut nonce = scan.nonces.first();
-    // Nonces whose first hash was not begun.
+    // Nonces whose first hash has not begun.
     let mut left = scan.nonces.count();
     let mut before = Pending { midstate: 0, nonce, lanes: 0 };
     fill_table(proof, table, V::nonces(proof, nonce), &same);
