@@ -204,7 +204,7 @@ fn bare(kernel: &dyn Kernel, threads: usize, slice: Duration) -> f64 {
 fn engine(engine: &Engine, port: &Port, number: u32, slice: Duration) -> f64 {
     port.publish(job(number));
     let rate = rate_of(|| hashes(engine), slice);
-    port.withdraw();
+    port.clear_job();
     // What is under way takes a range's time.
     std::thread::sleep(Duration::from_millis(4));
     rate

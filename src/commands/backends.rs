@@ -12,7 +12,7 @@ use adit::exit::{Exit, Failure};
 use adit::report::{self, Progress};
 use adit::scan::cpu::{self, CpuFeatures, KernelName, Measured, Opened, Timed, Unavailable};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
-use adit::scan::{BackendError, Kernel, Scanner, Throttle};
+use adit::scan::{BackendError, Kernel, Scanner};
 use adit::signals::Signals;
 use anyhow::Context as _;
 
@@ -25,24 +25,23 @@ pub fn threads(hashing: &HashingArgs) -> usize {
     hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
 }
 
-/// The backends that were asked for, throttled so. One that fails its self-test is named and left out,
+/// The backends that were asked for. One that fails its self-test is named and left out,
 /// as long as another is there. Cards are tested once they are up: the processor does not wait for
 /// them.
 pub fn scanners(
     hashing: &HashingArgs,
     features: CpuFeatures,
     version_rolling: bool,
-    throttle: Throttle,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take their time to say what there is; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
         let aside = std::thread::Builder::new().name("gpus".into());
         let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("threads")?;
-        let cpu = cpu_scanner(hashing, features, version_rolling, throttle);
+        let cpu = cpu_scanner(hashing, features, version_rolling);
         let gpus = gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         anyhow::Ok((cpu, gpus))
     })?;
-    let options = options(version_rolling, throttle);
+    let options = options(version_rolling);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
     match cpu {
@@ -72,7 +71,6 @@ fn cpu_scanner(
     hashing: &HashingArgs,
     features: CpuFeatures,
     version_rolling: bool,
-    throttle: Throttle,
 ) -> anyhow::Result<Option<Arc<dyn Scanner>>> {
     let mut wanted =
         hashing.backend.specs().iter().filter(|spec| !matches!(spec, BackendSpec::Gpu(_)));
@@ -90,11 +88,11 @@ fn cpu_scanner(
         }
     };
     let scanner = cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?;
-    Ok(Some(Arc::new(scanner.with_midstates(midstates).with_throttle(throttle))))
+    Ok(Some(Arc::new(scanner.with_midstates(midstates))))
 }
 
-fn options(version_rolling: bool, throttle: Throttle) -> Options {
-    Options { version_rolling, throttle, cache: adit::dirs::cache_dir() }
+fn options(version_rolling: bool) -> Options {
+    Options { version_rolling, cache: adit::dirs::cache_dir() }
 }
 
 /// Every graphics card that `--backend` speaks of. One that was named must be there; `gpu` needs at
@@ -218,7 +216,7 @@ pub fn to_measure(
         }
     }
     for gpu in gpus(hashing)? {
-        scanners.push(Arc::new(GpuScanner::new(gpu, options(true, Throttle::NONE))));
+        scanners.push(Arc::new(GpuScanner::new(gpu, options(true))));
     }
     Ok(scanners)
 }
@@ -283,7 +281,7 @@ impl One {
     pub fn scanner(self, hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
         let kernel = match self {
             Self::Gpu(gpu) => {
-                return Ok(Arc::new(GpuScanner::new(*gpu, options(false, Throttle::NONE))));
+                return Ok(Arc::new(GpuScanner::new(*gpu, options(false))));
             }
             Self::Named(kernel) => kernel,
             Self::Fastest(opened) if easy => cpu::usually_fastest(&opened).ok_or_else(none)?,

@@ -1,4 +1,6 @@
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget};
@@ -6,7 +8,8 @@ use bitcoin::{BlockHash, CompactTarget};
 use super::*;
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::job::{JobKey, MerkleRoot, TimeRange};
+use crate::event::{Announcement, Event, Listener, Tally};
+use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
 use crate::scan::{BackendError, Feed, Hit, WorkUnit};
 
 /// What a test does with a backend's feed, on the backend's thread.
@@ -18,8 +21,7 @@ struct Puppet(Mutex<Receiver<Act>>);
 impl Scanner for Puppet {
     fn info(&self) -> BackendInfo {
         BackendInfo {
-            backend: "cpu",
-            index: None,
+            id: BackendId::Cpu("puppet"),
             kernel: "puppet".into(),
             device: "none".into(),
             threads: 1,
@@ -71,15 +73,15 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
     let scanner: Arc<dyn Scanner> = Arc::new(Puppet(Mutex::new(acts)));
     let (announcer, _events) = Announcer::new();
     let names = vec!["a".to_owned(), "b".to_owned()];
-    let (engine, seats) =
+    let (engine, sources) =
         Engine::with_sources(vec![scanner], names, Goal::default(), announcer).unwrap();
-    let (mut a, mut b) = (seats.open(0), seats.open(1));
+    let (mut a, mut b) = (sources.open(SourceId(0)), sources.open(SourceId(1)));
     a.publish(job(1));
     b.publish(job(2));
     let of_a = with(&to, |feed| feed.next(1, 10).unwrap());
-    seats.choose(1, "a test".into());
+    sources.choose(SourceId(1), "a test".into());
     let of_b = with(&to, |feed| feed.next(1, 10).unwrap());
-    assert_eq!((of_a.source, of_b.source), (0, 1));
+    assert_eq!((of_a.source, of_b.source), (SourceId(0), SourceId(1)));
 
     // A backend still had a's unit, and finds a block in it.
     let hit = |unit: &WorkUnit| {
@@ -98,10 +100,10 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
 
     // And a is mined again with its next job.
     a.verdict(&a_solution(&engine), Verdict::Accepted);
-    seats.choose(0, "a test".into());
+    sources.choose(SourceId(0), "a test".into());
     a.publish(job(3));
     let of_a = with(&to, |feed| feed.next(1, 10).unwrap());
-    assert_eq!((of_a.source, of_a.prepared.job.key.number), (0, 3));
+    assert_eq!((of_a.source, of_a.template.job.key.number), (SourceId(0), 3));
     assert!(hit(&of_a).is_break());
     assert_eq!(a.solutions.try_recv().unwrap().job.key.number, 3);
     drop(to);
@@ -111,7 +113,7 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
 /// The solution of the first source that waits for an answer.
 fn a_solution(engine: &Engine) -> Solution {
     let state = engine.shared.state();
-    let of_a = state.unanswered.values().find(|waiting| waiting.seat == 0);
+    let of_a = state.unanswered.values().find(|waiting| waiting.source == SourceId(0));
     of_a.unwrap().solution.clone()
 }
 
@@ -120,7 +122,7 @@ struct Pool {
     to: SyncSender<Act>,
     port: Port,
     engine: Engine,
-    events: std::sync::mpsc::Receiver<crate::event::Announcement>,
+    events: Listener,
 }
 
 impl Pool {
@@ -147,7 +149,7 @@ impl Pool {
 
     /// What was said of blocks since this was last asked.
     fn blocks(&self) -> Vec<(BlockHash, &'static str)> {
-        let block = |told: crate::event::Announcement| match told.event {
+        let block = |told: Announcement| match told.event {
             Event::Block { hash, verdict, .. } => Some((hash, verdict.result())),
             _ => None,
         };
@@ -203,7 +205,7 @@ fn a_block_of_a_replaced_job_goes_out_while_its_tip_is_the_tip() {
     assert!(pool.find(&unit, 0).is_some(), "its tip is the tip");
     pool.port.publish(pool_job(3, tip(2), Target::max()));
     assert!(pool.find(&unit, 1).is_none(), "its tip is past");
-    pool.port.withdraw();
+    pool.port.clear_job();
     assert_eq!(pool.blocks().last().unwrap().1, "stale");
     pool.finish();
 }

@@ -33,8 +33,9 @@ pub use self::sha2::Sha2;
 pub(crate) use crate::scan::self_test::{Differ, Random};
 pub use crate::scan::self_test::{Lie, long_self_test, self_test};
 
+use crate::scan::rest::rest;
 use crate::scan::{
-    BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner, Throttle,
+    BackendError, BackendId, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner,
 };
 
 /// How long one range of nonces should take: short enough that a job change reaches every thread
@@ -133,11 +134,10 @@ pub struct CpuScanner {
     /// How many midstates it is handed at once, where there are so many.
     midstates: usize,
     pool: rayon::ThreadPool,
-    throttle: Throttle,
 }
 
 impl CpuScanner {
-    /// `kernel` on `threads` threads of a rayon pool, hashing all of the time.
+    /// `kernel` on `threads` threads of a rayon pool.
     ///
     /// # Errors
     /// When the system gives no threads.
@@ -150,19 +150,13 @@ impl CpuScanner {
             .thread_name(|index| format!("scan-{index}"))
             .build()?;
         let midstates = kernel.midstates();
-        Ok(Self { kernel, midstates, pool, throttle: Throttle::NONE })
+        Ok(Self { kernel, midstates, pool })
     }
 
     /// The same with this many midstates at once instead of as many as the kernel likes.
     #[must_use]
     pub fn with_midstates(self, midstates: usize) -> Self {
         Self { midstates: midstates.clamp(1, MAX_MIDSTATES), ..self }
-    }
-
-    /// The same hashing this share of the time.
-    #[must_use]
-    pub fn with_throttle(self, throttle: Throttle) -> Self {
-        Self { throttle, ..self }
     }
 
     /// One thread's loop.
@@ -184,7 +178,7 @@ impl CpuScanner {
             if hashes == scan.nonces.count() * scan.midstates.len() as u64 {
                 nonces = next_range(scan.nonces.count(), took);
             }
-            self.throttle.rest(took, feed);
+            rest(took, feed);
         }
     }
 }
@@ -201,15 +195,14 @@ fn next_range(nonces: u64, took: Duration) -> u64 {
 impl Scanner for CpuScanner {
     fn info(&self) -> BackendInfo {
         BackendInfo {
-            backend: "cpu",
+            id: BackendId::Cpu(self.kernel.name()),
             kernel: self.kernel.name().to_owned(),
             device: model_name(),
             threads: self.pool.current_num_threads(),
-            index: None,
         }
     }
 
-    fn sip(&self, feed: &dyn Feed, nonces: u64) -> bool {
+    fn scan_inline(&self, feed: &dyn Feed, nonces: u64) -> bool {
         let Some(unit) = feed.try_next(1, nonces) else { return false };
         let hashes = self.kernel.scan(&unit.scan(), &mut |hit| feed.hit(&unit, hit));
         feed.count(0, hashes);

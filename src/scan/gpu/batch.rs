@@ -35,6 +35,15 @@ impl Pace {
         Self { target, hashes: guess.clamp(FIRST, FIRST_MAX) }
     }
 
+    /// Makes batches of about `target` from now on.
+    pub(super) fn aim(&mut self, target: Duration) {
+        if target < self.target {
+            let share = target.as_secs_f64() / self.target.as_secs_f64();
+            self.hashes = ((self.hashes as f64 * share) as u64).max(SMALLEST);
+        }
+        self.target = target;
+    }
+
     /// Nonces to ask for, with so many midstates each.
     pub(super) fn nonces(&self, midstates: usize) -> u64 {
         (self.hashes / midstates.max(1) as u64).clamp(1, MAX_NONCES)
@@ -67,7 +76,7 @@ impl Pace {
 pub(super) fn most_hashes(unit: &WorkUnit) -> u64 {
     let expected = unit.target.difficulty().expected_hashes();
     let most =
-        if unit.prepared.job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
+        if unit.template.job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
     (most as u64).max(SMALLEST)
 }
 

@@ -14,8 +14,8 @@ use super::shader::MAX_NONCES;
 use super::suspects::Suspects;
 use super::thread::Waited;
 use super::worker::{Link, STEP_DEADLINE, Start};
-use crate::scan::throttle::pause;
-use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle, WorkUnit};
+use crate::scan::rest::{pause, rest};
+use crate::scan::{BackendError, BackendId, BackendInfo, Feed, Scanner, WorkUnit};
 
 /// A device that fails so many times in a row is left out.
 const TRIES: u32 = 4;
@@ -31,8 +31,6 @@ const CONTROL: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Whether jobs may have versions to roll.
     pub version_rolling: bool,
-    /// The share of the time that it hashes.
-    pub throttle: Throttle,
     /// The folder in which it is remembered what a card does best.
     pub cache: Option<PathBuf>,
 }
@@ -88,9 +86,7 @@ impl GpuScanner {
     /// A backend on `gpu`, which is brought up when there is something to scan.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        // The clocks of both hold: a batch of a device that is throttled is to be short as well.
-        let long = !gpu.may_have_display() && !options.throttle.rests();
-        let target = if long { WITHOUT_DISPLAY } else { WITH_DISPLAY };
+        let target = if gpu.may_have_display() { WITH_DISPLAY } else { WITHOUT_DISPLAY };
         let cache = options.cache.as_deref();
         let tuning = cache.and_then(|folder| Memory::of(folder, &gpu).recall(&gpu));
         Self {
@@ -175,7 +171,10 @@ impl GpuScanner {
     ) -> Result<Waited<()>, Trouble> {
         let has_ended = || feed.has_ended();
         loop {
-            while work.under_way.len() < self.depth(work)
+            // A batch of a device that is throttled is to be short, as its rests are to be.
+            let is_throttled = feed.throttle().rests();
+            pace.aim(if is_throttled { WITH_DISPLAY } else { self.target });
+            while work.under_way.len() < depth(work, is_throttled)
                 && let Some(unit) = work.next(link.midstates, pace, feed)
             {
                 link.send(unit.clone());
@@ -203,31 +202,30 @@ impl GpuScanner {
                 }
             }
             feed.count(0, hashes);
-            self.options.throttle.rest(took, feed);
+            rest(took, feed);
         }
-    }
-
-    /// How many batches are to be under way. Where the first one ends the job, as a rule, a second is
-    /// for nothing; and a device that is throttled is to stand still in between.
-    fn depth(&self, work: &Work) -> usize {
-        if self.options.throttle.rests() || work.most < EASY { 1 } else { SLOTS }
     }
 
     fn info_of(&self, rolled: bool) -> BackendInfo {
         let tuning = *held(&self.tuning);
         let choice = tuning.map(|t| if rolled { t.rolled } else { t.plain });
         BackendInfo {
-            backend: "gpu",
+            id: BackendId::Gpu(self.gpu.index),
             kernel: choice.map_or_else(|| "wgsl".to_owned(), |c| c.variant.name().to_owned()),
             device: self.gpu.name.clone(),
             threads: 1,
-            index: Some(self.gpu.index),
         }
     }
 }
 
 /// Jobs of which a batch is to have fewer hashes than this are easy.
 const EASY: u64 = 1 << 16;
+
+/// How many batches are to be under way. Where the first one ends the job, as a rule, a second is
+/// for nothing; and a device that is throttled is to stand still in between.
+fn depth(work: &Work, is_throttled: bool) -> usize {
+    if is_throttled || work.most < EASY { 1 } else { SLOTS }
+}
 
 /// What the feed has dealt and is not done.
 struct Work {
@@ -249,7 +247,10 @@ impl Work {
     /// The next batch; waits for one only while nothing is under way.
     fn next(&mut self, midstates: usize, pace: &Pace, feed: &dyn Feed) -> Option<WorkUnit> {
         loop {
-            while let Some(unit) = self.waiting.pop_front() {
+            // During a pause, what waits here stays, and `next` waits for the end of it.
+            while !feed.is_paused()
+                && let Some(unit) = self.waiting.pop_front()
+            {
                 if feed.wants(&unit) {
                     return Some(unit);
                 }

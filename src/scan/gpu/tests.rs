@@ -16,12 +16,12 @@ use super::suspects::Suspects;
 use super::{Gpu, GpuScanner, Kind, Options, enumerate};
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
+use crate::job::{Job, JobKey, MerkleRoot, SourceId, TimeRange};
 use crate::scan::cpu::{Random, Sha2};
 #[cfg(debug_assertions)]
 use crate::scan::{
-    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Prepared, Scanner as _,
-    SecondBlock, Throttle, WorkUnit,
+    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock,
+    Throttle, WorkTemplate, WorkUnit,
 };
 use crate::units::HashRate;
 
@@ -46,7 +46,7 @@ fn tuning() -> Tuning {
 }
 
 /// A backend on it, which remembers what it runs.
-fn scanner(percent: u8) -> GpuScanner {
+fn scanner() -> GpuScanner {
     static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -54,8 +54,7 @@ fn scanner(percent: u8) -> GpuScanner {
         folder
     });
     let cache = Some(cache.path().to_owned());
-    let throttle = Throttle::percent(percent).unwrap();
-    GpuScanner::new(gpu(), Options { version_rolling: true, throttle, cache })
+    GpuScanner::new(gpu(), Options { version_rolling: true, cache })
 }
 
 /// Units of a job with so many leading zero bits, and of so many midstates and nonces each.
@@ -87,7 +86,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             block[..4].copy_from_slice(&version.to_le_bytes());
             Midstate::of(version, &block)
         });
-        let prepared = Prepared {
+        let template = WorkTemplate {
             job: job.clone(),
             // Tells the units apart.
             extranonce: number,
@@ -97,13 +96,13 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             second_block: SecondBlock::of(&header[64..76].try_into().unwrap()),
         };
         WorkUnit {
-            prepared: Arc::new(prepared),
+            template: Arc::new(template),
             // Not the first of them, so that indices are told apart.
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
             target,
             generation: 0,
-            source: 0,
+            source: SourceId(0),
         }
     };
     (0..).zip(sizes).map(unit).collect()
@@ -117,6 +116,7 @@ struct List {
     hits: Mutex<BTreeMap<(u64, usize, u32), usize>>,
     hashes: AtomicU64,
     given_back: AtomicU64,
+    throttle: Option<Throttle>,
 }
 
 impl List {
@@ -142,7 +142,7 @@ impl List {
 }
 
 fn place(unit: &WorkUnit, hit: Hit) -> (u64, usize, u32) {
-    (unit.prepared.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
+    (unit.template.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
 }
 
 impl Feed for List {
@@ -167,6 +167,10 @@ impl Feed for List {
 
     fn has_ended(&self) -> bool {
         false
+    }
+
+    fn throttle(&self) -> Throttle {
+        self.throttle.unwrap_or(Throttle::NONE)
     }
 
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
@@ -203,7 +207,7 @@ fn every_candidate_of_many_units_is_found_once() {
         }
     }
     for zeros in [1, 5, 11] {
-        tried(&scanner(100), &units(zeros, false, &sizes));
+        tried(&scanner(), &units(zeros, false, &sizes));
     }
 }
 
@@ -213,7 +217,7 @@ fn more_hits_than_the_list_holds_are_found_once() {
     let sizes = [(1, 7, many), (2, 123, many), (2, (END - many) as u32, many)];
     // Every nonce is a hit; half of them are; and one in so many that a batch just overflows.
     for zeros in [0, 1, 3] {
-        let list = tried(&scanner(100), &units(zeros, false, &sizes));
+        let list = tried(&scanner(), &units(zeros, false, &sizes));
         assert!(list.hits.lock().unwrap().len() > HIT_CAPACITY);
     }
 }
@@ -221,13 +225,13 @@ fn more_hits_than_the_list_holds_are_found_once() {
 #[test]
 fn an_easy_job_is_done_in_small_pieces() {
     // What is longer than the job is worth is given back and comes again.
-    let list = tried(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
+    let list = tried(&scanner(), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
     assert!(list.given_back.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
 fn controls_leave_the_batches_in_their_order() {
-    let mut scanner = scanner(100);
+    let mut scanner = scanner();
     scanner.limits.control = Duration::ZERO;
     tried(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
 }
@@ -248,7 +252,8 @@ fn where_measuring_takes_too_long_the_best_so_far_has_to_do() {
 fn a_throttled_device_leaves_nothing_out() {
     let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
     let list = List::new(&units);
-    scanner(30).run(&list).unwrap();
+    let list = List { throttle: Throttle::percent(30), ..list };
+    scanner().run(&list).unwrap();
     list.check(&units);
 }
 
@@ -260,7 +265,7 @@ mod faults {
     use crate::scan::gpu::fault::{Fault, Wish};
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.wish = Some(Wish::new(fault, always));
         scanner
     }
@@ -292,7 +297,7 @@ mod faults {
     #[test]
     fn a_device_that_never_comes_up_is_left_out_however_long_that_takes() {
         let list = List::new(&units(10, false, &[(1, 0, 1000)]));
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.wish = Some(Wish::new(Fault::Hangs, true).at(0));
         scanner.limits.step = Duration::from_millis(500);
         scanner.limits.healthy = Duration::from_millis(50);
@@ -345,7 +350,7 @@ mod faults {
     fn a_variant_that_killed_the_device_is_not_tried_again() {
         let cache = tempfile::tempdir().unwrap();
         let folder = Some(cache.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.wish = Some(Wish::new(Fault::Chokes, true));
         let units = units(10, false, &[(4, 5, 70_000)]);
@@ -363,7 +368,7 @@ mod faults {
         let memory = Memory::of(cache.path(), &gpu());
         memory.keep(&gpu(), &tuning());
         let folder = Some(cache.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.wish = Some(Wish::new(Fault::Lost, false).at(1));
         let units = units(10, false, &[(2, 5, 70_000)]);
@@ -374,7 +379,7 @@ mod faults {
         // One that is lost later is not the fault of what it runs.
         memory.keep(&gpu(), &tuning());
         let folder = Some(cache.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.wish = Some(Wish::new(Fault::Lost, false));
         let list = List::new(&units);
@@ -478,13 +483,13 @@ fn a_job_change_reaches_the_device_within_a_moment() {
     use crate::engine::{Engine, Goal};
     use crate::event::Announcer;
     let (announcer, _events) = Announcer::new();
-    let scanner = Arc::new(scanner(100));
+    let scanner = Arc::new(scanner());
     scanner.prepare().unwrap();
     let (engine, mut port) =
         Engine::start(vec![scanner], "a test".into(), Goal::default(), announcer).unwrap();
     let job = |number: u8, zeros| {
         let unit = units(zeros, true, &[(1, 0, 1)]).remove(0);
-        let job = &unit.prepared.job;
+        let job = &unit.template.job;
         Job {
             key: JobKey { connection: 0, number: number.into() },
             previous_block_hash: bitcoin::BlockHash::from_byte_array([number; 32]),

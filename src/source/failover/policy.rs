@@ -54,7 +54,7 @@ struct Place {
 
 impl Place {
     fn is_well(&self) -> bool {
-        self.run == Run::Up && self.health.is_well()
+        self.run == Run::Up && self.health.is_healthy()
     }
 
     fn steady_after(&self) -> Instant {
@@ -172,7 +172,7 @@ impl Policy {
             if place.is_well() {
                 return;
             }
-            let is_lost = place.health.in_trouble && !place.health.is_ready;
+            let is_lost = place.health.is_degraded && !place.health.is_ready;
             let patient_until = place.since + PATIENCE;
             if !is_lost && now < patient_until {
                 ask_again(patient_until);
@@ -207,10 +207,10 @@ impl Policy {
 mod tests {
     use super::*;
 
-    const CONNECTING: Health = Health { is_ready: false, in_trouble: false };
-    const WELL: Health = Health { is_ready: true, in_trouble: false };
-    const STRUGGLING: Health = Health { is_ready: true, in_trouble: true };
-    const LOST: Health = Health { is_ready: false, in_trouble: true };
+    const CONNECTING: Health = Health { is_ready: false, is_degraded: false };
+    const WELL: Health = Health { is_ready: true, is_degraded: false };
+    const STRUGGLING: Health = Health { is_ready: true, is_degraded: true };
+    const LOST: Health = Health { is_ready: false, is_degraded: true };
 
     /// A policy with a clock of its own.
     struct Bench {

@@ -452,13 +452,13 @@ impl Session {
     /// Mines nothing until there is a template that is wanted: the node is well all the same.
     fn rest(&mut self) {
         self.current = None;
-        self.port.rests();
+        self.port.idle();
     }
 
     /// Stops mining.
     fn give_up(&mut self) {
         if self.current.take().is_some() {
-            self.port.withdraw();
+            self.port.clear_job();
         }
     }
 

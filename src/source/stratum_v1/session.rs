@@ -369,7 +369,7 @@ impl Session {
     /// Ends mining for a session that is over.
     fn give_up(&mut self, why: &'static str) {
         self.gap_until = None;
-        self.port.withdraw();
+        self.port.clear_job();
         for solution in self.take_held() {
             self.too_late(&solution, why);
         }

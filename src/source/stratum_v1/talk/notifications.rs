@@ -166,7 +166,7 @@ impl Talk<'_> {
             // What is found from now on would count nowhere.
             if !matches!(self.session.resumption, Resumption::May(_)) {
                 self.fresh = None;
-                self.session.port.withdraw();
+                self.session.port.clear_job();
             }
         }
     }

@@ -1,7 +1,6 @@
 //! A connection without a stream and without a clock: lines in, jobs and the end out.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
@@ -13,17 +12,17 @@ use super::super::{Config, Timing, difficulty};
 use super::*;
 use crate::chain::coinbase::Coinbase;
 use crate::chain::version::VersionMask;
-use crate::engine::{Engine, Goal, Seats};
-use crate::event::{Announcement, Announcer, Event};
-use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
+use crate::engine::{Engine, Goal, Sources};
+use crate::event::{Announcer, Event, Listener};
+use crate::job::{Job, JobKey, MerkleRoot, Solution, SourceId, TimeRange};
 use crate::secret::Secret;
 use crate::source::net::{Endpoint, Transport};
 
 /// A session at an engine that hashes nothing.
 struct Bench {
     _engine: Engine,
-    seats: Seats,
-    events: Receiver<Announcement>,
+    sources: Sources,
+    events: Listener,
     session: Session,
 }
 
@@ -31,7 +30,7 @@ impl Bench {
     fn new(timing: Timing) -> Self {
         let (announcer, events) = Announcer::new();
         let names = vec!["pool".to_owned()];
-        let (engine, seats) =
+        let (engine, sources) =
             Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
         let config = Config {
             endpoint: Endpoint { host: "127.0.0.1".into(), port: 3333, tls: false },
@@ -43,8 +42,8 @@ impl Bench {
             habits: None,
             timing,
         };
-        let session = Session::new(config, "pool".into(), seats.open(0));
-        Self { _engine: engine, seats, events, session }
+        let session = Session::new(config, "pool".into(), sources.open(SourceId(0)));
+        Self { _engine: engine, sources, events, session }
     }
 
     /// How many jobs were begun since this was last asked.
@@ -139,7 +138,7 @@ fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
         assert!(talk.hear(&line).is_ok());
         talk.repaced();
         assert_eq!(bench.jobs(), 1, "{line}");
-        assert!(!bench.seats.health()[0].is_ready, "{line}: its job was withdrawn");
+        assert!(!bench.sources.health()[0].is_ready, "{line}: its job was withdrawn");
     }
 }
 
@@ -152,7 +151,7 @@ fn a_session_that_may_be_resumed_is_not_begun_anew_while_it_is_left() {
     assert!(talk.hear(&call("client.reconnect", &json!([]))).is_ok());
     assert!(talk.hear(&call("mining.set_difficulty", &json!([0.5]))).is_ok());
     assert_eq!(bench.jobs(), 1);
-    assert!(bench.seats.health()[0].is_ready, "what is found for its job may still count");
+    assert!(bench.sources.health()[0].is_ready, "what is found for its job may still count");
 }
 
 /// Shares that the pool takes, and their answers that never come in time; all else is heard of it.
@@ -257,9 +256,9 @@ fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
             let refused = json!({"id": id, "result": false, "error": [23, "low", null]});
             assert!(shares.talk.hear(&refused).is_ok());
         }
-        let health = bench.seats.health()[0];
+        let health = bench.sources.health()[0];
         assert!(health.is_ready, "its job is there, should there be nothing better");
-        assert_eq!(health.is_well(), is_well, "{deaf:?} {answers}");
+        assert_eq!(health.is_healthy(), is_well, "{deaf:?} {answers}");
     }
 }
 
@@ -443,9 +442,9 @@ fn refusals_are_counted_over_connections_until_one_is_accepted() {
         assert!(answered(&mut bench, 2, 1, &refused, false), "{refused}");
         bench.session.lost("for that".to_owned());
         answered(&mut bench, 3, 0, &refused, false);
-        assert!(!bench.seats.health()[0].is_well(), "{refused}");
+        assert!(!bench.sources.health()[0].is_healthy(), "{refused}");
         assert!(!answered(&mut bench, 4, 1, &json!({"result": true, "error": null}), false));
-        assert!(bench.seats.health()[0].is_well(), "{refused}");
+        assert!(bench.sources.health()[0].is_healthy(), "{refused}");
 
         // What was late for its job is no wonder.
         let mut bench = Bench::new(timing);
