@@ -2,6 +2,7 @@
 //! each candidate, and counts.
 
 mod confirmation;
+mod control;
 mod feed;
 mod meter;
 mod port;
@@ -23,6 +24,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+pub use self::control::{Control, ControlError};
 pub use self::port::Port;
 pub use self::rates::Rates;
 pub use self::search_space::{NextWork, SearchSpace};
@@ -38,7 +40,7 @@ use self::slot::SourceSlot;
 use self::state::{Shared, Unanswered};
 use crate::event::{Announcer, Summary};
 use crate::job::{Refusal, SourceId, Verdict};
-use crate::scan::{BackendError, BackendId, BackendInfo, Scanner, Throttle};
+use crate::scan::{BackendError, BackendId, BackendInfo, Scanner};
 
 /// Runs scanners, and stands between them and the sources.
 pub struct Engine {
@@ -112,11 +114,10 @@ impl Engine {
         self.status.clone()
     }
 
-    /// Makes every backend hash this share of the time.
-    pub fn set_throttle(&self, throttle: Throttle) {
-        for backend in &self.shared.backends {
-            backend.throttle.set(throttle);
-        }
+    /// A handle to steer the run with.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control { shared: self.shared.clone(), status: self.status.clone() }
     }
 
     /// Stops: no more work is handed out, and the sources' ports end once they are drained.

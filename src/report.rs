@@ -30,7 +30,7 @@ use crate::printable::one_line;
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Lines for people.
+    /// Lines for the user.
     Lines,
     /// One JSON object a line.
     Json,
@@ -39,7 +39,7 @@ pub enum Format {
 /// Why results could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Whoever read stdout has closed it. No failure of ours, and reason enough to stop.
+    /// The reader of stdout has closed it. That is no failure, and reason enough to stop.
     #[error("stdout was closed")]
     Closed,
     /// The reader of stdout takes nothing for this long, though it has not closed it.
@@ -135,7 +135,7 @@ impl Report {
     }
 }
 
-/// Turns events into what stdout carries. Writing it is somebody else's business.
+/// Turns events into what stdout carries. It does not write it.
 trait View: Send {
     /// Adds what the event looks like.
     fn event(&mut self, announcement: &Announcement, out: &mut Vec<u8>);
@@ -223,7 +223,7 @@ impl Show {
             }
             if std::mem::take(&mut self.busy) {
                 // Where one event came, more may follow: waking for each of thousands a second
-                // would take time from whoever announces them.
+                // would take time from the threads that announce them.
                 thread::sleep(BREATH);
                 continue;
             }
@@ -269,7 +269,7 @@ impl Show {
         if wait.is_zero() || wait > TICK {
             *next_tick = now + TICK;
             self.view.tick(now, &mut self.pending);
-            // However busy it is: nobody waits for a line longer than this.
+            // However busy it is: no line is held back longer than this.
             self.flush();
             if self.progress.is_shown() {
                 self.progress.show(&self.board.line());
@@ -459,7 +459,7 @@ mod tests {
                 backends: vec![(backend(), HashRate::of(3_000_000, 2.0))],
             },
             Event::HardwareError { backend: backend().id, detail: "H7 differs".into() },
-            Event::Notice("for people only".into()),
+            Event::Notice("for the log only".into()),
             summary(0),
         ]
     }

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use adit::bench::BenchError;
 use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, RpcUrl, SourceSpec, VersionRolling};
-use adit::engine::{Engine, Goal, Sources};
-use adit::event::{Announcer, Summary};
+use adit::engine::{Control, Engine, Goal, Sources};
+use adit::event::{Announcer, PauseReason, Summary};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report, Writer};
 use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
+use adit::source::SourceError;
 use adit::source::builtin::Builtin;
 use adit::source::failover::{Failover, Make};
 use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate, local_endpoint};
@@ -33,7 +34,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// The same when it waits for none, and has but to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Mines until told to stop. Once the command line is known to be right, there is always a summary.
+/// Mines until it is to stop. Once the command line is known to be right, there is always a summary.
 pub fn run(
     args: MineArgs,
     output: &OutputArgs,
@@ -162,7 +163,11 @@ fn engine(
         Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
     let (engine, slots) = Engine::with_sources(scanners, sources.names(), goal, announcer.clone())
         .context("scanner threads")?;
-    engine.set_throttle(args.throttle.unwrap_or(Throttle::NONE));
+    let control = engine.control();
+    control.set_throttle(None, args.throttle.unwrap_or(Throttle::NONE))?;
+    if args.paused {
+        control.pause(PauseReason::User);
+    }
     Ok((engine, slots))
 }
 
@@ -196,6 +201,7 @@ async fn mine(
             exit = signal;
             None
         }
+        () = follow_pause_signals(signals, &engine.control()) => None,
     };
     engine.stop();
     let ended = if ended.is_some() {
@@ -214,6 +220,22 @@ async fn mine(
     match ended {
         Some(ended) => ended.context("source")?.map(|()| exit).map_err(Into::into),
         None => Ok(exit),
+    }
+}
+
+/// Pauses and resumes as signals ask for it; never resolves.
+async fn follow_pause_signals(signals: &Signals, control: &Control) {
+    let mut requests = signals.pause_requests();
+    loop {
+        let request = *requests.borrow_and_update();
+        match request {
+            Some(true) => control.pause(PauseReason::User),
+            Some(false) => control.resume(PauseReason::User),
+            None => {}
+        }
+        if requests.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -78,7 +78,7 @@ impl Port {
 
     /// Makes `job` the source's current one: the one that is mined, if the source is. While a
     /// solution on top of the same block is on its way, it is not begun: there is never a second
-    /// solution for one height. A source whose last word was that it is in trouble still is.
+    /// solution for one height. A source that said last that it is degraded still is.
     ///
     /// What the job builds on also shows what became of the blocks that were given to a pool.
     pub fn publish(&self, job: Job) {
@@ -113,8 +113,8 @@ impl Port {
         shared.clear_job(&mut state, self.source, health);
     }
 
-    /// Stops mining until the next job because nothing is to be mined before: the source is as well
-    /// as one that has a job.
+    /// Stops mining until the next job because nothing is to be mined before: the source is as
+    /// healthy as one that has a job.
     pub fn idle(&self) {
         let shared = &self.shared;
         let mut state = shared.state();
@@ -143,6 +143,7 @@ impl Port {
     /// Tells what became of a block for which no solution waits any more.
     pub fn late_verdict(&self, block: &ReportedBlock, verdict: Verdict) {
         let mut state = self.shared.state();
+        state.slot(self.source).note_refusal(&verdict);
         self.shared.block(&mut state, self.source, block, verdict);
         self.shared.stop_at_goal(&mut state);
     }
@@ -160,7 +161,7 @@ impl Port {
         (!rate.is_nan()).then(|| HashRate::from_f64(rate))
     }
 
-    /// Resolves when the source is asked to give up its connection and connect again. A request that
+    /// Resolves when the source is asked to close its connection and to connect again. A request that
     /// comes while this is not awaited is kept; several count as one.
     pub async fn reconnect_requested(&self) {
         self.reconnect.notified().await;

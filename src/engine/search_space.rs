@@ -32,7 +32,7 @@ struct Slab {
     template: Arc<WorkTemplate>,
     midstates: Range<usize>,
     nonces: NonceRange,
-    /// How many midstates the backend asked for that opened it; `None` is for anyone.
+    /// How many midstates the backend asked for that opened it; `None` is for any backend.
     width: Option<usize>,
 }
 
@@ -118,8 +118,8 @@ impl SearchSpace {
     }
 
     /// What is left of this space, for a job that is the same work: its target, its key and its mask
-    /// may differ. Pools repeat jobs, with the same id or another; whoever began such a job from the
-    /// start would find the same shares again. (What was dealt out and not scanned when the job
+    /// may differ. Pools repeat jobs, with the same id or another; begun from the start, such a
+    /// job would give the same shares again. (What was dealt out and not scanned when the job
     /// changed is lost: a millisecond's work.) `None` where the job is other work.
     #[must_use]
     pub fn carried_on(&self, job: &Arc<Job>, generation: u64) -> Option<Self> {

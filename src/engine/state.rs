@@ -162,9 +162,7 @@ impl State {
                 }
             }
         }
-        let slot = self.slot(source);
-        slot.blocks.count(verdict);
-        slot.note_refusal(verdict);
+        self.slot(source).blocks.count(verdict);
     }
 
     /// Notes the hash of a solution, if it is the lowest so far.

@@ -61,6 +61,7 @@ impl Shared {
         }
         if solution.is_block() {
             if solution.job.ends_when_solved {
+                state.slot(source).note_refusal(&verdict);
                 self.block(state, source, &ReportedBlock::of(solution, false), verdict);
             } else {
                 self.pool_block(state, source, solution, verdict);

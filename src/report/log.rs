@@ -65,7 +65,7 @@ pub fn init(output: &OutputArgs, progress: &Progress, log: &Writer) {
         .with_ansi(terminal && colours())
         .with_target(output.verbose > 0);
     let registry = tracing_subscriber::registry().with(levels(output));
-    // A person at a terminal knows what time it is; whoever reads a file later does not.
+    // At a terminal the user knows what time it is; the reader of a file does not.
     let _ = match output.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text if terminal => registry.with(layer.without_time()).try_init(),
@@ -123,7 +123,7 @@ mod tests {
         assert!(logs(0, 0, "adit::report", Level::INFO));
         assert!(!logs(0, 0, "adit::report", Level::DEBUG));
         assert!(!logs(0, 1, "hyper", Level::INFO) && logs(0, 1, "hyper", Level::WARN));
-        // A driver's complaint is none of ours.
+        // A driver's complaint is no error of ours.
         let theirs = |quiet, verbose| logs(quiet, verbose, "wgpu_hal::vulkan", Level::ERROR);
         assert!(!theirs(0, 0) && !theirs(1, 0) && !theirs(2, 0));
         assert!(theirs(0, 1) && theirs(0, 2));

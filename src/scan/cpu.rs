@@ -131,7 +131,7 @@ pub fn usable_threads() -> usize {
 #[derive(Debug)]
 pub struct CpuScanner {
     kernel: Arc<dyn Kernel>,
-    /// How many midstates it is handed at once, where there are so many.
+    /// The most midstates that it is handed at once.
     midstates: usize,
     pool: rayon::ThreadPool,
 }
@@ -169,7 +169,7 @@ impl CpuScanner {
             let begun = Instant::now();
             let hashes = self.kernel.scan(&scan, &mut |hit| {
                 let flow = feed.hit(&unit, hit);
-                // Every core hashes, so whoever is to send this would wait for a time slice to end.
+                // Every core hashes, so the thread that is to send this would wait for a time slice to end.
                 std::thread::yield_now();
                 flow
             });

@@ -54,6 +54,7 @@ impl Failover {
                 }
                 None
             } else {
+                policy.prefer(sources.preferred().map(SourceId::index));
                 let (steps, wake) = policy.steps(Instant::now(), &sources.health());
                 for step in steps {
                     match step {
