@@ -20,12 +20,12 @@ use super::tuning_cache::TuningCache;
 use super::{Gpu, GpuKind, GpuScanner, Options, enumerate};
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
+use crate::job::{Job, JobKey, MerkleRoot, SourceId, TimeRange};
 use crate::scan::cpu::{Random, Sha2};
 #[cfg(debug_assertions)]
 use crate::scan::{
-    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Prepared, Scanner as _,
-    SecondBlock, Throttle, WorkUnit,
+    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock,
+    Throttle, WorkTemplate, WorkUnit,
 };
 use crate::units::HashRate;
 
@@ -50,7 +50,7 @@ fn tuning() -> Tuning {
 }
 
 /// A backend on it with a cached tuning.
-fn scanner(percent: u8) -> GpuScanner {
+fn scanner() -> GpuScanner {
     static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -58,8 +58,7 @@ fn scanner(percent: u8) -> GpuScanner {
         folder
     });
     let cache = Some(cache.path().to_owned());
-    let throttle = Throttle::percent(percent).unwrap();
-    GpuScanner::new(gpu(), Options { version_rolling: true, throttle, cache })
+    GpuScanner::new(gpu(), Options { version_rolling: true, cache })
 }
 
 /// Units of a job whose hits have this many leading zero bits; for each its midstates, first nonce and
@@ -92,7 +91,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             block[..4].copy_from_slice(&version.to_le_bytes());
             Midstate::of(version, &block)
         });
-        let prepared = Prepared {
+        let template = WorkTemplate {
             job: job.clone(),
             // Identifies the unit.
             extranonce: number,
@@ -102,13 +101,13 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             second_block: SecondBlock::of(&header[64..76].try_into().unwrap()),
         };
         WorkUnit {
-            prepared: Arc::new(prepared),
+            template: Arc::new(template),
             // Not from the first, so that a confusion of indices shows.
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
             target,
             generation: 0,
-            source: 0,
+            source: SourceId(0),
         }
     };
     (0..).zip(sizes).map(unit).collect()
@@ -122,6 +121,7 @@ struct List {
     hits: Mutex<BTreeMap<(u64, usize, u32), usize>>,
     hashes: AtomicU64,
     given_back: AtomicU64,
+    throttle: Option<Throttle>,
 }
 
 impl List {
@@ -147,7 +147,7 @@ impl List {
 }
 
 fn place(unit: &WorkUnit, hit: Hit) -> (u64, usize, u32) {
-    (unit.prepared.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
+    (unit.template.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
 }
 
 impl Feed for List {
@@ -172,6 +172,10 @@ impl Feed for List {
 
     fn has_ended(&self) -> bool {
         false
+    }
+
+    fn throttle(&self) -> Throttle {
+        self.throttle.unwrap_or(Throttle::NONE)
     }
 
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
@@ -208,7 +212,7 @@ fn every_candidate_of_many_units_is_found_once() {
         }
     }
     for zeros in [1, 5, 11] {
-        checked_runs(&scanner(100), &units(zeros, false, &sizes));
+        checked_runs(&scanner(), &units(zeros, false, &sizes));
     }
 }
 
@@ -218,7 +222,7 @@ fn more_hits_than_the_list_holds_are_found_once() {
     let sizes = [(1, 7, many), (2, 123, many), (2, (END - many) as u32, many)];
     // All nonces are hits, half of them, and so few that a batch just overflows.
     for zeros in [0, 1, 3] {
-        let list = checked_runs(&scanner(100), &units(zeros, false, &sizes));
+        let list = checked_runs(&scanner(), &units(zeros, false, &sizes));
         assert!(list.hits.lock().unwrap().len() > HIT_CAPACITY);
     }
 }
@@ -226,13 +230,13 @@ fn more_hits_than_the_list_holds_are_found_once() {
 #[test]
 fn an_easy_job_is_cut_into_small_batches() {
     // What exceeds the size that suits the job is given back and handed out again.
-    let list = checked_runs(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
+    let list = checked_runs(&scanner(), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
     assert!(list.given_back.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
 fn known_answer_tests_do_not_disturb_the_order_of_batches() {
-    let mut scanner = scanner(100);
+    let mut scanner = scanner();
     scanner.limits.retest_interval = Duration::ZERO;
     checked_runs(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
 }
@@ -253,7 +257,8 @@ fn a_calibration_out_of_time_uses_the_best_so_far() {
 fn a_throttled_device_skips_nothing() {
     let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
     let list = List::new(&units);
-    scanner(30).run(&list).unwrap();
+    let list = List { throttle: Throttle::percent(30), ..list };
+    scanner().run(&list).unwrap();
     list.check(&units);
 }
 
@@ -265,7 +270,7 @@ mod faults {
     use crate::scan::gpu::faults::Fault;
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.faults = Faults::inject(fault, always);
         scanner
     }
@@ -297,7 +302,7 @@ mod faults {
     #[test]
     fn a_device_that_hangs_during_initialisation_is_disabled() {
         let list = List::new(&units(10, false, &[(1, 0, 1000)]));
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.faults = Faults::inject(Fault::Hangs, true).at_batch(0);
         scanner.limits.step = Duration::from_millis(500);
         scanner.limits.healthy = Duration::from_millis(50);
@@ -350,7 +355,7 @@ mod faults {
     fn a_variant_that_made_the_device_fail_is_not_tried_again() {
         let cache = tempfile::tempdir().unwrap();
         let folder = Some(cache.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::LostOnTwoMidstates, true);
         let units = units(10, false, &[(4, 5, 70_000)]);
@@ -369,7 +374,7 @@ mod faults {
         let cache = TuningCache::for_gpu(cache_dir.path(), &gpu());
         cache.store(&gpu(), &tuning());
         let folder = Some(cache_dir.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::Lost, false).at_batch(1);
         let units = units(10, false, &[(2, 5, 70_000)]);
@@ -380,7 +385,7 @@ mod faults {
         // A later loss is not blamed on the tuning.
         cache.store(&gpu(), &tuning());
         let folder = Some(cache_dir.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::Lost, false);
         let list = List::new(&units);
@@ -486,13 +491,13 @@ fn a_job_change_reaches_the_device_quickly() {
     use crate::engine::{Engine, Goal};
     use crate::event::Announcer;
     let (announcer, _events) = Announcer::new();
-    let scanner = Arc::new(scanner(100));
+    let scanner = Arc::new(scanner());
     scanner.prepare().unwrap();
     let (engine, mut port) =
         Engine::start(vec![scanner], "a test".into(), Goal::default(), announcer).unwrap();
     let job = |number: u8, zeros| {
         let unit = units(zeros, true, &[(1, 0, 1)]).remove(0);
-        let job = &unit.prepared.job;
+        let job = &unit.template.job;
         Job {
             key: JobKey { connection: 0, number: number.into() },
             previous_block_hash: bitcoin::BlockHash::from_byte_array([number; 32]),

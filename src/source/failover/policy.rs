@@ -54,7 +54,7 @@ struct Place {
 
 impl Place {
     fn is_well(&self) -> bool {
-        self.run == Run::Up && self.health.is_well()
+        self.run == Run::Up && self.health.is_healthy()
     }
 
     fn steady_after(&self) -> Instant {
@@ -65,6 +65,8 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Policy {
     places: Vec<Place>,
+    /// The source that comes before all others, if the user wants one to.
+    preferred: Option<usize>,
     chosen: usize,
     chosen_at: Instant,
 }
@@ -73,7 +75,7 @@ impl Policy {
     /// So many sources, of which none runs. The engine mines the first from the start.
     pub(super) fn new(sources: usize, now: Instant) -> Self {
         let place = Place { run: Run::Down, health: Health::default(), since: now, lapses: 0 };
-        Self { places: vec![place; sources], chosen: 0, chosen_at: now }
+        Self { places: vec![place; sources], preferred: None, chosen: 0, chosen_at: now }
     }
 
     /// Notes that a source has ended; says whether it was told to.
@@ -92,6 +94,17 @@ impl Policy {
 
     pub(super) fn is_none_left(&self) -> bool {
         self.places.iter().all(|place| place.run == Run::Out)
+    }
+
+    /// Puts this source before all others, or none.
+    pub(super) fn prefer(&mut self, source: Option<usize>) {
+        self.preferred = source.filter(|index| *index < self.places.len());
+    }
+
+    /// The sources, the best first.
+    fn order(&self) -> Vec<usize> {
+        let others = (0..self.places.len()).filter(|index| Some(*index) != self.preferred);
+        self.preferred.into_iter().chain(others).collect()
     }
 
     /// What is to be done now, and when to ask again if nothing happens before.
@@ -126,7 +139,10 @@ impl Policy {
 
     fn choose(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
         let chosen_is_well = self.places[self.chosen].is_well();
-        for (index, place) in self.places.iter().enumerate() {
+        let mut is_before_chosen = true;
+        for index in self.order() {
+            let place = &self.places[index];
+            is_before_chosen &= index != self.chosen;
             if index == self.chosen && chosen_is_well {
                 return;
             }
@@ -137,7 +153,9 @@ impl Policy {
                 ask_again(place.steady_after());
                 continue;
             }
-            let why = if index < self.chosen {
+            let why = if self.preferred == Some(index) {
+                "it is preferred, and mined"
+            } else if is_before_chosen {
                 "it is well again, and mined"
             } else {
                 "it is mined while those before it are not well"
@@ -150,7 +168,8 @@ impl Policy {
 
     /// Sees to it that all run up to the first that is well or may soon be.
     fn start(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
-        for (index, place) in self.places.iter_mut().enumerate() {
+        for index in self.order() {
+            let place = &mut self.places[index];
             match place.run {
                 Run::Out => continue,
                 // When it has ended, this is asked again.
@@ -172,7 +191,7 @@ impl Policy {
             if place.is_well() {
                 return;
             }
-            let is_lost = place.health.in_trouble && !place.health.is_ready;
+            let is_lost = place.health.is_degraded && !place.health.is_ready;
             let patient_until = place.since + PATIENCE;
             if !is_lost && now < patient_until {
                 ask_again(patient_until);
@@ -188,7 +207,9 @@ impl Policy {
             return;
         }
         let due = chosen.since.max(self.chosen_at) + KEPT;
-        for (index, place) in self.places.iter_mut().enumerate().skip(self.chosen + 1) {
+        let below = self.order().into_iter().skip_while(|index| *index != self.chosen).skip(1);
+        for index in below {
+            let place = &mut self.places[index];
             if place.run != Run::Up {
                 continue;
             }
@@ -207,10 +228,10 @@ impl Policy {
 mod tests {
     use super::*;
 
-    const CONNECTING: Health = Health { is_ready: false, in_trouble: false };
-    const WELL: Health = Health { is_ready: true, in_trouble: false };
-    const STRUGGLING: Health = Health { is_ready: true, in_trouble: true };
-    const LOST: Health = Health { is_ready: false, in_trouble: true };
+    const CONNECTING: Health = Health { is_ready: false, is_degraded: false };
+    const WELL: Health = Health { is_ready: true, is_degraded: false };
+    const STRUGGLING: Health = Health { is_ready: true, is_degraded: true };
+    const LOST: Health = Health { is_ready: false, is_degraded: true };
 
     /// A policy with a clock of its own.
     struct Bench {
@@ -258,6 +279,35 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_preferred_source_is_mined_while_it_is_healthy() {
+        let mut bench = Bench::new(3);
+        bench.step();
+        bench.becomes(0, WELL);
+        bench.pass(HOUR);
+        bench.policy.prefer(Some(2));
+        assert_eq!(bench.step(), [Step::Start(2)]);
+        let mut steps = bench.becomes(2, WELL);
+        steps.extend(bench.pass(HOUR));
+        assert_eq!(chosen(&steps), [2]);
+        assert!(steps.contains(&Step::Close(0)), "{steps:?}");
+        bench.policy.ended(0, bench.now);
+        bench.health[0] = CONNECTING;
+        // When it fails, the order of the others decides.
+        bench.becomes(2, LOST);
+        assert_eq!(chosen(&bench.becomes(0, WELL)), [0]);
+        bench.becomes(2, WELL);
+        assert_eq!(chosen(&bench.pass(HOUR)), [2]);
+        bench.policy.ended(0, bench.now);
+        bench.health[0] = CONNECTING;
+        bench.policy.prefer(None);
+        let mut steps = bench.step();
+        steps.extend(bench.becomes(0, WELL));
+        steps.extend(bench.pass(HOUR));
+        assert_eq!(chosen(&steps), [0]);
+        assert!(steps.contains(&Step::Close(2)), "{steps:?}");
+    }
 
     #[test]
     fn a_source_that_is_well_has_no_other_started() {
