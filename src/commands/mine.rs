@@ -181,6 +181,7 @@ async fn mine(
     announcer: &Announcer,
 ) -> anyhow::Result<Exit> {
     let begun = Instant::now();
+    let control = engine.control();
     let mut running = tokio::spawn(sources);
     let deadline = async {
         match args.run_for {
@@ -201,7 +202,7 @@ async fn mine(
             exit = signal;
             None
         }
-        () = follow_pause_signals(signals, &engine.control()) => None,
+        () = follow_pause_signals(signals, &control) => None,
     };
     engine.stop();
     let ended = if ended.is_some() {
