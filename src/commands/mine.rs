@@ -181,6 +181,7 @@ async fn mine(
     announcer: &Announcer,
 ) -> anyhow::Result<Exit> {
     let begun = Instant::now();
+    let control = engine.control();
     let mut running = tokio::spawn(sources);
     let deadline = async {
         match args.run_for {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -536,4 +536,80 @@ fn a_job_change_reaches_the_device_quickly() {
     let summary = engine.finish();
     assert_eq!((summary.hardware_errors, summary.blocks.stale), (0, 0));
     assert_eq!(summary.blocks.accepted, 20);
+}
+
+/// Deals out the same unit for ever, and counts the batches that end in a pause.
+struct Pausing {
+    unit: WorkUnit,
+    is_paused: AtomicBool,
+    has_ended: AtomicBool,
+    batches: AtomicU64,
+    in_pause: AtomicU64,
+}
+
+impl Feed for Pausing {
+    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        while self.is_paused() && !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.try_next(midstates, nonces)
+    }
+
+    fn try_next(&self, _: usize, _: u64) -> Option<WorkUnit> {
+        (!self.is_paused() && !self.has_ended()).then(|| self.unit.clone())
+    }
+
+    fn give_back(&self, _: WorkUnit) {}
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::SeqCst)
+    }
+
+    fn hit(&self, _: &WorkUnit, _: Hit) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn count(&self, _: usize, _: u64) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        if self.is_paused() {
+            self.in_pause.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[test]
+fn a_pause_stops_a_device_within_two_batches() {
+    // Three midstates, of which a batch takes two: something is left to be sent at any moment.
+    let feed = Pausing {
+        unit: units(32, false, &[(3, 0, 1 << 12)]).remove(0),
+        is_paused: AtomicBool::new(false),
+        has_ended: AtomicBool::new(false),
+        batches: AtomicU64::new(0),
+        in_pause: AtomicU64::new(0),
+    };
+    let scanner = scanner();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| scanner.run(&feed));
+        let mut seen = 0;
+        for _ in 0..3 {
+            // It has begun, or gone on after the pause.
+            let begun = Instant::now();
+            while feed.batches.load(Ordering::SeqCst) < seen + 5 {
+                assert!(begun.elapsed() < Duration::from_secs(60) && !running.is_finished());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            feed.in_pause.store(0, Ordering::SeqCst);
+            feed.is_paused.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(feed.in_pause.load(Ordering::SeqCst) <= 2);
+            seen = feed.batches.load(Ordering::SeqCst);
+            feed.is_paused.store(false, Ordering::SeqCst);
+        }
+        feed.has_ended.store(true, Ordering::SeqCst);
+        running.join().unwrap().unwrap();
+    });
 }
