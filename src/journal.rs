@@ -1,18 +1,19 @@
 //! Found blocks on disk before they are submitted.
 //!
-//! A block is worth more than the connection it is sent over. [`Journal::record`] returns when the
-//! block is on disk, and only then is its first byte sent; [`Journal::settle`] notes the answer.
-//! What has none - the node died, or adit did - is sent again: [`Journal::pending`] names it.
-//! Losing a fate only means that a block is sent twice, which the node answers `duplicate`.
+//! A block is worth more than the connection it is submitted over. [`Journal::record`] returns when
+//! the block is on disk, and only then is its first byte sent; [`Journal::settle`] notes the node's
+//! answer. A block without an answer, because the node or adit died, is submitted again:
+//! [`Journal::pending`] lists it. Losing a fate only means that a block is submitted twice, which
+//! the node answers with `duplicate`.
 //!
 //! # Files
 //! Each process writes one file of its own, `adit-<process>-<nonce>.journal`, and holds its lock
-//! while it lives, so that several may share a directory. A file whose lock is free belongs to a
-//! dead process: the next adit to start adopts it, and removes it when the last fate in it is
-//! known. A process that ends with all fates known leaves nothing behind.
+//! while it runs, so that several may share a directory. A file whose lock is free belongs to a dead
+//! process: the next adit to start adopts it, and removes it when the last fate in it is known. A
+//! process that ends with all fates known leaves no file behind.
 //!
 //! # Format
-//! JSON lines, for people too: the `block` of a `found` line can be given to
+//! JSON lines, readable by users too: the `block` of a `found` line can be given to
 //! `bitcoin-cli submitblock` by hand.
 //!
 //! ```json
@@ -24,15 +25,17 @@
 //!
 //! `check` is the SipHash-2-4 of the line's bytes before `,"check"`, keyed with the check of the
 //! line before (0 for the first line) and the number 0x61646974206a6e6c. The live lines are those
-//! from the front that form an unbroken chain; what follows as a rule - zeros, or the beginning of a
-//! line - is nothing. Anything else there is damage: blocks that can be read from it, and whose headers
-//! have their proof of work, are taken to a new file and are pending (the node judges them), and the
-//! damaged file is kept as `….journal.damaged`, which adit never touches again.
+//! from the start of the file that form an unbroken chain. Zeros or the beginning of a line may
+//! follow, and mean nothing. Anything else there is damage: blocks that can be read from it, and
+//! whose headers have their proof of work, are copied to a new file and are pending (the node
+//! judges them), and the damaged file is kept as `….journal.damaged`, which adit never touches
+//! again.
 //!
-//! The file is made of zeros at once and written from front to back, since overwriting is what a
-//! disk syncs fastest: one write and one sync a block, fates riding along with the next block.
-//! When the space runs out and every fate is known, all behind the first line is cut off and writing
-//! starts again there. When some are unknown, these are taken to a new file, or the file grows.
+//! The file is created full of zeros and written from the start, since a disk syncs fastest what
+//! overwrites existing bytes: one write and one sync a block; fates are written with the next
+//! block. When the space runs out and every fate is known, everything after the first line is cut
+//! off and writing starts again there. When some are unknown, these are copied to a new file, or
+//! the file grows.
 
 mod error;
 mod file;
@@ -50,7 +53,7 @@ use std::time::{Duration, SystemTime};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 
-pub use self::error::{Damaged, JournalError, LeftAlone, Warning, WhyLeft};
+pub use self::error::{Damaged, Ignored, JournalError, Warning, WhyIgnored};
 use self::file::{Adoption, FileName, JournalFile, failed};
 use self::record::Record;
 use crate::job::Verdict;
@@ -58,31 +61,31 @@ use crate::job::Verdict;
 /// A found block, as it is about to be submitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// The chain it is for, as [`Journal::pending`] is asked for it.
+    /// The name of its chain, which [`Journal::pending`] takes.
     pub network: &'a str,
-    /// Where it is sent, as a person names it: without secrets.
+    /// The name of the source it is submitted to, without secrets.
     pub source: &'a str,
     /// Its height, where that is known.
     pub height: Option<u32>,
     /// Its header. The block's hash and the one before it are taken from here.
     pub header: &'a Header,
-    /// The whole block as hex digits, lower or upper case.
+    /// The whole block in hex, lower or upper case.
     pub block_hex: &'a str,
 }
 
 /// What became of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The source took it.
+    /// The source accepted it.
     Accepted,
-    /// The source refused it.
+    /// The source rejected it.
     Rejected,
-    /// It was right, but too late.
+    /// It was valid, but too late.
     Stale,
 }
 
 impl Fate {
-    /// What a verdict says of the block's fate; nothing where that stays unknown.
+    /// The fate that a verdict means; `None` if that stays unknown.
     #[must_use]
     pub const fn of(verdict: &Verdict) -> Option<Self> {
         match verdict {
@@ -102,10 +105,10 @@ impl Fate {
     }
 }
 
-/// Names a recorded block as long as this journal is open.
+/// Identifies a recorded block while this journal is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
-    /// 0 for our own file, from 1 for adopted ones: those are older.
+    /// 0 for this process's file, from 1 for adopted ones, which are older.
     file: u32,
     /// The id in that file.
     id: u64,
@@ -122,13 +125,13 @@ impl EntryId {
 /// A recorded block whose fate is unknown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
-    /// To settle it by.
+    /// Its id, to settle it with.
     pub id: EntryId,
     /// When it was recorded, in seconds since 1970.
     pub time: f64,
     /// The chain it is for.
     pub network: String,
-    /// Where it was to be sent.
+    /// The name of the source it was to be submitted to.
     pub source: String,
     /// Its height, where that was known.
     pub height: Option<u32>,
@@ -136,16 +139,16 @@ pub struct Pending {
     pub hash: BlockHash,
     /// Its header.
     pub header: Header,
-    /// The whole block as hex digits.
+    /// The whole block in hex.
     pub block_hex: String,
 }
 
 /// The found blocks on disk: one file of this process and those of dead ones that it adopted.
 ///
-/// Dropping it does what [`Journal::close`] does; errors, and what was not told, go to the log.
+/// Dropping it does what [`Journal::close`] does; errors and remaining warnings go to the log.
 #[derive(Debug)]
 pub struct Journal {
-    /// What a file has at least and grows by, in bytes.
+    /// The least size of a file, and by how much it grows, in bytes.
     space: u64,
     files: Mutex<Files>,
     closed: bool,
@@ -156,18 +159,19 @@ struct Files {
     own: JournalFile,
     last_id: u64,
     adopted: BTreeMap<u32, JournalFile>,
-    /// What was not told yet.
+    /// Warnings that were not returned yet.
     warnings: Vec<Warning>,
 }
 
-/// Room for some two thousand blocks of a regtest chain, and soon written once at the start.
+/// Space for some two thousand blocks of a regtest chain, which takes little time to write at the
+/// start.
 const SPACE: u64 = 1 << 20;
-/// How many files are adopted at most: each keeps one open.
-const MOST_ADOPTED: usize = 64;
+/// The most files that are adopted: each of them stays open.
+const MAX_ADOPTED: usize = 64;
 
 impl Journal {
-    /// Opens the journal in `dir`, which is created where it is not there (for this user only).
-    /// [`Journal::warnings`] tells what a person should know of it by then.
+    /// Opens the journal in `dir`, which is created if it does not exist (for this user only).
+    /// [`Journal::warnings`] has what the user should know of it afterwards.
     ///
     /// # Errors
     /// When the directory cannot be created, listed or written to, or the disk is full.
@@ -185,19 +189,19 @@ impl Journal {
         Ok(Self { space, files: Mutex::new(files), closed: false })
     }
 
-    /// What a person should know and was not told by an earlier call: files that were damaged or left
-    /// alone, a directory that others may write to, or that was removed since it was opened.
+    /// What the user should know, and an earlier call has not returned: files that were damaged or
+    /// ignored, a directory that others may write to, or one that was removed since it was opened.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         std::mem::take(&mut self.lock().warnings)
     }
 
-    /// Writes a found block to disk; it is there when this returns. Takes about as long as the
-    /// disk needs for one sync.
+    /// Writes a found block to disk; it is there when this returns. Takes about as long as the disk
+    /// needs for one sync.
     ///
     /// # Errors
-    /// When the disk is full or fails, or when it is no block. The block may be submitted all the
-    /// same; it is just not safe from a crash.
+    /// When the disk is full or fails, or when `found` is not a block. The block may be submitted all
+    /// the same; it is just not safe from a crash.
     pub fn record(&self, found: &Found<'_>) -> Result<EntryId, JournalError> {
         let mut files = self.lock();
         files.restore(self.space)?;
@@ -208,21 +212,21 @@ impl Journal {
         Ok(EntryId { file: 0, id })
     }
 
-    /// Notes what became of a block. That is written with the next block recorded, by
-    /// [`Journal::flush`] or at the end, whichever comes first. An entry whose fate is known
-    /// already is left as it is. An adopted file is removed with the last fate in it.
+    /// Notes a block's fate. It is written with the next block recorded, by [`Journal::flush`] or at
+    /// the end, whichever comes first. An entry whose fate is known already does not change. An
+    /// adopted file is removed with the last fate in it.
     pub fn settle(&self, entry: EntryId, fate: Fate) {
         let mut files = self.lock();
         let Some(file) = files.file(entry.file) else { return };
         file.settle(entry.id, fate);
-        // Where it cannot be removed, its fates are written by the next flush instead.
+        // If it cannot be removed, its fates are written by the next flush instead.
         if entry.is_adopted() && file.is_settled() && file.remove().is_ok() {
             files.adopted.remove(&entry.file);
         }
     }
 
     /// Writes the fates noted, without waiting for the disk: to be called about a second after the
-    /// last block, and cheap where there is nothing to write.
+    /// last block, and cheap if there is nothing to write.
     ///
     /// # Errors
     /// When a file cannot be written to. The fates are kept for the next try.
@@ -245,17 +249,17 @@ impl Journal {
             .collect()
     }
 
-    /// Reads a block of unknown fate back from disk; nothing where its fate is known by now.
+    /// Reads a block of unknown fate back from disk; `None` if its fate is known by now.
     ///
     /// # Errors
-    /// When it cannot be read, or is not there any more.
+    /// When it cannot be read, or is no longer there.
     pub fn read(&self, entry: EntryId) -> Result<Option<Pending>, JournalError> {
         let mut files = self.lock();
         let Some(file) = files.file(entry.file) else { return Ok(None) };
         let Some(line) = file.line(entry.id)? else { return Ok(None) };
         let changed = || JournalError::Changed { path: file.path().to_owned() };
         let Some(Record::Found(found)) = record::parse(&line) else { return Err(changed()) };
-        let Some((header, hash)) = found.believed().filter(|_| found.id == entry.id) else {
+        let Some((header, hash)) = found.verified().filter(|_| found.id == entry.id) else {
             return Err(changed());
         };
         Ok(Some(Pending {
@@ -270,7 +274,7 @@ impl Journal {
         }))
     }
 
-    /// Ends it: files in which every fate is known are removed, and what is unknown is left for
+    /// Closes the journal: files in which every fate is known are removed, and the others are left to
     /// the next adit to start.
     ///
     /// # Errors
@@ -280,7 +284,8 @@ impl Journal {
         self.lock().finish(self.space)
     }
 
-    /// A panic elsewhere is no reason to lose blocks: every change is made after its write.
+    /// A poisoned lock is used on: every change is made after its write, so a panic leaves no half
+    /// of one.
     fn lock(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -305,7 +310,8 @@ impl Files {
         if number == 0 { Some(&mut self.own) } else { self.adopted.get_mut(&number) }
     }
 
-    /// Makes the files again where they were removed: our own and those of blocks still pending.
+    /// Creates the files again if they were removed: this process's own and those with pending
+    /// blocks.
     fn restore(&mut self, space: u64) -> Result<(), JournalError> {
         let mut removed = self.own.restore(space)?;
         for file in self.adopted.values_mut().filter(|file| !file.is_settled()) {
@@ -330,7 +336,7 @@ impl Files {
     }
 }
 
-/// Creates `dir` and what is missing above it, on disk when it returns.
+/// Creates `dir` and its missing parents; they are on disk when it returns.
 fn create_dir(dir: &Path) -> Result<(), JournalError> {
     let missing: Vec<PathBuf> =
         dir.ancestors().take_while(|dir| !dir.exists()).map(Path::to_owned).collect();
@@ -399,8 +405,8 @@ fn adopt_all(
         match FileName::of(name) {
             FileName::Other => {}
             FileName::New => JournalFile::sweep(&path),
-            FileName::Journal if adopted.len() == MOST_ADOPTED => {
-                warnings.push(Warning::LeftAlone(LeftAlone { path, why: WhyLeft::TooMany }));
+            FileName::Journal if adopted.len() == MAX_ADOPTED => {
+                warnings.push(Warning::Ignored(Ignored { path, why: WhyIgnored::TooMany }));
             }
             FileName::Journal => {
                 let file = match JournalFile::adopt(&path) {
@@ -410,8 +416,8 @@ fn adopt_all(
                         file
                     }
                     Adoption::Nothing => None,
-                    Adoption::Left(why) => {
-                        warnings.push(Warning::LeftAlone(LeftAlone { path, why }));
+                    Adoption::Ignored(why) => {
+                        warnings.push(Warning::Ignored(Ignored { path, why }));
                         None
                     }
                 };

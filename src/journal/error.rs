@@ -1,4 +1,4 @@
-//! What can go wrong with a journal, and what is passed over in its directory.
+//! What can go wrong with a journal, and which files in its directory are ignored.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -16,7 +16,7 @@ pub enum JournalError {
         doing: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         why: io::Error,
     },
     /// What was to be recorded is not hex digits of a block that begins with the header.
@@ -34,8 +34,8 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
-    /// An entry that was in the file is there no more: someone else wrote to it.
-    #[error("cannot read the journal file {}: it was changed by someone else", path.display())]
+    /// An entry that was in the file is no longer there: another process wrote to it.
+    #[error("cannot read the journal file {}: it was changed by another process", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// The system's words where there are such.
+    /// The system's error, if it is one.
     pub(super) fn into_io(self) -> io::Error {
         match self {
             Self::Io { why, .. } => why,
@@ -60,29 +60,27 @@ impl JournalError {
                     "free some space there, or name a directory on another disk with --journal",
                 ),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Some("name a directory that this user may write to with --journal")
+                    Some("with --journal, name a directory that this user may write to")
                 }
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                    Some("--journal names a directory, and this is none")
+                    Some("--journal takes a directory, and this is not one")
                 }
                 io::ErrorKind::Unsupported => {
                     Some("files cannot be locked there; name a local directory with --journal")
                 }
-                _ => Some("name a directory of another place with --journal"),
+                _ => Some("name another directory with --journal"),
             },
-            Self::Full { .. } => {
-                Some("its blocks were never answered for; look at why the source does not")
-            }
+            Self::Full { .. } => Some("the source has not answered for its blocks; find out why"),
             Self::NotTheBlock | Self::TooLong { .. } | Self::Changed { .. } => None,
         }
     }
 }
 
-/// What a person should know of a journal.
+/// What the user should know of a journal.
 #[derive(Debug)]
 pub enum Warning {
-    /// A file was neither read nor touched.
-    LeftAlone(LeftAlone),
+    /// A file was neither read nor changed.
+    Ignored(Ignored),
     /// A file was damaged.
     Damaged(Damaged),
     /// The directory was removed while the journal was open, or the file in it.
@@ -102,18 +100,18 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LeftAlone(file) => file.fmt(f),
+            Self::Ignored(file) => file.fmt(f),
             Self::Damaged(file) => file.fmt(f),
             Self::Removed { dir } => write!(
                 f,
-                "the journal file in {} was removed while adit ran; it was made again, with the \
+                "the journal file in {} was removed while adit ran; it was created again with the \
                  blocks whose fate is unknown",
                 dir.display()
             ),
             Self::OthersMayWrite { dir, mode } => write!(
                 f,
-                "other users may write to the journal directory {} (mode {mode:03o}) and so remove \
-                 blocks before they are sent; chmod go-w takes that from them",
+                "other users may write to the journal directory {} (mode {mode:03o}), and so \
+                 remove blocks before they are submitted; chmod go-w prevents that",
                 dir.display()
             ),
         }
@@ -147,19 +145,19 @@ impl fmt::Display for Damaged {
     }
 }
 
-/// A file in the directory that is named like a journal's and was neither read nor touched.
+/// A file in the directory that is named like a journal and was neither read nor changed.
 #[derive(Debug)]
-pub struct LeftAlone {
+pub struct Ignored {
     /// The file.
     pub path: PathBuf,
     /// Why.
-    pub why: WhyLeft,
+    pub why: WhyIgnored,
 }
 
-/// Why a file was left alone.
+/// Why a file was ignored.
 #[derive(Debug)]
-pub enum WhyLeft {
-    /// It is a link, a directory or something else that adit does not make.
+pub enum WhyIgnored {
+    /// It is a link, a directory or something else that adit does not create.
     NotAFile,
     /// It is larger than any that adit writes.
     TooLarge {
@@ -168,31 +166,31 @@ pub enum WhyLeft {
     },
     /// It does not begin as a journal does.
     NotAJournal,
-    /// A later adit wrote it.
+    /// A newer adit wrote it.
     OtherFormat {
         /// The number it gives for its format.
         format: u32,
     },
-    /// So many files of dead processes wait already that it is left to a later start.
+    /// Too many files of dead processes were adopted already; it is left to a later start.
     TooMany,
     /// The system refused to open or read it.
     Unreadable(io::Error),
 }
 
-impl fmt::Display for LeftAlone {
+impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "journal file {} is left alone: ", self.path.display())?;
+        write!(f, "journal file {} is ignored: ", self.path.display())?;
         match &self.why {
-            WhyLeft::NotAFile => f.write_str("it is no regular file"),
-            WhyLeft::TooLarge { bytes } => {
+            WhyIgnored::NotAFile => f.write_str("it is not a regular file"),
+            WhyIgnored::TooLarge { bytes } => {
                 write!(f, "its {bytes} bytes are more than adit writes ({MAX_FILE})")
             }
-            WhyLeft::NotAJournal => f.write_str("it does not begin as a journal does"),
-            WhyLeft::OtherFormat { format } => {
-                write!(f, "a later adit wrote it (format {format})")
+            WhyIgnored::NotAJournal => f.write_str("it does not begin as a journal does"),
+            WhyIgnored::OtherFormat { format } => {
+                write!(f, "it was written by a newer adit (format {format})")
             }
-            WhyLeft::TooMany => f.write_str("too many others wait already"),
-            WhyLeft::Unreadable(why) => write!(f, "{why}"),
+            WhyIgnored::TooMany => f.write_str("too many others have been taken over already"),
+            WhyIgnored::Unreadable(why) => write!(f, "{why}"),
         }
     }
 }

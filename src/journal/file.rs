@@ -1,4 +1,4 @@
-//! One journal file: created or adopted, written in place, and locked as long as it is open.
+//! One journal file: created or adopted, written in place, and locked while it is open.
 
 mod adopt;
 
@@ -15,10 +15,10 @@ use super::record::{self, Check};
 use super::salvage::Piece;
 use super::{Fate, Found, JournalError, create_dir};
 
-/// A file of more bytes is neither written nor read.
+/// The largest file that is written or read, in bytes.
 pub(super) const MAX_FILE: u64 = 256 << 20;
 const SUFFIX: &str = ".journal";
-/// What a file has behind its name until it is locked and begun.
+/// The suffix of a file's name until it is locked and has its first line.
 const NEW: &str = ".new";
 
 /// An offset in the file, and the check of the line that ends there.
@@ -28,7 +28,7 @@ struct Place {
     check: Check,
 }
 
-/// Where a found block of unknown fate stands in the file.
+/// Where a found block of unknown fate is in the file.
 #[derive(Debug)]
 struct Live {
     offset: u64,
@@ -47,9 +47,9 @@ impl Live {
 pub(super) struct JournalFile {
     path: PathBuf,
     file: File,
-    /// Behind the first line: where records begin.
+    /// The end of the first line, where records begin.
     start: Place,
-    /// Behind the last live line. What follows is zeros, or a torn line.
+    /// The end of the last live line. Zeros or a torn line follow.
     end: Place,
     /// The size of the file, all of it allocated.
     len: u64,
@@ -71,7 +71,7 @@ pub(super) struct JournalFile {
 pub(super) enum FileName {
     /// A journal.
     Journal,
-    /// A journal that is being begun, or was when its process died.
+    /// A journal that is being created, or was when its process died.
     New,
     /// Not ours.
     Other,
@@ -97,11 +97,11 @@ impl FileName {
 }
 
 impl JournalFile {
-    /// Creates a file of `space` zeros behind its first line, on disk when it returns.
+    /// Creates a file of `space` zeros after its first line; it is on disk when this returns.
     pub(super) fn create(dir: &Path, space: u64) -> Result<Self, JournalError> {
-        // Another adit that is starting may take a file between its creation and its lock for a
-        // dead process's leftover and remove it. Then the lock or the renaming fails, and the next
-        // name is tried. Under its real name a file is never without its lock and first line.
+        // Another adit that is starting may take a file that is created and not locked yet for a
+        // dead process's leftover and remove it. Then locking or renaming fails, and the next name
+        // is tried. Under its real name a file is never without its lock and first line.
         const ATTEMPTS: usize = 16;
         let mut attempt = 1;
         loop {
@@ -172,8 +172,8 @@ impl JournalFile {
         }
     }
 
-    /// Makes the file again, with the blocks of unknown fate, where it is no longer at its path: the
-    /// directory was removed, or what is in it. Says whether that was so.
+    /// Creates the file again, with the blocks of unknown fate, if it is no longer at its path: the
+    /// directory or its contents were removed. Returns whether that was so.
     pub(super) fn restore(&mut self, space: u64) -> Result<bool, JournalError> {
         let is_there = is_at(&self.file, &self.path)
             .map_err(failed("look at the journal file", &self.path))?;
@@ -184,8 +184,8 @@ impl JournalFile {
         Ok(!is_there)
     }
 
-    /// Puts a block found at `time` (since 1970), and the fates waiting, into the file: on disk when
-    /// it returns. `space` is what the file has at least and grows by.
+    /// Writes a block found at `time` (since 1970), and the fates that are due, to the file: on
+    /// disk when it returns. `space` is the least size of the file, and by how much it grows.
     pub(super) fn record(
         &mut self,
         id: u64,
@@ -210,7 +210,7 @@ impl JournalFile {
             .and_then(|()| self.file.sync_data());
         self.lines = lines;
         if let Err(why) = written {
-            // What reached the file lies behind the end, and the next write covers it.
+            // What reached the file is after the end, and the next write overwrites it.
             self.at_end = false;
             return Err(failed("write the journal file", &self.path)(why));
         }
@@ -227,7 +227,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Puts the fates waiting, and the beginning of a found block's line, into `lines`.
+    /// Puts the fates that are due, and the beginning of a found block's line, into `lines`.
     fn encode(
         &mut self,
         id: u64,
@@ -241,7 +241,7 @@ impl JournalFile {
         Ok(Encoded { begins, ending, bytes })
     }
 
-    /// Puts the fates waiting into `lines`.
+    /// Puts the fates that are due into `lines`.
     fn encode_fates(&mut self) -> Check {
         self.lines.clear();
         let mut check = self.end.check;
@@ -251,32 +251,32 @@ impl JournalFile {
         check
     }
 
-    /// Starts again at the front, or in another file where blocks of unknown fate are in the way.
-    /// Says whether anything changed.
+    /// Starts again at the start of the file, or in another file if blocks of unknown fate are in
+    /// the way. Returns whether anything changed.
     fn make_room(&mut self, bytes: u64, space: u64) -> bool {
         if self.live.is_empty() {
             self.start_again(bytes, space);
             true
         } else if 2 * self.live_bytes <= self.end.offset - self.start.offset {
-            // Where that fails, growing may still do.
+            // If that fails, growing may still work.
             self.move_on(space).is_ok()
         } else {
             false
         }
     }
 
-    /// Starts again behind the first line, with room for `bytes` at least: every fate is known.
+    /// Starts again after the first line, with space for `bytes` at least: every fate is known.
     ///
-    /// What stood there is cut off rather than written over. So the file never has lines of an earlier
-    /// pass behind its live ones, and anything there but zeros and a torn line is damage.
+    /// The old lines are cut off, not overwritten. So the file never has lines of an earlier pass
+    /// after its live ones, and anything there except zeros and a torn line is damage.
     fn start_again(&mut self, bytes: u64, space: u64) {
         let Place { offset, .. } = self.start;
         let room = bytes.next_multiple_of(space);
         self.end = self.start;
         self.at_end = false;
         self.fates.clear();
-        // Where this fails, so does the write that follows, or the old lines are taken for damage by
-        // the next adit, and sent again: that harms nobody.
+        // If this fails, so does the write that follows, or the next adit takes the old lines for
+        // damage and submits the blocks again, which does no harm.
         let emptied = self
             .file
             .set_len(offset)
@@ -288,15 +288,15 @@ impl JournalFile {
         }
     }
 
-    /// Takes the blocks of unknown fate to a new file, and removes this one. A death between the
-    /// two leaves them in both, and they are sent twice: that harms nobody.
+    /// Copies the blocks of unknown fate to a new file, and removes this one. If the process dies in
+    /// between, they are in both and are submitted twice, which does no harm.
     fn move_on(&mut self, space: u64) -> Result<(), JournalError> {
         let old = self.replace(space)?;
         let _ = fs::remove_file(&old.path);
         Ok(())
     }
 
-    /// Takes the blocks of unknown fate to a new file in the same directory; gives the old one back.
+    /// Copies the blocks of unknown fate to a new file in the same directory; returns the old file.
     fn replace(&mut self, space: u64) -> Result<Self, JournalError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let mut new = Self::create(dir, (2 * self.live_bytes).next_multiple_of(space).max(space))?;
@@ -333,12 +333,12 @@ impl JournalFile {
         new.file.sync_data()
     }
 
-    /// Writes `parts` and a number of zeros behind the last live line, in one go.
+    /// Writes `parts` and a number of zeros after the last live line, in one go.
     fn write(&mut self, parts: &[&[u8]; 3], zeros: u64) -> io::Result<()> {
         if !self.at_end {
             self.file.seek(SeekFrom::Start(self.end.offset))?;
         }
-        // Until it has gone well.
+        // Until it has succeeded.
         self.at_end = false;
         let mut slices = parts.map(IoSlice::new);
         let mut rest = &mut slices[..];
@@ -359,7 +359,7 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Notes what became of a block. Written with the next record, or by [`Self::flush`].
+    /// Notes a block's fate. Written with the next record, or by [`Self::flush`].
     pub(super) fn settle(&mut self, id: u64, fate: Fate) {
         if let Some(live) = self.live.remove(&id) {
             self.live_bytes -= live.bytes as u64;
@@ -367,7 +367,7 @@ impl JournalFile {
         }
     }
 
-    /// Writes the fates waiting, without waiting for the disk.
+    /// Writes the fates that are due, without waiting for the disk.
     pub(super) fn flush(&mut self) -> Result<(), JournalError> {
         if self.fates.is_empty() {
             return Ok(());
@@ -394,7 +394,7 @@ impl JournalFile {
         self.live.iter().map(|(&id, live)| (id, &*live.network))
     }
 
-    /// The line of a block of unknown fate; nothing where its fate is known.
+    /// The line of a block of unknown fate; `None` if its fate is known.
     pub(super) fn line(&mut self, id: u64) -> Result<Option<Vec<u8>>, JournalError> {
         let Some(live) = self.live.get(&id) else { return Ok(None) };
         self.at_end = false;
@@ -404,7 +404,7 @@ impl JournalFile {
         Ok(Some(line))
     }
 
-    /// Where it is.
+    /// The file's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -412,17 +412,17 @@ impl JournalFile {
     /// Removes the file, under its lock.
     pub(super) fn remove(&self) -> Result<(), JournalError> {
         match fs::remove_file(&self.path) {
-            // Someone has done so already.
+            // It has been removed already.
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(failed("remove the journal file", &self.path)),
         }
     }
 
-    /// Removes the file if nothing in it is wanted any more, else leaves the live lines in it for
-    /// the next adit.
+    /// Removes the file if every fate in it is known; otherwise leaves the live lines in it for the
+    /// next adit.
     pub(super) fn finish(&mut self) -> Result<(), JournalError> {
         if self.is_settled() {
-            // What cannot be removed is at least to say that nothing in it is wanted.
+            // If it cannot be removed, it should at least have the fates.
             return self.remove().inspect_err(|_| drop(self.flush()));
         }
         self.flush()?;
@@ -448,7 +448,7 @@ struct Encoded {
     bytes: u64,
 }
 
-/// Makes an error of what the system said.
+/// Makes an error of the system's.
 pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
     move |why| JournalError::Io { doing, path, why }
@@ -464,7 +464,7 @@ fn new_name() -> String {
 
 /// Writes the directory's names to disk.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened, and need not.
+    // Other systems do not let a directory be opened, and do not need it.
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
@@ -479,7 +479,7 @@ fn write_zeros(file: &mut File, count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a regular file for reading and writing; nothing where it is something else.
+/// Opens a regular file for reading and writing; `None` if it is something else.
 pub(super) fn open_regular(path: &Path) -> io::Result<Option<File>> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Ok(None);

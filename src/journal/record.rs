@@ -1,4 +1,4 @@
-//! The lines of a journal file: how they are written, chained and believed.
+//! The lines of a journal file: how they are written, chained and checked.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -14,11 +14,12 @@ use super::{Fate, Found, JournalError};
 
 /// The format that this adit writes and reads.
 pub(super) const FORMAT: u32 = 1;
-/// A line of more bytes is neither written nor read: a block of the largest weight takes half.
+/// The longest line that is written or read, in bytes: a block of the largest weight takes half of
+/// it.
 pub(super) const MAX_LINE: usize = 16 << 20;
 /// The length of a serialized header in hex digits.
 pub(super) const HEADER_DIGITS: usize = 160;
-/// What stands around the check's sixteen digits, and the end of every line.
+/// What surrounds the check's sixteen digits at the end of every line.
 const BEFORE_CHECK: &[u8] = br#","check":""#;
 const AFTER_CHECK: &[u8] = b"\"}\n";
 /// The bytes from the end of what is checked to the end of the line.
@@ -27,13 +28,13 @@ const CHECK_LEN: usize = BEFORE_CHECK.len() + 16 + AFTER_CHECK.len();
 const CHECK_KEY: u64 = u64::from_be_bytes(*b"adit jnl");
 
 /// The check of a line: SipHash-2-4 of its bytes, keyed with the check of the line before. So a
-/// line is valid only where it was written, after what it was written after: an old one that lies
-/// behind the last live one by chance is not taken for its successor.
+/// line is valid only after the line that it was written after: an old one that follows the last live
+/// one by chance is not taken for its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Check(u64);
 
 impl Check {
-    /// What the first line of a file follows.
+    /// The check before the first line of a file.
     pub(super) const FIRST: Self = Self(0);
 
     fn of(before: Self, parts: &[&[u8]]) -> Self {
@@ -99,7 +100,7 @@ pub(super) fn push_fate(out: &mut Vec<u8>, before: Check, id: u64, fate: Fate) -
     end_line(out, start, before)
 }
 
-/// Appends a line of another file as one that follows `before`. Nothing where it is no line.
+/// Appends a line of another file as one that follows `before`; `None` if it is not a line.
 pub(super) fn push_again(out: &mut Vec<u8>, before: Check, line: &[u8]) -> Option<Check> {
     let start = out.len();
     out.extend_from_slice(&line[..line.len().checked_sub(CHECK_LEN)?]);
@@ -112,11 +113,11 @@ pub(super) struct FoundEnding {
     pub(super) check: Check,
 }
 
-/// Appends the line of a block found at `time` (since 1970) up to where the block's digits begin; they
-/// follow, and then the ending returned. (A large block is not copied.)
+/// Appends the line of a block found at `time` (since 1970) up to where the block's digits begin;
+/// they follow, and then the ending that is returned. (A large block is not copied.)
 ///
 /// # Errors
-/// When the block's digits are none, don't begin with the header or are too many.
+/// When the block is not hex, does not begin with the header or is too long.
 pub(super) fn push_found(
     out: &mut Vec<u8>,
     before: Check,
@@ -160,7 +161,7 @@ pub(super) fn push_found(
     Ok(FoundEnding { bytes, check })
 }
 
-/// Whether all of `digits` are hex digits. In blocks without an early way out, which compiles to
+/// Whether all of `digits` are hex digits. Checked in blocks without an early exit, which compile to
 /// vector code: eight million digits take half a millisecond.
 pub(super) fn is_hex(digits: &[u8]) -> bool {
     digits.chunks(4096).all(|some| {
@@ -174,14 +175,14 @@ pub(super) fn is_hex(digits: &[u8]) -> bool {
 #[derive(Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
 pub(super) enum Record<'a> {
-    /// The first of a file.
+    /// The first line of a file.
     Journal { format: u32 },
     /// A found block.
     #[serde(borrow)]
     Found(FoundRecord<'a>),
-    /// What became of one; the word itself is for people.
+    /// A block's fate; the word itself is for readers of the file.
     Fate { id: u64 },
-    /// Something that a later adit writes and this one need not know.
+    /// Something that a newer adit writes and this one can ignore.
     #[serde(other)]
     Other,
 }
@@ -208,7 +209,7 @@ pub(super) struct FoundRecord<'a> {
 
 impl FoundRecord<'_> {
     /// The header and its hash, if all that the record says of the block agrees.
-    pub(super) fn believed(&self) -> Option<(Header, BlockHash)> {
+    pub(super) fn verified(&self) -> Option<(Header, BlockHash)> {
         let bytes = hex::decode(self.header.as_bytes()).ok()?;
         let header: Header = encode::deserialize(&bytes).ok()?;
         let block = self.block.as_bytes();
@@ -222,7 +223,7 @@ impl FoundRecord<'_> {
     }
 }
 
-/// The check of `line` (with its newline) if it is whole and follows a line with the check
+/// The check of `line` (with its newline) if it is complete and follows a line with the check
 /// `before`.
 pub(super) fn follows(before: Check, line: &[u8]) -> Option<Check> {
     let (body, ending) = line.split_at_checked(line.len().checked_sub(CHECK_LEN)?)?;
@@ -230,14 +231,14 @@ pub(super) fn follows(before: Check, line: &[u8]) -> Option<Check> {
     (ending == check.ending()).then_some(check)
 }
 
-/// The check that stands at the end of a line, right or wrong.
+/// The check at the end of a line, right or wrong.
 pub(super) fn printed_check(line: &[u8]) -> Option<Check> {
     let (_, ending) = line.split_at_checked(line.len().checked_sub(CHECK_LEN)?)?;
     let digits = ending.strip_prefix(BEFORE_CHECK)?.strip_suffix(AFTER_CHECK)?;
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(Check)
 }
 
-/// The record of a line (with its newline); nothing where it is none of ours.
+/// The record of a line (with its newline); `None` if it is not one of ours.
 pub(super) fn parse(line: &[u8]) -> Option<Record<'_>> {
     serde_json::from_slice(line).ok()
 }

@@ -1,9 +1,9 @@
-//! What stands in a journal file behind its intact lines: nothing, the beginning of a line that was
-//! being written, or blocks that damage has cut off.
+//! What follows the intact lines of a journal file: nothing, the beginning of a line that was being
+//! written, or blocks that damage has cut off.
 //!
-//! Zeros are nothing. The beginning of a line, right behind the intact ones and with only zeros behind
-//! it, is what a process leaves that was killed while it wrote. Everything else is damage, which a write
-//! that a power failure tore may look like too.
+//! Zeros are nothing. The beginning of a line, right after the intact ones and followed only by
+//! zeros, is what a process leaves that was killed while it wrote. Everything else is damage; a
+//! write that a power failure interrupted may look like it too.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -17,7 +17,7 @@ use super::record::{self, Check, HEADER_DIGITS, Record};
 
 /// The beginning of a line of ours.
 const BEGINNING: &[u8] = br#"{"record":""#;
-/// What stands before a block's digits.
+/// What comes before a block's digits.
 const BEFORE_BLOCK: &[u8] = br#""block":""#;
 
 /// A piece of the file from which a block can be read.
@@ -32,7 +32,7 @@ pub(super) struct Piece {
 pub(super) struct Tail {
     /// Where blocks can be read.
     pub(super) blocks: Vec<Piece>,
-    /// Blocks, by their ids, whose fate is known.
+    /// The ids of blocks whose fate is known.
     pub(super) fates: Vec<u64>,
     /// Whether there is more than leftovers.
     pub(super) is_damaged: bool,
@@ -41,7 +41,7 @@ pub(super) struct Tail {
 /// A block that was read from a damaged line: its header has the proof of work that it claims.
 #[derive(Debug)]
 pub(super) struct Salvaged {
-    /// Its id, where that can be read.
+    /// Its id, if that can be read.
     pub(super) id: Option<u64>,
     /// When it was found, since 1970.
     pub(super) time: Duration,
@@ -79,13 +79,13 @@ struct Scan {
     tail: Tail,
     /// The check that the line before has or claims.
     before: Option<Check>,
-    /// Whether the beginning of a line stands there.
+    /// Whether the beginning of a line was found.
     torn: bool,
 }
 
 impl Scan {
-    /// Looks at the bytes up to and with a newline: zeros and lines that have lost their newline may
-    /// be among them.
+    /// Examines the bytes up to and including a newline: zeros, and lines that have lost their
+    /// newline, may be among them.
     fn line(&mut self, offset: u64, line: &[u8]) {
         let mut place = 0;
         for run in line.split(|&byte| byte == 0) {
@@ -101,10 +101,10 @@ impl Scan {
 
     fn fragment(&mut self, offset: u64, fragment: &[u8]) {
         let before = std::mem::replace(&mut self.before, record::printed_check(fragment));
-        // Something follows what would be torn.
+        // Something follows what looked torn.
         self.tail.is_damaged |= self.torn;
         if let Some(Record::Fate { id }) = record::parse(fragment) {
-            // One that is lost means that a block is sent twice, no more.
+            // A lost fate only means that a block is submitted twice.
             if before.is_some_and(|before| record::follows(before, fragment).is_some()) {
                 self.tail.fates.push(id);
             }
@@ -121,7 +121,7 @@ impl Scan {
 
 /// Whether this is the beginning of a line, and undamaged as far as it goes.
 fn is_torn(fragment: &[u8]) -> bool {
-    // A number that ends in its point is taken for a wrong one.
+    // The parser takes a number that ends with its decimal point for an invalid one.
     let fragment = fragment.strip_suffix(b".").unwrap_or(fragment);
     let breaks_off = || {
         let whole = serde_json::from_slice::<IgnoredAny>(fragment);
@@ -132,8 +132,8 @@ fn is_torn(fragment: &[u8]) -> bool {
         || fragment.starts_with(BEGINNING) && breaks_off() && digits.is_none_or(record::is_hex)
 }
 
-/// Reads a block from a line that need not be whole; nothing where its network, source or block
-/// cannot be made out, or no proof of work speaks for its header.
+/// Reads a block from a line that may be incomplete; `None` if its network, source or block cannot be
+/// read, or its header has no proof of work.
 pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
     let network = text(line, "network")?;
     let source = text(line, "source")?;
@@ -142,7 +142,7 @@ pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
     if !is_block || !record::is_hex(block_hex.as_bytes()) {
         return None;
     }
-    // The header stands there twice, and its hash once. In a torn line they may be of two blocks.
+    // A line has the header twice, and its hash once. In a torn line they may be of two blocks.
     let of_block = block_hex[..HEADER_DIGITS].to_owned();
     let of_line = text(line, "header").filter(|digits| are_alike(digits, &of_block));
     let digits = [Some(of_block), of_line];
@@ -165,7 +165,7 @@ pub(super) fn read(line: &[u8]) -> Option<Salvaged> {
     })
 }
 
-/// Whether these are the digits of one header, of which a few may be damaged.
+/// Whether these are the digits of one header, a few of which may be damaged.
 fn are_alike(one: &str, other: &str) -> bool {
     let differing = one.bytes().zip(other.bytes()).filter(|(one, other)| one != other).count();
     one.len() == other.len() && differing <= 8

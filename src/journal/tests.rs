@@ -162,7 +162,7 @@ fn only_the_asked_networks_blocks_are_pending() {
 }
 
 #[test]
-fn a_live_processes_file_is_left_to_it() {
+fn a_live_processes_file_is_not_adopted() {
     let dir = TempDir::new().unwrap();
     let first = open(dir.path());
     let id = record(&first, 1, 0);
@@ -178,7 +178,7 @@ fn a_live_processes_file_is_left_to_it() {
 }
 
 #[test]
-fn of_many_that_start_at_once_one_adopts() {
+fn of_many_that_start_at_once_only_one_adopts() {
     for _ in 0..10 {
         let dir = TempDir::new().unwrap();
         let dead = open(dir.path());
@@ -210,7 +210,7 @@ fn of_many_that_start_at_once_one_adopts() {
 }
 
 #[test]
-fn one_that_comes_too_late_for_a_file_does_not_read_it() {
+fn a_file_that_another_process_adopted_first_is_not_read() {
     let dir = TempDir::new().unwrap();
     let dead = open(dir.path());
     record(&dead, 1, 0);
@@ -264,7 +264,7 @@ fn lines_of_an_earlier_pass_are_dead_even_where_they_fit() {
 }
 
 #[test]
-fn the_leftover_of_a_death_at_creation_is_swept() {
+fn the_leftover_of_an_interrupted_creation_is_removed() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join(format!("{A_NAME}.new")), "{\"rec").unwrap();
     let journal = open(dir.path());
@@ -340,7 +340,7 @@ fn the_largest_block_fits_and_more_is_refused() {
 }
 
 #[test]
-fn what_is_no_block_is_refused_and_does_no_harm() {
+fn what_is_not_a_block_is_an_error_and_does_no_harm() {
     let dir = TempDir::new().unwrap();
     let journal = open(dir.path());
     let settled = record(&journal, 1, 0);
@@ -413,19 +413,19 @@ fn threads_share_it() {
 }
 
 #[test]
-fn so_many_files_are_adopted_and_no_more() {
+fn no_more_than_the_limit_of_files_are_adopted() {
     let dir = TempDir::new().unwrap();
     let (bytes, _) = damage::sample();
-    for number in 0..MOST_ADOPTED + 3 {
+    for number in 0..MAX_ADOPTED + 3 {
         let name = format!("adit-{number}-0123456789abcdef.journal");
         fs::write(dir.path().join(name), &bytes).unwrap();
     }
     let journal = Journal::open_with(dir.path(), 16).unwrap();
-    assert_eq!(journal.pending("regtest").len(), 2 * MOST_ADOPTED);
+    assert_eq!(journal.pending("regtest").len(), 2 * MAX_ADOPTED);
     let warnings = journal.warnings();
     assert_eq!(warnings.len(), 3);
     let too_many = |warning: &Warning| {
-        matches!(warning, Warning::LeftAlone(LeftAlone { why: WhyLeft::TooMany, .. }))
+        matches!(warning, Warning::Ignored(Ignored { why: WhyIgnored::TooMany, .. }))
     };
     assert!(warnings.iter().all(too_many));
 }

@@ -1,4 +1,4 @@
-//! The built-in regtest chain as a source: nothing to install, and no one is paid.
+//! The built-in regtest chain as a source: nothing to install, and the coins are worth nothing.
 
 mod chain;
 
@@ -18,19 +18,20 @@ use crate::engine::Port;
 use crate::event::SourceState;
 use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 
-/// How long a height is left alone on which the chain refused our block. It never should.
-const SETBACK: Duration = Duration::from_secs(1);
+/// How long to wait after the chain rejected our block, which it never should.
+const REJECTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// The source.
+/// A regtest chain in this process as a source of jobs.
 #[derive(Clone, Debug)]
 pub struct Builtin {
-    /// Who is paid, for what that is worth here; nobody in particular where none is named.
+    /// Who is paid; without one, a script that anyone can spend.
     pub payout: Option<PayoutScript>,
-    /// What stands in the coinbase.
+    /// The text in the coinbase.
     pub text: CoinbaseText,
     /// Whether the version may be rolled.
     pub version_rolling: bool,
-    /// The time from one block to the next, where there is to be one.
+    /// The time from one block to the next; without one, blocks follow each other as fast as
+    /// possible.
     pub every: Option<Duration>,
 }
 
@@ -62,7 +63,7 @@ impl Builtin {
         loop {
             if let Some(schedule) = &mut schedule {
                 tokio::select! {
-                    // Nothing is mined that could be found: this is the end.
+                    // Nothing is mined that could be found, so the channel has been closed.
                     _ = port.solution() => return,
                     () = tokio::time::sleep_until(schedule.due().into()) => {}
                 }
@@ -86,7 +87,7 @@ impl Builtin {
             let refused = verdict != Verdict::Accepted;
             port.verdict(&solution, verdict);
             if refused {
-                tokio::time::sleep(SETBACK).await;
+                tokio::time::sleep(REJECTED_PAUSE).await;
             }
             if let Some(schedule) = &mut schedule {
                 schedule.done(Instant::now());
@@ -101,7 +102,7 @@ fn block_hex(solution: &Solution) -> String {
         (MerkleRoot::Rolled(coinbase), Some(body)) => {
             block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
         }
-        // Our own jobs have both.
+        // The jobs of this source have both.
         _ => String::new(),
     }
 }

@@ -1,9 +1,9 @@
-//! Several sources in order: the first that works is mined, and a better-placed one is returned to
-//! when it is well again.
+//! Several sources in order of preference: the first that works is mined, and a preferred one is
+//! returned to when it works again.
 //!
-//! A source knows nothing of that: it has its port, and what it publishes or withdraws there says
-//! how it does. The next in the order is started only when those before it do not work, and ended
-//! some time after one of them does again; a better-placed one never ends, but goes on trying as it
+//! A source knows nothing of that: it has its port, and what it publishes there shows whether it
+//! works. The next in the order is started only when those before it do not work, and stopped some
+//! time after one of them works again; a preferred one is never stopped, but goes on trying as it
 //! would alone.
 
 mod policy;
@@ -18,31 +18,31 @@ use crate::engine::Sources;
 use crate::job::SourceId;
 use policy::{Policy, Step};
 
-/// Makes a source anew, each time it is to be started.
+/// Makes a source, each time it is to be started.
 pub type Make = Box<dyn Fn() -> Box<dyn Source> + Send>;
 
-/// The sources in their order, the best first.
+/// The sources in order of preference, and which of them runs and is mined.
 pub struct Failover {
     sources: Vec<Make>,
 }
 
 impl Failover {
-    /// One source or several, the best first.
+    /// One source or several, the preferred one first.
     #[must_use]
     pub fn new(sources: Vec<Make>) -> Self {
         Self { sources }
     }
 
-    /// How a person names each: without secrets.
+    /// The name of each source, without secrets.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.sources.iter().map(|make| make().name()).collect()
     }
 
-    /// Runs until it is time to go, or until no source is left that is of any use.
+    /// Runs until it is time to stop, or until every source has failed for good.
     ///
     /// # Errors
-    /// That of the last source that was left.
+    /// That of the last source to fail.
     pub async fn run(self, mut sources: Sources) -> Result<(), SourceError> {
         let mut policy = Policy::new(self.sources.len(), Instant::now());
         let mut running = JoinSet::new();
@@ -89,16 +89,16 @@ impl Failover {
                 Ok(()) => SourceError::new(Refused::Failure, sources.name(source), "it ended"),
                 Err(error) => error,
             };
-            policy.leave_out(index);
-            if policy.is_none_left() {
+            policy.disable(index);
+            if policy.all_disabled() {
                 return Err(error);
             }
-            sources.disable(source, format!("left out: {error}"));
+            sources.disable(source, format!("disabled: {error}"));
         }
     }
 }
 
-/// A source that panicked.
+/// The error of a source that panicked.
 fn bug(error: &tokio::task::JoinError) -> SourceError {
     SourceError::new(Refused::Failure, "source", format!("a bug in adit: {error}"))
 }

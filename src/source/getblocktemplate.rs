@@ -1,9 +1,9 @@
 //! A Bitcoin node's `getblocktemplate` and `submitblock`.
 //!
-//! There are several connections, so that nothing waits behind anything else: one submits blocks (and
-//! fetches the next template in the same batch, which is what makes a regtest chain grow quickly), one
-//! refreshes the template, two watch the tip (see [`tip`]). There are no longpolls: a node goes on
-//! serving one, with an RPC thread of its own, when its client has gone.
+//! There are several connections, so that nothing waits behind anything else: one submits blocks
+//! (and fetches the next template in the same batch, which is what makes a regtest chain grow
+//! quickly), one refreshes the template, two watch the tip (see [`tip`]). There are no longpolls: a
+//! node goes on serving one, with an RPC thread of its own, when its client has gone.
 //!
 //! [`client`] is the loop that mines on a node, [`submission`] takes a solution to its verdict,
 //! [`template`] makes a job of a template, and [`calls`] has the RPC calls.
@@ -82,7 +82,7 @@ pub struct GetBlockTemplate {
 }
 
 impl GetBlockTemplate {
-    /// Mines on a node; found blocks go through `journal`.
+    /// Mines on a node; found blocks are recorded in `journal` before they are submitted.
     #[must_use]
     pub fn new(config: Config, journal: Arc<Journal>) -> Self {
         Self { config, journal }

@@ -1,5 +1,5 @@
-//! What a node's refusals mean: its words (BIP 22's answers to `submitblock`, and the reject reasons
-//! of Bitcoin Core's and Knots's validation) with ours beside them.
+//! What a node's reject reasons mean: its words (BIP 22's responses to `submitblock`, and the
+//! reasons of Bitcoin Core's and Knots's validation) with an explanation.
 
 use crate::job::{Refusal, Verdict};
 use crate::printable::printable;
@@ -7,21 +7,21 @@ use crate::printable::printable;
 /// The most characters kept of what a node says.
 pub const WORDS_MAX: usize = 200;
 
-/// How a refusal counts.
+/// What a response means for the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The node has the block; where it stands is to be asked.
+    /// The node has the block already; whether it is in the best chain has to be asked.
     AlreadyKnown,
     /// The block was not judged: the node lacks what it needs for that.
     Undecided,
-    /// The block is wrong.
+    /// The block is invalid.
     Rejected,
-    /// The block is right, or was, and another is in its place.
+    /// The block is valid, or was, and another one is in its place.
     Stale,
 }
 use Kind::{AlreadyKnown, Rejected, Stale, Undecided};
 
-/// Answers word for word.
+/// Responses word for word.
 const TABLE: &[(&str, Kind, &str)] = &[
     // What became of it (BIP 22, and Bitcoin Core's submitblock).
     ("duplicate", AlreadyKnown, "the node has this block already"),
@@ -32,8 +32,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
         "the node has this block already and has not made it part of its best chain",
     ),
     ("inconclusive", AlreadyKnown, "the block is valid so far, but not the tip of the best chain"),
-    ("inconclusive-not-best-prevblk", Stale, "the block does not build on the node's tip any more"),
-    ("stale-prevblk", Stale, "the block does not build on the node's tip any more"),
+    ("inconclusive-not-best-prevblk", Stale, "the block no longer builds on the node's tip"),
+    ("stale-prevblk", Stale, "the block no longer builds on the node's tip"),
     ("stale-work", Stale, "the template is too old"),
     ("unknown-work", Rejected, "the node does not know the template this was made from"),
     ("unknown-user", Rejected, "the node does not know the user"),
@@ -42,9 +42,9 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         "prev-blk-not-found",
         Undecided,
-        "the node does not know the block before: it was restarted on another chain, or is another node",
+        "the node does not know the previous block: it was restarted on another chain, or is another node",
     ),
-    ("bad-prevblk", Rejected, "the block before is invalid to the node"),
+    ("bad-prevblk", Rejected, "the node has found the previous block invalid"),
     ("Block decode failed", Rejected, "the node could not read the block"),
     ("Block does not start with a coinbase", Rejected, "the first transaction is not a coinbase"),
     // The header.
@@ -58,16 +58,16 @@ const TABLE: &[(&str, Kind, &str)] = &[
         Rejected,
         "nTime of a period's first block is over 10 minutes before its predecessor's (BIP 94)",
     ),
-    ("bad-version", Rejected, "the version is too low or has bits the node does not take"),
+    ("bad-version", Rejected, "the version is too low or has bits that the node does not accept"),
     (
         "bad-version-sha256d",
         Rejected,
-        "the version's highest bit is set, which means another form of header to Bitcoin Knots",
+        "the version's highest bit is set, which marks another form of header for Bitcoin Knots",
     ),
     (
         "bad-version-blake2b",
         Rejected,
-        "this node's chain is not mined with SHA-256d at this height any more",
+        "this node's chain is no longer mined with SHA-256d at this height",
     ),
     ("too-little-chainwork", Rejected, "the chain it builds on has too little work"),
     ("bad-fork-prior-to-checkpoint", Rejected, "it forks off before a checkpoint"),
@@ -78,8 +78,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("bad-cb-length", Rejected, "the coinbase's scriptSig is not 2 to 100 bytes long"),
     ("bad-cb-height", Rejected, "the coinbase does not begin with the block's height (BIP 34)"),
     ("bad-cb-amount", Rejected, "the coinbase pays more than subsidy and fees"),
-    ("bad-cb-flag", Rejected, "the coinbase has a flag the node does not take"),
-    ("bad-cb-prefix", Rejected, "the coinbase does not begin as the node asks"),
+    ("bad-cb-flag", Rejected, "the coinbase has a flag that the node does not accept"),
+    ("bad-cb-prefix", Rejected, "the coinbase does not begin as the node requires"),
     // The block.
     ("bad-txnmrklroot", Rejected, "the merkle root is not that of the transactions"),
     (
@@ -100,7 +100,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         "unexpected-witness",
         Rejected,
-        "there are witnesses, and no commitment to them in the coinbase (BIP 141)",
+        "there are witnesses, but no commitment to them in the coinbase (BIP 141)",
     ),
     ("bad-blk-length", Rejected, "the block has no transaction, or too many bytes"),
     ("bad-blk-weight", Rejected, "the block is heavier than 4,000,000 weight units"),
@@ -110,19 +110,19 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         "bad-txns-inputs-missingorspent",
         Rejected,
-        "a transaction spends what is not there or is spent",
+        "a transaction spends an output that does not exist or is spent",
     ),
     (
         "bad-txns-premature-spend-of-coinbase",
         Rejected,
         "a transaction spends a coinbase less than 100 blocks old",
     ),
-    ("bad-txns-in-belowout", Rejected, "a transaction pays more than it takes"),
-    ("bad-txns-nonfinal", Rejected, "a transaction's lock time or sequence lock is not over"),
+    ("bad-txns-in-belowout", Rejected, "a transaction pays more than it spends"),
+    ("bad-txns-nonfinal", Rejected, "a transaction's lock time or sequence lock has not passed"),
     ("bad-txns-BIP30", Rejected, "a transaction has the id of one that is not spent yet (BIP 30)"),
 ];
 
-/// Answers that go on after a common beginning.
+/// Responses that begin like this.
 const PREFIXES: &[(&str, &str)] = &[
     ("bad-version(", "the version is too low for the rules in force, or has bits it may not have"),
     ("bad-txns-", "a transaction is invalid"),
@@ -135,24 +135,24 @@ const PREFIXES: &[(&str, &str)] = &[
     ("time-", "nTime is out of bounds"),
 ];
 
-/// What a node's answer to a submitted block says of it.
+/// What a node's response says of a submitted block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitResponse {
-    /// What became of the block.
+    /// The block's verdict.
     Verdict(Verdict),
-    /// The node has the block: in its best chain, beside it, or before it has come to it, which
+    /// The node has the block already: in its best chain, beside it, or not yet processed, which
     /// `getblockheader` tells.
     AlreadyKnown(Refusal),
     /// The node could not judge the block. A node that was restarted after a crash starts behind its
-    /// last tip and does not know the block before (`prev-blk-not-found`), and one whose clock was
-    /// set back finds the block too new (`time-too-new`). The same block may be taken later.
+    /// last tip and does not know the previous block (`prev-blk-not-found`), and one whose clock was
+    /// set back finds the block too new (`time-too-new`). The same block may be accepted later.
     Undecided(Refusal),
 }
 
-/// What a node's answer to a submitted block says of it. (A node that takes a block answers `null`,
-/// that is with no words at all, which is for the caller to see.)
+/// What a node's words say of a submitted block. (A node that accepts a block responds with `null`,
+/// that is without words; the caller handles that.)
 ///
-/// The words are kept as they are, on one line of at most [`WORDS_MAX`] characters.
+/// The words are kept on one line of at most [`WORDS_MAX`] characters.
 #[must_use]
 pub fn parse_response(words: &str) -> SubmitResponse {
     let (kind, meaning) = TABLE
@@ -173,8 +173,8 @@ pub fn parse_response(words: &str) -> SubmitResponse {
     }
 }
 
-/// The verdict where the node can neither be asked further nor be sent the block again: what it has
-/// already is too late, and what it could not judge is refused.
+/// The verdict if the node can neither be asked further nor be sent the block again: one that it has
+/// already is stale, and one that it could not judge is rejected.
 #[must_use]
 pub fn verdict_for(words: &str) -> Verdict {
     match parse_response(words) {
@@ -193,10 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_answer_once_and_explains_it() {
+    fn the_table_has_each_response_once_and_explains_it() {
         let mut seen = HashSet::new();
         for (words, kind, meaning) in TABLE {
-            assert!(seen.insert(words), "{words} is there twice");
+            assert!(seen.insert(words), "{words} is in the table twice");
             assert!(!meaning.is_empty() && !meaning.ends_with('.'), "{words}");
             let verdict = verdict_for(words);
             let refusal = verdict.refusal().unwrap();

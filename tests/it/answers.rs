@@ -1,4 +1,4 @@
-//! What a node's answers mean, and what is said where no node answers.
+//! What a node's responses mean, and the messages where no node answers.
 
 use std::fs;
 use std::net::TcpListener;
@@ -108,7 +108,7 @@ fn a_call_that_a_whitelist_refuses_is_named() {
 }
 
 #[test]
-fn what_is_no_node_is_told_as_what_it_is() {
+fn what_is_not_a_node_is_named() {
     // A real publisher of a real node.
     let port = free_port();
     let node = Node::builder(Chain::Regtest)
@@ -133,8 +133,8 @@ fn what_is_no_node_is_told_as_what_it_is() {
         expect_error(mine(&server).run(SOON), 2, &[said], &[hint]);
     }
 
-    // On its other port a node is silent for a minute, and closes the connection. It may just as well be
-    // a node that is being restarted.
+    // On its other port a node is silent for a minute, and closes the connection. It may just as
+    // well be a node that is being restarted.
     for reply in [Reply::HangUp, Reply::Silence] {
         let (chain, port) = free_peer_port();
         let server = ScriptedNode::start_on(port, move |_| reply.clone());
@@ -155,7 +155,7 @@ fn free_peer_port() -> (&'static str, u16) {
 }
 
 #[test]
-fn a_web_server_that_sends_us_elsewhere_is_quoted() {
+fn a_redirect_is_quoted() {
     for (status, to, hint) in [
         (301, "https://node.example/rpc", "no TLS with nodes"),
         (302, "http://node.example:8332/", "name that address"),
@@ -167,7 +167,7 @@ fn a_web_server_that_sends_us_elsewhere_is_quoted() {
         let status = format!("HTTP {status}");
         expect_error(mine(&server).run(SOON), 2, &[&status, to], &[hint]);
     }
-    // In passing, from a node that has been mined.
+    // From a node that has been mined, it is a temporary error.
     let template = Template::regtest(7).bits(HARD);
     let server = ScriptedNode::start(move |call| match (call.method.as_str(), call.nth) {
         ("getblocktemplate", 1) => {
@@ -183,7 +183,7 @@ fn a_web_server_that_sends_us_elsewhere_is_quoted() {
 }
 
 #[test]
-fn an_unreadable_cookie_is_told_with_the_three_ways_out() {
+fn an_unreadable_cookie_is_an_error_with_three_hints() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = Home::new();
     let file = home.path().join("cookie");
@@ -197,11 +197,11 @@ fn an_unreadable_cookie_is_told_with_the_three_ways_out() {
 }
 
 #[test]
-fn a_data_directory_that_is_not_there_is_said() {
+fn a_missing_data_directory_is_named() {
     let home = Home::new();
     let missing = home.path().join("nowhere");
     let exit = Adit::new(["mine", "regtest", "--datadir"]).arg(&missing).home(&home).run(SOON);
-    let said = format!("data directory {}: there is no such folder", missing.display());
+    let said = format!("data directory {}: there is no such directory", missing.display());
     expect_error(exit, 2, &[&said], &["-datadir"]);
 
     // The usual one: a node that is started now makes it.
@@ -209,19 +209,19 @@ fn a_data_directory_that_is_not_there_is_said() {
         .home(&home)
         .start();
     let folder = home.path().join(".bitcoin");
-    let said = format!("there is no folder {}", folder.display());
+    let said = format!("there is no directory {}", folder.display());
     run.wait_for_line(|line| line.contains("not up yet") && line.contains(&said), SOON);
     run.signal("INT");
     run.wait(SOON).expect_code(130);
 }
 
-/// Makes another template of a node's.
+/// Changes a node's template.
 type Spoil = fn(&mut Value);
 
-/// Templates as btcd gives them, and ones with null for everything that may be missing, mined on a real
-/// node, which checks the witness commitment.
+/// Templates as btcd gives them, and ones with null for everything that may be missing, mined on a
+/// real node, which checks the witness commitment.
 #[test]
-fn templates_without_rules_or_with_nulls_make_blocks_that_a_node_takes() {
+fn templates_without_rules_or_with_nulls_make_valid_blocks() {
     let node = Arc::new(Mutex::new(Node::start(Chain::Regtest, &[])));
     node.lock().unwrap().fill_mempool(3, 250);
     let before = node.lock().unwrap().height();
@@ -284,7 +284,7 @@ fn templates_without_rules_or_with_nulls_make_blocks_that_a_node_takes() {
     assert!(node.lock().unwrap().height() >= before + 4);
 }
 
-/// A block of a chain without witnesses has no commitment, which would make it invalid there.
+/// A block of a chain without witnesses has no commitment; one would make it invalid there.
 #[test]
 fn a_template_without_any_sign_of_witnesses_gets_no_commitment() {
     let template =
@@ -308,20 +308,20 @@ fn is_proposal(call: &Call) -> bool {
 }
 
 #[test]
-fn a_real_node_judges_a_block_before_it_is_mined() {
+fn a_real_node_checks_a_block_before_it_is_mined() {
     let mut node = Node::start(Chain::Testnet4, &[]);
     let mut run = Adit::new(["mine", "-vv", "--address", TEST_ADDRESS, "--datadir"])
         .arg(node.datadir())
         .args([&node.url(), "--throttle", "1", "--threads", "1"])
         .start();
-    run.wait_for_line(|line| line.contains("the node would take the proposed block"), SOON);
+    run.wait_for_line(|line| line.contains("the node would accept the proposed block"), SOON);
     run.signal("INT");
     run.wait(SOON).expect_code(130);
     assert_eq!(node.height(), 0);
 }
 
 #[test]
-fn a_node_that_does_not_let_us_submit_is_told_before_a_block_is_found() {
+fn that_submitblock_is_not_allowed_is_announced_before_a_block_is_found() {
     let node = Node::builder(Chain::Testnet4)
         .password("alice", "secret")
         .arg("-rpcwhitelist=alice:getblockcount,getblockchaininfo,getblocktemplate,getblockheader")
@@ -331,7 +331,7 @@ fn a_node_that_does_not_let_us_submit_is_told_before_a_block_is_found() {
     let mut run = Adit::new(arguments).arg(url).start();
     run.wait_for_line(
         |line| {
-            line.contains("would refuse our blocks")
+            line.contains("would reject our blocks")
                 && line.contains("does not allow the call submitblock (HTTP 403)")
         },
         SOON,
@@ -341,7 +341,7 @@ fn a_node_that_does_not_let_us_submit_is_told_before_a_block_is_found() {
 }
 
 #[test]
-fn a_refusal_is_said_before_mining_and_taken_back_when_the_node_changes_its_mind() {
+fn a_rejected_proposal_is_announced_and_withdrawn_when_the_node_accepts_another() {
     let height = Arc::new(AtomicUsize::new(7));
     let now = Arc::clone(&height);
     let template = move || {
@@ -363,7 +363,7 @@ fn a_refusal_is_said_before_mining_and_taken_back_when_the_node_changes_its_mind
     let told = run
         .wait_for_event(|event| event["event"] == "source" && event["state"] == "retrying", SOON);
     let reason = told["reason"].as_str().unwrap();
-    for words in ["would refuse our blocks", "bad-cb-length", "2 to 100 bytes"] {
+    for words in ["would reject our blocks", "bad-cb-length", "2 to 100 bytes"] {
         assert!(reason.contains(words), "{reason}");
     }
     // It is mined on, and the same is not proposed again.
@@ -379,7 +379,7 @@ fn a_refusal_is_said_before_mining_and_taken_back_when_the_node_changes_its_mind
     crate::common::poll(SOON, || {
         (run.events().iter().filter(|event| connected(event)).count() > before).then_some(())
     })
-    .expect("the node is well again");
+    .expect("the node works again");
     run.signal("INT");
     let exit = run.wait(SOON).expect_code(130);
     promised::check(&exit.stdout);
@@ -406,9 +406,9 @@ fn the_next_source_is_mined_where_the_first_would_refuse_our_blocks() {
     assert_eq!(exit.event("block")["height"], 9);
 }
 
-/// Nothing waits for a proposal, and what is no judgment is not taken for one.
+/// Nothing waits for a proposal, and an inconclusive result is not a rejection.
 #[test]
-fn a_proposal_without_a_judgment_holds_up_nothing_and_is_no_refusal() {
+fn a_proposal_without_a_result_holds_up_nothing_and_is_not_a_rejection() {
     for reply in [
         Reply::Silence,
         Reply::error(-8, "Invalid mode"),
@@ -433,7 +433,7 @@ fn a_proposal_without_a_judgment_holds_up_nothing_and_is_no_refusal() {
 }
 
 #[test]
-fn nothing_is_proposed_on_an_easy_target_or_to_a_node_that_takes_no_proposals() {
+fn nothing_is_proposed_on_an_easy_target_or_to_a_node_without_proposals() {
     for template in [
         Template::regtest(7).bits(HARD).without("capabilities"),
         Template::regtest(7).bits(0x1e0f_ffff),

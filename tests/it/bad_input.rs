@@ -145,7 +145,7 @@ fn a_missing_or_wrong_cookie_is_told() {
     let node = Node::start(Chain::Regtest, &[]);
     let home = Home::new();
     let run = Adit::new(["mine", &node.url(), "--datadir", "nowhere"]).home(&home).run(SOON);
-    expect_error(run, 2, &["data directory nowhere: there is no such folder"], Some("-datadir"));
+    expect_error(run, 2, &["data directory nowhere: there is no such directory"], Some("-datadir"));
     fs::create_dir(home.path().join("nowhere")).unwrap();
     let run = Adit::new(["mine", &node.url(), "--datadir", "nowhere"]).home(&home).run(SOON);
     let said = ["no cookie file at", "nowhere/regtest/.cookie"];

@@ -52,11 +52,11 @@ fn the_second_node_is_mined_while_the_first_is_away_and_the_first_again_when_it_
     assert_eq!(second.height(), 0, "it is not even asked for a template");
 
     first.stop();
-    wait_until_mined(&run, &second.url(), "those before it are not well");
+    wait_until_mined(&run, &second.url(), "those before it are not healthy");
     second.wait_for_height(3, SOON);
 
     first.restart();
-    wait_until_mined(&run, &first.url(), "well again");
+    wait_until_mined(&run, &first.url(), "healthy again");
     assert!(grows(&mut first));
     let left = second.height();
     assert!(grows(&mut first));
@@ -101,7 +101,7 @@ fn a_pool_is_fallen_back_on_and_left_again() {
         .start();
     pool.wait_for_accepted(3, SOON);
     node.restart();
-    wait_until_mined(&run, &node.url(), "well again");
+    wait_until_mined(&run, &node.url(), "healthy again");
     assert!(grows(&mut node));
     let connections = pool.connections();
     run.signal("INT");
@@ -134,7 +134,7 @@ fn a_source_that_refuses_us_for_good_is_left_out_and_with_the_last_it_ends() {
     let exit = exit.expect_code(0);
     let out = exit.events().into_iter().find(|event| event["state"] == "lost").expect("it is said");
     assert_eq!(out["source"], node.url());
-    assert!(out["reason"].as_str().unwrap().starts_with("left out: "), "{out}");
+    assert!(out["reason"].as_str().unwrap().starts_with("disabled: "), "{out}");
     assert_eq!(node.height(), 0);
 
     let exit = Adit::new(["mine", &wrong, &wrong]).run(SOON).expect_code(4);

@@ -1,4 +1,4 @@
-//! Found blocks outlive whatever dies between finding and answering: adit, the node, the connection.
+//! Found blocks survive the death of adit, of the node or of the connection before the answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ fn a_block_is_on_disk_before_it_is_sent_and_is_sent_again_when_the_node_dies() {
     assert_eq!(files_in(&journal), [] as [PathBuf; 0], "what is answered is pruned");
 }
 
-/// adit killed while the answer is outstanding, and the node's word at the next start.
+/// adit is killed before the answer, and the node's answer comes at the next start.
 #[test]
 fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
     let placed = |confirmations: i64| Some(json!({"confirmations": confirmations}));
@@ -130,8 +130,8 @@ fn a_block_of_unknown_fate_is_sent_again_at_the_next_start() {
     }
 }
 
-/// Has a block found on what `node` gives out now, and adit killed before the node had it. The node
-/// is stopped for that; the journal remembers it by its port.
+/// Has a block found on the current template of `node`, and adit killed before the node got it. The
+/// node is stopped for that; the journal names it by its port.
 fn find_and_die(node: &mut Node, home: &Arc<Home>) -> String {
     let mut template = Template::regtest(1);
     let real = node.template();
@@ -180,7 +180,7 @@ fn a_block_waits_until_a_node_that_crashed_knows_its_parent_again() {
     waits_for_its_parent(false);
 }
 
-/// Headers come back before blocks: then the node has the block, and has not come to it yet.
+/// Headers come back before blocks: then the node has the block, and has not processed it yet.
 #[test]
 fn a_block_waits_until_a_node_that_crashed_has_more_than_its_parents_header_again() {
     waits_for_its_parent(true);
@@ -253,7 +253,7 @@ fn a_duplicate_is_accepted_where_it_is_in_the_nodes_best_chain_and_nowhere_else(
     }
 }
 
-/// The same of a block of the current run, and the counts at each time.
+/// The same for a block of the current run, with the counts at each time.
 #[test]
 fn a_block_that_the_node_cannot_judge_is_unknown_until_it_can() {
     // The node's last word, and the template's height by then.
@@ -321,7 +321,7 @@ fn a_block_waits_for_the_node_it_was_found_on() {
     let template = hard.clone();
     let other = ScriptedNode::start(move |call| well_behaved(call, &template));
     mined(&other);
-    assert_eq!(other.count("submitblock"), 0, "it is none of this node's blocks");
+    assert_eq!(other.count("submitblock"), 0, "it is not a block of this node");
     assert!(holds(&journal, &block));
 
     let same = ScriptedNode::start_on(port, move |call| well_behaved(call, &hard));
@@ -367,9 +367,9 @@ fn a_block_without_an_answer_is_reported_and_kept_for_the_next_run() {
     assert_eq!(files_in(&journal), [] as [PathBuf; 0]);
 }
 
-/// Killed at whatever moment, over and over, on a real node.
+/// Killed at different moments, again and again, on a real node.
 #[test]
-fn nothing_is_lost_or_left_over_when_adit_is_killed_time_and_again() {
+fn nothing_is_lost_or_left_over_when_adit_is_killed_again_and_again() {
     let mut node = Node::start(Chain::Regtest, &[]);
     let home = Home::new();
     let datadir = node.datadir().to_owned();
@@ -391,7 +391,7 @@ fn nothing_is_lost_or_left_over_when_adit_is_killed_time_and_again() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_is_told_before_mining() {
+fn a_journal_that_cannot_be_written_is_an_error_before_mining() {
     let home = Home::new();
     fs::write(home.path().join("file"), "no directory").unwrap();
     for dir in ["file", "file/below", "/dev/null/below", "/proc/adit"] {
@@ -441,7 +441,7 @@ fn two_may_share_a_directory_and_a_node_and_never_do_the_same_work() {
 }
 
 #[test]
-fn a_file_that_is_no_journal_is_left_alone_and_told() {
+fn a_file_that_is_not_a_journal_is_ignored_with_a_warning() {
     let home = Home::new();
     let journal = home.path().join("state/adit/journal");
     fs::create_dir_all(&journal).unwrap();
@@ -452,7 +452,7 @@ fn a_file_that_is_no_journal_is_left_alone_and_told() {
     let server = ScriptedNode::start(move |call| well_behaved(call, &template));
     let exit = Adit::new(["mine", "--blocks", "1"]).arg(server.url()).home(&home).run(SOON);
     let exit = exit.expect_code(0);
-    assert!(exit.stderr.contains("0123456789abcdef.journal is left alone"), "{exit:#?}");
+    assert!(exit.stderr.contains("0123456789abcdef.journal is ignored"), "{exit:#?}");
     assert_eq!(fs::read_to_string(strange).unwrap(), "not what it seems\n");
     assert_eq!(files_in(&journal).len(), 2);
     assert!(poll(Duration::ZERO, || journal.join("notes.txt").exists().then_some(())).is_some());

@@ -46,7 +46,7 @@ fn wait_after(run: &Running, since: f64, wanted: impl Fn(&Value) -> bool) -> Val
 }
 
 #[test]
-fn exactly_so_many_blocks_from_a_fresh_chain_and_none_refused() {
+fn exactly_this_many_blocks_from_a_fresh_chain_and_none_rejected() {
     let mut node = Node::start(Chain::Regtest, &[]);
     // The first sixteen heights are pushed as one byte.
     let exit = mine(&node).args(["--blocks", "25"]).run(SOON).expect_code(0);
@@ -150,7 +150,7 @@ fn the_mempool_is_mined_and_its_fees_are_taken() {
 
 /// BIP 9's bit 28 is offered from height 144 on; it is the template's to set, and no longer ours.
 #[test]
-fn the_version_is_rolled_only_where_the_node_has_nothing_to_say() {
+fn the_version_bits_of_the_node_are_not_rolled() {
     const OFFERED: u32 = 1 << 28;
     let mut node = Node::start(Chain::Regtest, &[]);
     let exit = mine(&node).args(["--blocks", "450"]).run(SOON).expect_code(0);
@@ -250,17 +250,17 @@ fn a_node_that_is_stopped_and_started_is_mined_on() {
 }
 
 #[test]
-fn heights_that_are_undone_are_mined_again() {
+fn heights_of_disconnected_blocks_are_mined_again() {
     let mut node = Node::start(Chain::Regtest, &[]);
     let mut run = mine(&node).start();
     node.wait_for_height(40, SOON);
-    let undone = node.hash_at(30);
+    let disconnected = node.hash_at(30);
     let before = now();
-    node.must("invalidateblock", json!([undone]));
+    node.must("invalidateblock", json!([disconnected]));
     let again = wait_after(&run, before, |event| {
         event["event"] == "block" && event["result"] == "accepted" && event["height"] == 30
     });
-    assert_ne!(again["hash"], undone);
+    assert_ne!(again["hash"], disconnected);
     node.wait_for_height(60, SOON);
     assert_eq!(node.hash_at(30), again["hash"].as_str().unwrap());
     run.signal("INT");
@@ -301,7 +301,7 @@ fn a_new_transaction_is_in_a_fresh_job() {
 }
 
 #[test]
-fn a_kept_connection_that_was_dropped_is_no_trouble() {
+fn a_kept_connection_that_was_closed_is_replaced_silently() {
     let height = Arc::new(AtomicUsize::new(7));
     let server = ScriptedNode::start(move |call| {
         if call.method == "submitblock" {
@@ -320,7 +320,7 @@ fn a_kept_connection_that_was_dropped_is_no_trouble() {
 }
 
 #[test]
-fn the_wall_clock_is_no_limit_to_a_quick_chain() {
+fn the_wall_clock_does_not_limit_a_quick_chain() {
     // Six blocks a second of block time: a thousand are minutes ahead of the clock.
     let mut node = Node::start(Chain::Regtest, &[]);
     let exit = mine(&node).args(["--blocks", "1500"]).run(SOON).expect_code(0);
@@ -329,9 +329,9 @@ fn the_wall_clock_is_no_limit_to_a_quick_chain() {
     assert_eq!((blocks.len(), node.height()), (1500, 1500));
 }
 
-/// Between a node's end and its next start there is no cookie, and a wrong one is no end either.
+/// Between a node's end and its next start there is no cookie, and a wrong one is not fatal either.
 #[test]
-fn a_cookie_that_is_gone_for_a_while_is_waited_for() {
+fn a_cookie_that_is_missing_for_a_while_is_waited_for() {
     let home = Home::new();
     let cookie = home.path().join("cookie");
     fs::write(&cookie, "__cookie__:one").unwrap();

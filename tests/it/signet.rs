@@ -1,5 +1,5 @@
-//! Signets: mined where no signature is needed; where one is, one clear refusal, and `adit grind`
-//! as the signet miner's script calls it.
+//! Signets: those that need no signature are mined; for others there is one clear error, and `adit
+//! grind` as the signet miner's script calls it.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn signets_that_need_no_signature_are_mined() {
 }
 
 #[test]
-fn a_signet_of_ones_own_keeps_a_pace() {
+fn a_private_signet_keeps_a_pace() {
     let mut node = Node::start(Chain::Signet, &["-signetchallenge=51"]);
     let exit = mine(&node).args(["--every", "1s", "--blocks", "3"]).run(SOON).expect_code(0);
     let blocks = promised::blocks(&promised::check(&exit.stdout));

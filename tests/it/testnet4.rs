@@ -112,7 +112,7 @@ fn bits_of_the_period_are_mined_until_the_line_and_with_times_before_it() {
 }
 
 #[test]
-fn a_periods_first_block_knows_no_line() {
+fn a_periods_first_block_has_no_switch() {
     // BIP 94: its time is at the earliest ten minutes before its predecessor's, here an hour ahead.
     let mut node = Testnet4::with_tip(4_032, 0);
     (node.tip, node.period) = (now() + 3_600, EASY);
@@ -128,7 +128,7 @@ fn a_periods_first_block_knows_no_line() {
 }
 
 #[test]
-fn a_template_whose_times_lie_on_both_sides_is_not_mined() {
+fn a_template_with_times_on_both_sides_of_the_switch_is_not_mined() {
     let node = Arc::new(Testnet4::with_tip(4_000, 600));
     let shared = Arc::clone(&node);
     let server = ScriptedNode::start(move |call| match call.method.as_str() {
@@ -146,7 +146,7 @@ fn a_template_whose_times_lie_on_both_sides_is_not_mined() {
 }
 
 #[test]
-fn a_node_that_tells_no_header_is_mined_on_all_the_same() {
+fn a_node_that_does_not_give_the_header_is_mined_on_all_the_same() {
     let node = Arc::new(Testnet4::with_tip(4_000, 2_000));
     let shared = Arc::clone(&node);
     let server = ScriptedNode::start(move |call| match call.method.as_str() {
@@ -213,7 +213,7 @@ impl Eased {
 }
 
 #[test]
-fn a_real_testnet4_node_takes_everything_of_a_block_but_its_missing_work() {
+fn a_real_testnet4_node_accepts_a_block_except_for_its_missing_work() {
     let mut node = Node::start(Chain::Testnet4, &[]);
     let judged = Arc::default();
     let eased = Eased { node: node.address(), cookie: node.cookie(), judged: Arc::clone(&judged) };
@@ -252,7 +252,7 @@ fn a_real_testnet4_node_takes_everything_of_a_block_but_its_missing_work() {
 }
 
 #[test]
-fn the_lowest_difficulty_of_a_real_node_is_said() {
+fn the_lowest_difficulty_of_a_real_node_is_announced() {
     let node = Node::start(Chain::Testnet4, &[]);
     let run = Adit::new(["mine", "--threads", "1", "--throttle", "1", "--datadir"]);
     let mut run = run.arg(node.datadir()).args([&node.url(), "--address", TEST_ADDRESS]).start();

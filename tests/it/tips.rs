@@ -1,5 +1,5 @@
-//! How adit hears of new tips, that it leaves nothing behind on the node, and what it says of a node
-//! that does not answer.
+//! How adit learns of new tips, that it leaves no calls behind on the node, and what it says of a
+//! node that does not answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,7 +28,7 @@ fn mine_scripted(server: &ScriptedNode) -> Adit {
     Adit::new(["mine", "--json", "-vv"]).arg(server.url()).args(IDLE)
 }
 
-fn wait_for_means(run: &Running, means: &str) {
+fn wait_for_tip_source(run: &Running, means: &str) {
     run.wait_for_line(|line| line.contains(&format!("new tips are {means}")), SOON);
 }
 
@@ -71,22 +71,22 @@ fn signet_blocks(count: u64) -> Vec<(String, String)> {
     (1..=count).map(block).collect()
 }
 
-/// However the node tells of it, a foreign tip is mined on long before the template is fetched again
-/// for its transactions, ten seconds after the last.
+/// By whatever means the node announces it, another miner's tip is mined on long before the
+/// template is fetched again for its transactions, ten seconds after the last.
 #[test]
-fn a_foreign_tip_is_followed_by_every_means() {
+fn another_miners_tip_is_followed_by_every_means() {
     let blocks = signet_blocks(3);
     let zmq = |topic: &str| format!("-zmqpub{topic}=tcp://127.0.0.1:{}", free_port());
     for (argument, means) in [
-        ("-rpcthreads=1".to_owned(), "asked for"),
-        ("-rpcthreads=4".to_owned(), "waited for"),
-        (zmq("hashblock"), "heard over ZeroMQ"),
-        (zmq("sequence"), "heard over ZeroMQ"),
-        (zmq("rawblock"), "heard over ZeroMQ"),
+        ("-rpcthreads=1".to_owned(), "polled with getbestblockhash"),
+        ("-rpcthreads=4".to_owned(), "awaited with waitfornewblock"),
+        (zmq("hashblock"), "announced over ZeroMQ"),
+        (zmq("sequence"), "announced over ZeroMQ"),
+        (zmq("rawblock"), "announced over ZeroMQ"),
     ] {
         let mut node = Node::start(Chain::Signet, &["-signetchallenge=51", &argument]);
         let idle = mine(&node).args(IDLE).start();
-        wait_for_means(&idle, means);
+        wait_for_tip_source(&idle, means);
         for (hash, hex) in &blocks {
             assert!(active(&mut node, "waitfornewblock") <= 1, "{argument}: one at a time");
             assert_eq!(node.must("submitblock", json!([hex])), Value::Null);
@@ -98,7 +98,7 @@ fn a_foreign_tip_is_followed_by_every_means() {
         }
         assert_eq!(active(&mut node, "getblocktemplate"), 0, "{argument}: a longpoll");
         let exit = stop(idle);
-        let waits = exit.stderr.contains("waited for");
+        let waits = exit.stderr.contains("awaited with");
         assert_eq!(waits, argument.contains("rpcthreads"), "{argument}: {exit:#?}");
     }
 }
@@ -140,7 +140,7 @@ fn waits_that_hold_up_other_calls_are_given_up() {
     let node = OneThread { template, thread: Mutex::default() };
     let server = ScriptedNode::start(move |call| node.answer(call));
     let run = mine_scripted(&server).start();
-    wait_for_means(&run, "asked for");
+    wait_for_tip_source(&run, "polled with getbestblockhash");
     let waits = server.count("waitfornewblock");
     server.wait_for_calls("getbestblockhash", 8, SOON);
     stop(run);
@@ -149,8 +149,8 @@ fn waits_that_hold_up_other_calls_are_given_up() {
     assert!((2..8).contains(&waits), "{waits}");
 }
 
-/// A young run waits for short times only: what many of them leave behind, each ended amid its wait,
-/// ends by itself and soon.
+/// A run that has just started waits for short times only: the calls that many of them leave
+/// behind, each stopped during a wait, soon end by themselves.
 #[test]
 fn a_hundred_runs_on_one_tip_leave_nothing_behind() {
     // Four thousand million hashes a block, and sixteen RPC threads.
@@ -160,7 +160,7 @@ fn a_hundred_runs_on_one_tip_leave_nothing_behind() {
             scope.spawn(|| {
                 for _ in 0..10 {
                     let run = mine(&node).args(IDLE).start();
-                    wait_for_means(&run, "waited for");
+                    wait_for_tip_source(&run, "awaited with waitfornewblock");
                     let exit = stop(run);
                     assert_eq!(exit.event("summary")["blocks"]["accepted"], 0);
                 }
@@ -203,7 +203,7 @@ fn a_chain_that_grows_quickly_needs_no_watch() {
 
 /// Neither ZeroMQ, nor waits, nor the tip by itself: templates, and no longpoll.
 #[test]
-fn a_server_that_tells_no_tip_is_followed_by_its_templates() {
+fn a_server_without_a_call_for_the_tip_is_followed_by_its_templates() {
     let template = Arc::new(Mutex::new(Template::regtest(7).bits(HARD)));
     let current = Arc::clone(&template);
     let server = ScriptedNode::start(move |call| match call.method.as_str() {
@@ -211,7 +211,7 @@ fn a_server_that_tells_no_tip_is_followed_by_its_templates() {
         _ => well_behaved(call, &current.lock().unwrap()),
     });
     let run = mine_scripted(&server).start();
-    wait_for_means(&run, "found by fetching a template");
+    wait_for_tip_source(&run, "polled with getblocktemplate");
     for height in 8..11u64 {
         run.wait_for_event(|event| event["height"] == height - 1, SOON);
         *template.lock().unwrap() = Template::regtest(height).bits(HARD);
@@ -226,7 +226,7 @@ fn a_server_that_tells_no_tip_is_followed_by_its_templates() {
 }
 
 #[test]
-fn a_server_whose_waits_end_at_once_gets_no_storm_of_them() {
+fn a_server_whose_waits_end_at_once_is_not_flooded() {
     let template = Template::regtest(7).bits(HARD);
     let server = ScriptedNode::start(move |call| match call.method.as_str() {
         // Another block each time, and none of them is the tip.
@@ -243,7 +243,7 @@ fn a_server_whose_waits_end_at_once_gets_no_storm_of_them() {
 fn a_stopped_node_on_which_nothing_is_found_is_returned_to() {
     let mut node = Node::start(Chain::Testnet4, &[]);
     let run = mine(&node).args(IDLE).start();
-    wait_for_means(&run, "waited for");
+    wait_for_tip_source(&run, "awaited with waitfornewblock");
     node.stop();
     run.wait_for_event(|event| event["state"] == "lost", SOON);
     let seen = run.events().len();
@@ -255,9 +255,9 @@ fn a_stopped_node_on_which_nothing_is_found_is_returned_to() {
     assert!(promised::blocks(&promised::check(&exit.stdout)).is_empty());
 }
 
-/// The node's one RPC thread is taken by somebody else's call, as longpolls of other miners do it.
+/// The node's one RPC thread is taken by another client's call, like the longpolls of other miners.
 #[test]
-fn that_all_rpc_threads_are_busy_is_said_in_five_seconds_and_once() {
+fn that_all_rpc_threads_are_busy_is_announced_in_five_seconds_and_once() {
     let node = Node::start(Chain::Testnet4, &["-rpcthreads=1"]);
     let mut other = node.connect().unwrap();
     let waiting = thread::spawn(move || other.call("waitfornewblock", json!([60_000])));
@@ -275,7 +275,7 @@ fn that_all_rpc_threads_are_busy_is_said_in_five_seconds_and_once() {
 }
 
 #[test]
-fn a_node_that_is_busy_with_its_chain_is_told_from_one_that_hangs() {
+fn a_node_that_is_busy_with_its_chain_is_distinguished_from_one_that_hangs() {
     let server = ScriptedNode::start(|call| match call.method.as_str() {
         "getrpcinfo" => Reply::Result(json!({"active_commands": []})),
         "getblockchaininfo" => {
@@ -294,9 +294,9 @@ fn a_node_that_is_busy_with_its_chain_is_told_from_one_that_hangs() {
     assert_eq!(server.count("getblockchaininfo"), 1);
 }
 
-/// While a template is mined, or none is wanted, a slow call is a line and no more.
+/// While a template is mined, or none is wanted, a slow call is only a notice.
 #[test]
-fn a_call_that_stalls_later_changes_nothing() {
+fn a_slow_call_later_changes_nothing() {
     for pace in [&[][..], &["--on-transaction"]] {
         let template = Template::regtest(7).bits(HARD);
         let server = ScriptedNode::start(move |call| match call.method.as_str() {
@@ -316,7 +316,7 @@ fn a_call_that_stalls_later_changes_nothing() {
     }
 }
 
-/// Such a run ends well (no time was too short), but it does not look like one without luck.
+/// Such a run ends with exit code 0, but it does not look like one without luck.
 #[test]
 fn a_run_that_never_had_a_template_says_so() {
     let server = ScriptedNode::start(|_| Reply::Silence);

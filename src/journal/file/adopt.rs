@@ -11,26 +11,26 @@ use super::{
 };
 use crate::journal::record::{self, Check, Record};
 use crate::journal::salvage::{self, Tail};
-use crate::journal::{Damaged, Found, JournalError, WhyLeft};
+use crate::journal::{Damaged, Found, JournalError, WhyIgnored};
 
-/// What a file has behind its name when it was found damaged.
+/// The suffix of a damaged file's name.
 const DAMAGED: &str = ".damaged";
-/// What a file begins with, and grows by, that takes the blocks of a damaged one: few are pending as a
-/// rule, and nothing is found while they are written.
+/// The first size of a file for the blocks of a damaged one, in bytes, and what it grows by: usually few
+/// are pending, and nothing is found while they are written.
 const RESCUE_SPACE: u64 = 1 << 12;
 
-/// What came of looking at a file that someone else made.
+/// What became of a file that another process created.
 #[derive(Debug)]
 pub(in crate::journal) enum Adoption {
     /// Its process is dead, and blocks in it have no known fate.
     Adopted(Box<JournalFile>),
-    /// Its process is dead, and there is more in it than its intact lines. What could be read of
-    /// unknown fate is in a new file, if there was any.
+    /// Its process is dead, and there is more in it than its intact lines. The blocks of unknown fate
+    /// that could be read are in a new file, if there were any.
     Damaged(Option<Box<JournalFile>>, Damaged),
-    /// Its process lives, or there was nothing in it and it is gone now.
+    /// Its process is alive, or there was nothing in it and it has been removed.
     Nothing,
-    /// It is no journal that we can read.
-    Left(WhyLeft),
+    /// It is not a journal that this adit can read.
+    Ignored(WhyIgnored),
 }
 
 impl JournalFile {
@@ -38,17 +38,17 @@ impl JournalFile {
     pub(in crate::journal) fn adopt(path: &Path) -> Adoption {
         match Self::try_adopt(path) {
             Ok(adoption) => adoption,
-            // Another adit was quicker.
+            // Another adit was faster.
             Err(why) if why.kind() == io::ErrorKind::NotFound => Adoption::Nothing,
-            Err(why) => Adoption::Left(WhyLeft::Unreadable(why)),
+            Err(why) => Adoption::Ignored(WhyIgnored::Unreadable(why)),
         }
     }
 
     fn try_adopt(path: &Path) -> io::Result<Adoption> {
-        // Looked at before it is opened: opening a device or a pipe could do anything.
+        // Checked before it is opened: opening a device or a pipe could do anything.
         match open_regular(path)? {
             Some(file) => Self::take_over(path, file),
-            None => Ok(Adoption::Left(WhyLeft::NotAFile)),
+            None => Ok(Adoption::Ignored(WhyIgnored::NotAFile)),
         }
     }
 
@@ -59,17 +59,17 @@ impl JournalFile {
             Err(TryLockError::WouldBlock) => return Ok(Adoption::Nothing),
             Err(TryLockError::Error(why)) => return Err(why),
         }
-        // Whoever removes a file does so under its lock. If it is still there now, it is ours.
+        // A file is removed only under its lock. If it is still there now, it is ours.
         if !is_at(&file, path)? {
             return Ok(Adoption::Nothing);
         }
         let len = file.metadata()?.len();
         if len > MAX_FILE {
-            return Ok(Adoption::Left(WhyLeft::TooLarge { bytes: len }));
+            return Ok(Adoption::Ignored(WhyIgnored::TooLarge { bytes: len }));
         }
         let (mut file, tail) = match Self::recover(path, file, len)? {
             Ok(recovered) => recovered,
-            Err(why) => return Ok(Adoption::Left(why)),
+            Err(why) => return Ok(Adoption::Ignored(why)),
         };
         if tail.is_damaged {
             return file.rescue(&tail);
@@ -78,15 +78,15 @@ impl JournalFile {
             fs::remove_file(path)?;
             return Ok(Adoption::Nothing);
         }
-        // Fates will be written behind the lines, where a torn one is not to stick out from under them.
+        // Fates will be written after the lines, and a torn line there must not outlast them.
         file.file.set_len(file.end.offset)?;
         file.len = file.end.offset;
         Ok(Adoption::Adopted(Box::new(file)))
     }
 
-    /// Reads the lines up to the first that does not follow the one before it, and what there is
-    /// behind them.
-    fn recover(path: &Path, file: File, len: u64) -> io::Result<Result<(Self, Tail), WhyLeft>> {
+    /// Reads the lines up to the first that does not follow the one before it, and what comes after
+    /// them.
+    fn recover(path: &Path, file: File, len: u64) -> io::Result<Result<(Self, Tail), WhyIgnored>> {
         let mut reader = BufReader::with_capacity(1 << 16, &file);
         let mut line = Vec::new();
         let head = read_line(&mut reader, Check::FIRST, &mut line)?;
@@ -95,7 +95,7 @@ impl JournalFile {
         else {
             let tail = Tail::read(&file, 0, Check::FIRST)?;
             if tail.blocks.is_empty() {
-                return Ok(Err(WhyLeft::NotAJournal));
+                return Ok(Err(WhyIgnored::NotAJournal));
             }
             let start = Place { offset: 0, check: Check::FIRST };
             return Ok(Ok((Self::new(path.to_owned(), file, start, len), tail)));
@@ -103,7 +103,7 @@ impl JournalFile {
         if let Some(Record::Journal { format }) = record::parse(&line)
             && format != record::FORMAT
         {
-            return Ok(Err(WhyLeft::OtherFormat { format }));
+            return Ok(Err(WhyIgnored::OtherFormat { format }));
         }
         let mut end = Place { offset: line.len() as u64, check };
         let start = end;
@@ -111,7 +111,7 @@ impl JournalFile {
         let mut network: Arc<str> = Arc::from("");
         while let Some(check) = read_line(&mut reader, end.check, &mut line)? {
             match record::parse(&line) {
-                Some(Record::Found(found)) if found.believed().is_some() => {
+                Some(Record::Found(found)) if found.verified().is_some() => {
                     share(&mut network, &found.network);
                     let network = Arc::clone(&network);
                     live.insert(found.id, Live { offset: end.offset, bytes: line.len(), network });
@@ -133,8 +133,9 @@ impl JournalFile {
         Ok(Ok((file, tail)))
     }
 
-    /// Takes what can be read of a damaged file to a new one, and puts it aside under another name. A
-    /// death between the two leaves blocks in both, and they are sent twice: that harms nobody.
+    /// Copies what can be read of a damaged file to a new one, and keeps the old one under another
+    /// name. If the process dies in between, blocks are in both and are submitted twice, which does
+    /// no harm.
     fn rescue(mut self, tail: &Tail) -> io::Result<Adoption> {
         for id in &tail.fates {
             self.live.remove(id);
@@ -150,7 +151,7 @@ impl JournalFile {
         name.push(DAMAGED);
         let kept_as = PathBuf::from(name);
         if let Err(why) = fs::rename(&self.path, &kept_as) {
-            // Else every start would make another copy of its blocks.
+            // Otherwise every start would make another copy of its blocks.
             let _ = fs::remove_file(&new.path);
             return Err(why);
         }

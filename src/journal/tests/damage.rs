@@ -1,4 +1,4 @@
-//! Files that are cut, damaged, changed or none of ours.
+//! Files that are cut, damaged, changed or not ours.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ fn check_damaged(
             let line = warnings[0].to_string();
             assert!(line.contains(path.to_str().unwrap()) && line.contains(".journal.damaged"));
         }
-        [Warning::LeftAlone(left)] => {
+        [Warning::Ignored(left)] => {
             assert_eq!(left.path, path);
             assert_eq!(fs::read(&path).unwrap(), bytes, "{what}");
         }
@@ -103,7 +103,7 @@ fn a_file_cut_anywhere_keeps_what_is_before_the_cut() {
 }
 
 #[test]
-fn no_flipped_bit_loses_a_block_without_a_word() {
+fn no_flipped_bit_loses_a_block_without_a_warning() {
     let (bytes, expected) = sample();
     let unknown = &expected[6].1;
     let (mut read, mut tried) = (0, 0);
@@ -162,9 +162,9 @@ fn a_damaged_head_hides_no_block() {
     assert!(matches!(&warnings[..], [Warning::Damaged(_)]));
 }
 
-/// A file that is written again from the front is as good as new.
+/// A file that is written again from the start is as good as new.
 #[test]
-fn an_earlier_pass_is_no_damage() {
+fn an_earlier_pass_is_not_damage() {
     let dir = TempDir::new().unwrap();
     let journal = open(dir.path());
     for number in 0..40 {
@@ -180,7 +180,7 @@ fn an_earlier_pass_is_no_damage() {
 }
 
 #[test]
-fn lines_that_lie_are_not_believed() {
+fn lines_that_contradict_themselves_are_ignored() {
     let dir = TempDir::new().unwrap();
     let journal = open(dir.path());
     record(&journal, 1, 3);
@@ -221,7 +221,7 @@ fn lines_that_lie_are_not_believed() {
 }
 
 #[test]
-fn what_is_no_journal_is_left_alone() {
+fn what_is_not_a_journal_is_ignored() {
     let dir = TempDir::new().unwrap();
     let named = |number: u32| dir.path().join(format!("adit-{number}-0123456789abcdef.journal"));
     let zeros = vec![0; 100_000];
@@ -251,23 +251,23 @@ fn what_is_no_journal_is_left_alone() {
     let why: Vec<_> = warnings
         .iter()
         .map(|warning| match warning {
-            Warning::LeftAlone(left) => &left.why,
+            Warning::Ignored(left) => &left.why,
             other => panic!("{other}"),
         })
         .collect();
     assert!(matches!(
         why[..7],
         [
-            WhyLeft::NotAJournal,
-            WhyLeft::NotAJournal,
-            WhyLeft::NotAJournal,
-            WhyLeft::NotAJournal,
-            WhyLeft::NotAFile,
-            WhyLeft::TooLarge { bytes: 268_435_457 },
-            WhyLeft::OtherFormat { format: 2 },
+            WhyIgnored::NotAJournal,
+            WhyIgnored::NotAJournal,
+            WhyIgnored::NotAJournal,
+            WhyIgnored::NotAJournal,
+            WhyIgnored::NotAFile,
+            WhyIgnored::TooLarge { bytes: 268_435_457 },
+            WhyIgnored::OtherFormat { format: 2 },
         ]
     ));
-    assert!(why[7..].iter().all(|why| matches!(why, WhyLeft::NotAFile)));
+    assert!(why[7..].iter().all(|why| matches!(why, WhyIgnored::NotAFile)));
     assert!(warnings[0].to_string().ends_with("it does not begin as a journal does"));
     journal.close().unwrap();
     assert_eq!(files(dir.path()), before);
@@ -275,7 +275,7 @@ fn what_is_no_journal_is_left_alone() {
 }
 
 #[test]
-fn a_file_changed_under_us_is_an_error_and_no_block() {
+fn a_file_changed_by_another_process_is_an_error() {
     let dir = TempDir::new().unwrap();
     let journal = open(dir.path());
     let id = record(&journal, 1, 0);

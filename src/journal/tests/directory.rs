@@ -4,7 +4,7 @@ use super::*;
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_can_read_it() {
+fn other_users_cannot_read_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = TempDir::new().unwrap();
     let dir = dir.path().join("a/b");
@@ -23,7 +23,7 @@ fn errors_name_the_path_and_what_to_do() {
         let JournalError::Io { path: named, .. } = &error else { panic!("{error:?}") };
         assert_eq!(named, &path);
         assert!(error.to_string().contains(path.to_str().unwrap()));
-        assert_eq!(error.hint(), Some("--journal names a directory, and this is none"));
+        assert_eq!(error.hint(), Some("--journal takes a directory, and this is not one"));
     }
     let path = file;
     for (kind, word) in [

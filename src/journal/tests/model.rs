@@ -6,7 +6,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Find a block with so many bytes behind its header.
+    /// Find a block with this many bytes after its header.
     Record(usize),
     /// Learn the fate of one of the blocks that have none.
     Settle(prop::sample::Index),

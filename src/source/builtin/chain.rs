@@ -1,12 +1,12 @@
 //! A regtest chain in this process: real rules, no node, no money.
 //!
-//! It checks of a block what a node checks and refuses it in a node's words. It has no mempool and
-//! keeps no coins, so the one thing a node would take and it does not is a block with transactions
-//! beside the coinbase: nothing is there to be spent.
+//! It checks what a node checks of a block, and rejects it in a node's words. It has no mempool and
+//! keeps no coins, so the one thing that a node would accept and it does not is a block with
+//! transactions besides the coinbase: there is nothing to spend.
 //!
-//! Of each block it keeps what is needed to judge the next one (height and the last 11 times, about
-//! a hundred bytes) and that of the last [`KEPT`] blocks only: memory stays the same however long
-//! it runs.
+//! Of each block it keeps what is needed to check the next one (height and the last 11 times, about a
+//! hundred bytes), and that only of the last [`KEPT`] blocks: memory stays the same however long it
+//! runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::chain::version::VersionMask;
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange, Verdict};
 use crate::source::node_reject::verdict_for;
 
-/// Of how many blocks (the last ones to arrive) the chain remembers what builds on them.
+/// How many blocks (the last ones to arrive) the chain remembers, so that others can build on them.
 pub const KEPT: usize = 288;
 
 /// Regtest's nBits, at every height: it never retargets.
@@ -37,15 +37,15 @@ const NBITS: u32 = 0x207f_ffff;
 const VERSION: u32 = 0x2000_0000;
 /// Seconds that nTime may be ahead of the clock (Bitcoin Core's `MAX_FUTURE_BLOCK_TIME`).
 const MAX_AHEAD: u64 = 2 * 60 * 60;
-/// The most signature operations of a block, counted the old way (`MAX_BLOCK_SIGOPS_COST` / 4).
+/// The most signature operations of a block, counted as before segwit (`MAX_BLOCK_SIGOPS_COST` / 4).
 const MAX_SIGOPS: usize = 20_000;
 /// Lock times below this are heights, others are times (`LOCKTIME_THRESHOLD`).
 const LOCK_TIME_THRESHOLD: u32 = 500_000_000;
 
-/// Why a block was not taken. It reads as the words a node would answer `submitblock` with.
+/// Why a block was rejected. Its text is a node's response to `submitblock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// It could not be read.
+    /// The block could not be parsed.
     #[error("Block decode failed")]
     Undecodable,
     /// The hash does not meet nBits, or nBits holds no target that regtest allows.
@@ -63,28 +63,28 @@ pub enum Reject {
     /// The first transaction is not a coinbase.
     #[error("bad-cb-missing")]
     CoinbaseMissing,
-    /// Another transaction is one.
+    /// Another transaction is a coinbase too.
     #[error("bad-cb-multiple")]
     CoinbaseMultiple,
     /// The coinbase's scriptSig is not 2 to 100 bytes long.
     #[error("bad-cb-length")]
     CoinbaseLength,
-    /// A transaction is wrong in itself.
+    /// A transaction is invalid by itself.
     #[error("bad-txns-{0}")]
     Transaction(&'static str),
     /// Too many signature operations.
     #[error("bad-blk-sigops")]
     SigOps,
-    /// It is known, and valid.
+    /// The block is known, and valid.
     #[error("duplicate")]
     Duplicate,
-    /// It is known, and was refused.
+    /// The block is known, and was rejected.
     #[error("duplicate-invalid")]
     DuplicateInvalid,
-    /// It builds on nothing known; on nothing *any more* known, if it comes [`KEPT`] blocks late.
+    /// The block builds on an unknown one, or on one that is no longer known, [`KEPT`] blocks later.
     #[error("prev-blk-not-found")]
     PreviousNotFound,
-    /// It builds on a block that was refused.
+    /// The block builds on one that was rejected.
     #[error("bad-prevblk")]
     PreviousInvalid,
     /// nBits is not regtest's.
@@ -117,7 +117,7 @@ pub enum Reject {
     /// The coinbase pays more than the subsidy.
     #[error("bad-cb-amount")]
     CoinbaseAmount,
-    /// It is valid and taken, and another block stays the tip.
+    /// The block is valid and kept, and another block stays the tip.
     #[error("inconclusive")]
     Inconclusive,
 }
@@ -128,7 +128,7 @@ impl From<Reject> for Verdict {
     }
 }
 
-/// What the next block is to be made of.
+/// What the next block must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The tip.
@@ -143,17 +143,18 @@ pub struct Template {
     pub min_time: u32,
     /// The nTime that a node would propose: the clock's, or `min_time` if the chain is ahead of it.
     pub current_time: u32,
-    /// The subsidy; there are no fees.
+    /// The coinbase's value: the subsidy, since there are no fees.
     pub value: Amount,
 }
 
 impl Template {
-    /// A job of this template. The reward goes to `payout`, and `data` into the coinbase.
+    /// Makes a job of this template. The reward is paid to `payout`, and `data` goes into the
+    /// coinbase.
     ///
     /// It starts at `min_time`, not at the clock's: a chain can have no more than about six blocks
-    /// a second of its own time, so that one which follows the clock and then grows by thousands a
-    /// second comes to stand at two hours ahead after some 43,000 blocks. Beginning in 2011, when
-    /// regtest's genesis block was made, leaves room for some 3,000 million blocks.
+    /// a second of its own time, so one that follows the clock and then grows by thousands a second
+    /// is two hours ahead, and stops, after some 43,000 blocks. Beginning in 2011, when regtest's
+    /// genesis block was made, leaves room for some 3,000 million blocks.
     #[must_use]
     pub fn job(&self, key: JobKey, payout: &PayoutScript, data: &ScriptSigData) -> Job {
         let coinbase = CoinbaseTemplate {
@@ -205,14 +206,14 @@ impl RecentTimes {
     /// Bitcoin Core's `nMedianTimeSpan`.
     const SPAN: usize = 11;
 
-    /// Those of the genesis block.
+    /// The times of the genesis block.
     fn of_first(time: u32) -> Self {
         let mut times = [0; Self::SPAN];
         times[0] = time;
         Self { times, len: 1 }
     }
 
-    /// Those of the next block.
+    /// The times of the next block.
     fn followed_by(&self, time: u32) -> Self {
         let mut times = [0; Self::SPAN];
         times[0] = time;
@@ -234,11 +235,11 @@ impl RecentTimes {
 struct Known {
     height: u32,
     times: RecentTimes,
-    /// Whether it was taken.
+    /// Whether it was accepted.
     valid: bool,
 }
 
-/// The chain.
+/// A regtest chain.
 #[derive(Debug)]
 pub struct RegtestChain {
     tip: BlockHash,
@@ -281,7 +282,7 @@ impl RegtestChain {
         self.tip_known.height
     }
 
-    /// What the next block is to be made of. `now`: seconds since 1970.
+    /// What the next block must contain. `now`: seconds since 1970.
     #[must_use]
     pub fn template(&self, now: u64) -> Template {
         let height = self.height().saturating_add(1);
@@ -297,26 +298,26 @@ impl RegtestChain {
         }
     }
 
-    /// Takes a block as `submitblock` does, from hex. `now`: seconds since 1970.
+    /// Submits a block in hex, as `submitblock` does. `now`: seconds since 1970.
     ///
     /// # Errors
-    /// As [`Self::submit`], or that it could not be read.
+    /// As [`Self::submit`], or [`Reject::Undecodable`].
     pub fn submit_hex(&mut self, block: &str, now: u64) -> Result<(), Reject> {
         let block: Block = deserialize_hex(block).map_err(|_| Reject::Undecodable)?;
         self.submit(&block, now)
     }
 
-    /// Checks a block and takes it; it becomes the tip if it is the highest. `now`: seconds since
+    /// Checks a block and keeps it; it becomes the tip if it is the highest. `now`: seconds since
     /// 1970.
     ///
     /// The checks are a node's, in a node's order (Bitcoin Core's `ProcessNewBlock`), so that a
-    /// block wrong in two ways is refused in the same words. Two things are stricter: a block on a
-    /// side chain is checked whole at once and not just before it would become the tip, and a
-    /// coinbase that lacks its witness doesn't get one (`submitblock` puts it in, the peer-to-peer
-    /// network doesn't).
+    /// block with two faults is rejected in the same words. Two things are stricter: a block on a
+    /// side chain is checked completely at once and not only before it would become the tip, and a
+    /// coinbase without its witness is not given one (`submitblock` does that, the peer-to-peer
+    /// network does not).
     ///
     /// # Errors
-    /// Why it was refused; or [`Reject::Inconclusive`] if it was taken beside the tip.
+    /// Why it was rejected; or [`Reject::Inconclusive`] if it is valid and did not become the tip.
     pub fn submit(&mut self, block: &Block, now: u64) -> Result<(), Reject> {
         let hash = block.block_hash();
         check_alone(block, hash)?;
@@ -336,7 +337,7 @@ impl RegtestChain {
             valid: true,
         };
         if let Err(reject) = check_in_place(block, known.height, parent.times.median()) {
-            // A wrong witness is not in the block's hash: the right one may still come.
+            // The witness is not part of the block's hash: the right one may still come.
             let of_this_hash = !matches!(
                 reject,
                 Reject::WitnessNonceSize | Reject::WitnessMerkleMatch | Reject::UnexpectedWitness
@@ -361,7 +362,7 @@ impl RegtestChain {
         if hash == self.tip { Some(self.tip_known) } else { self.known.get(&hash).copied() }
     }
 
-    /// Keeps what is known of a new block, and forgets that of the oldest.
+    /// Keeps what is known of a new block, and drops what is known of the oldest.
     fn keep(&mut self, hash: BlockHash, known: Known) {
         if self.arrivals.len() == KEPT
             && let Some(oldest) = self.arrivals.pop_front()
@@ -373,7 +374,7 @@ impl RegtestChain {
     }
 }
 
-/// What can be checked of a block without knowing its place (Bitcoin Core's `CheckBlock`).
+/// Checks what does not depend on the block's place in the chain (Bitcoin Core's `CheckBlock`).
 fn check_alone(block: &Block, hash: BlockHash) -> Result<(), Reject> {
     // Regtest's limit is 7fff…ff: half of all hashes, and a little more than nBits can say.
     let claimed = Target::from_nbits(block.header.bits).map_err(|_| Reject::HighHash)?;
@@ -418,7 +419,7 @@ fn check_alone(block: &Block, hash: BlockHash) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What can be checked of a transaction without its inputs (Bitcoin Core's `CheckTransaction`; that
+/// Checks what does not depend on a transaction's inputs (Bitcoin Core's `CheckTransaction`; that
 /// it is not larger than a block was checked with the block).
 fn check_transaction(tx: &Transaction) -> Result<(), Reject> {
     if tx.input.is_empty() {
@@ -457,7 +458,7 @@ fn check_transaction(tx: &Transaction) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What is checked of a header in its place (Bitcoin Core's `ContextualCheckBlockHeader`). `past`:
+/// Checks a header in its place in the chain (Bitcoin Core's `ContextualCheckBlockHeader`). `past`:
 /// the times of the blocks before it.
 fn check_header(block: &Block, past: &RecentTimes, now: u64) -> Result<(), Reject> {
     let header = &block.header;
@@ -476,10 +477,10 @@ fn check_header(block: &Block, past: &RecentTimes, now: u64) -> Result<(), Rejec
     Ok(())
 }
 
-/// What is checked of a block in its place (Bitcoin Core's `ContextualCheckBlock` and
+/// Checks a block in its place in the chain (Bitcoin Core's `ContextualCheckBlock` and
 /// `ConnectBlock`). `past`: the median time of the blocks before it.
 ///
-/// BIP 30 is not looked at: since no chain has two coinbases of one height, no chain has two of one
+/// BIP 30 is not checked: since no chain has two coinbases of one height, no chain has two of one
 /// txid.
 fn check_in_place(block: &Block, height: u32, past: u32) -> Result<(), Reject> {
     if !block.txdata.iter().all(|tx| is_final(tx, height, past)) {
@@ -504,17 +505,17 @@ fn check_in_place(block: &Block, height: u32, past: u32) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Whether a transaction's lock time is over (`IsFinalTx`, with BIP 113's clock).
+/// Whether a transaction's lock time has passed (`IsFinalTx`, with BIP 113's clock).
 fn is_final(tx: &Transaction, height: u32, past: u32) -> bool {
     let lock = tx.lock_time.to_consensus_u32();
     let reached = if lock < LOCK_TIME_THRESHOLD { height } else { past };
     lock == 0 || lock < reached || tx.input.iter().all(|input| input.sequence.is_final())
 }
 
-/// The rules of BIP 141 on commitment and witnesses (Bitcoin Core's `CheckWitnessMalleation`).
+/// Checks the rules of BIP 141 on commitment and witnesses (Bitcoin Core's `CheckWitnessMalleation`).
 fn check_witnesses(block: &Block) -> Result<(), Reject> {
     let coinbase = &block.txdata[0];
-    // The last one counts.
+    // The last commitment counts.
     let commitment = coinbase
         .output
         .iter()
@@ -537,8 +538,8 @@ fn check_witnesses(block: &Block) -> Result<(), Reject> {
     Ok(())
 }
 
-/// The merkle root, zero of no leaves, and whether two nodes beside each other are equal somewhere:
-/// then another list of leaves has the same root (CVE-2012-2459).
+/// The merkle root (zero if there are no leaves), and whether two neighbouring nodes are equal
+/// somewhere: then another list of leaves has the same root (CVE-2012-2459).
 fn merkle_root(mut level: Vec<Hash256>) -> (Hash256, bool) {
     let mut repeats = false;
     while level.len() > 1 {

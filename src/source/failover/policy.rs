@@ -1,5 +1,4 @@
-//! Which source runs, and which is mined: decided from what they did and when, and from nothing
-//! else.
+//! Which source runs, and which is mined: decided by the sources' health and the time alone.
 
 use std::time::{Duration, Instant};
 
@@ -7,64 +6,68 @@ use crate::engine::Health;
 
 /// How long a source may take to give its first job, or to recover while its last job still counts,
 /// before the next in the order is started.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a better-placed source must have been well before it is returned to. Doubled each time
-/// that it did not last.
-const STEADY: Duration = Duration::from_secs(1);
-/// The most that it is doubled to.
-const STEADY_MAX: Duration = Duration::from_secs(120);
-/// A source that was well for so long has lasted.
-const LASTED: Duration = Duration::from_secs(60);
-/// How long a lower-placed source is kept running after a better one is mined again.
-const KEPT: Duration = Duration::from_secs(30);
-/// How long one that was told to end may take before those below it are not kept waiting any more.
-const ENDING: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a preferred source must have been healthy before it is returned to. Doubled each time
+/// that it did not stay so.
+const STABLE_FOR: Duration = Duration::from_secs(1);
+/// The longest that this may be.
+const STABLE_FOR_MAX: Duration = Duration::from_secs(120);
+/// A source that was healthy for this long is reliable again.
+const RELIABLE_AFTER: Duration = Duration::from_secs(60);
+/// How long a source is kept running after a preferred one is mined again.
+const KEEP_RUNNING: Duration = Duration::from_secs(30);
+/// How long a source that was told to stop may take before those after it are started without it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Start this source.
     Start(usize),
     /// Mine this one, for this reason.
     Choose(usize, &'static str),
-    /// Tell this one that it is time to go.
+    /// Tell this source to stop.
     Close(usize),
 }
 
+/// Whether a source runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
-    /// Not started, or ended as it was told to.
-    Down,
-    Up,
-    /// Told to end.
-    Closing,
-    /// Of no use.
-    Out,
+enum RunState {
+    /// Not started, or stopped as it was told to.
+    Stopped,
+    Running,
+    /// Told to stop.
+    Stopping,
+    /// Failed for good.
+    Disabled,
 }
 
+/// What is known of a source.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    run: Run,
+struct SourceRecord {
+    run: RunState,
     health: Health,
-    /// When it was started, became well, ceased to be, or was told to end.
+    /// When it was started, became healthy, ceased to be, or was told to stop.
     since: Instant,
-    /// How many times in a row it was well for a short while only.
+    /// How many times in a row it was healthy for a short while only.
     lapses: u32,
 }
 
-impl Place {
-    fn is_well(&self) -> bool {
-        self.run == Run::Up && self.health.is_healthy()
+impl SourceRecord {
+    fn is_healthy(&self) -> bool {
+        self.run == RunState::Running && self.health.is_healthy()
     }
 
-    fn steady_after(&self) -> Instant {
-        self.since + STEADY_MAX.min(STEADY * 2u32.saturating_pow(self.lapses.min(16)))
+    /// When it has been healthy for long enough to be returned to.
+    fn stable_after(&self) -> Instant {
+        self.since + STABLE_FOR_MAX.min(STABLE_FOR * 2u32.saturating_pow(self.lapses.min(16)))
     }
 }
 
+/// Decides which sources run, and which one is mined.
 #[derive(Debug)]
 pub(super) struct Policy {
-    places: Vec<Place>,
+    sources: Vec<SourceRecord>,
     /// The source that comes before all others, if the user wants one to.
     preferred: Option<usize>,
     chosen: usize,
@@ -72,42 +75,48 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// So many sources, of which none runs. The engine mines the first from the start.
+    /// For this many sources, none of which runs. The engine mines the first one from the start.
     pub(super) fn new(sources: usize, now: Instant) -> Self {
-        let place = Place { run: Run::Down, health: Health::default(), since: now, lapses: 0 };
-        Self { places: vec![place; sources], preferred: None, chosen: 0, chosen_at: now }
+        let source = SourceRecord {
+            run: RunState::Stopped,
+            health: Health::default(),
+            since: now,
+            lapses: 0,
+        };
+        Self { sources: vec![source; sources], preferred: None, chosen: 0, chosen_at: now }
     }
 
-    /// Notes that a source has ended; says whether it was told to.
+    /// Notes that a source has stopped; returns whether it was told to.
     pub(super) fn ended(&mut self, index: usize, now: Instant) -> bool {
-        let place = &mut self.places[index];
-        let was_told_to = place.run == Run::Closing;
-        place.run = Run::Down;
-        place.since = now;
+        let source = &mut self.sources[index];
+        let was_told_to = source.run == RunState::Stopping;
+        source.run = RunState::Stopped;
+        source.since = now;
         was_told_to
     }
 
-    /// Notes that a source is of no use.
-    pub(super) fn leave_out(&mut self, index: usize) {
-        self.places[index].run = Run::Out;
+    /// Notes that a source has failed for good.
+    pub(super) fn disable(&mut self, index: usize) {
+        self.sources[index].run = RunState::Disabled;
     }
 
-    pub(super) fn is_none_left(&self) -> bool {
-        self.places.iter().all(|place| place.run == Run::Out)
+    /// Whether every source has failed for good.
+    pub(super) fn all_disabled(&self) -> bool {
+        self.sources.iter().all(|source| source.run == RunState::Disabled)
     }
 
     /// Puts this source before all others, or none.
     pub(super) fn prefer(&mut self, source: Option<usize>) {
-        self.preferred = source.filter(|index| *index < self.places.len());
+        self.preferred = source.filter(|index| *index < self.sources.len());
     }
 
     /// The sources, the best first.
     fn order(&self) -> Vec<usize> {
-        let others = (0..self.places.len()).filter(|index| Some(*index) != self.preferred);
+        let others = (0..self.sources.len()).filter(|index| Some(*index) != self.preferred);
         self.preferred.into_iter().chain(others).collect()
     }
 
-    /// What is to be done now, and when to ask again if nothing happens before.
+    /// What to do now, and when to ask again if nothing happens before.
     pub(super) fn steps(
         &mut self,
         now: Instant,
@@ -124,41 +133,44 @@ impl Policy {
         (steps, wake)
     }
 
+    /// Notes each source's health.
     fn observe(&mut self, now: Instant, health: &[Health]) {
-        for (place, health) in self.places.iter_mut().zip(health) {
-            let (was_well, lasted) = (place.is_well(), now.duration_since(place.since) >= LASTED);
-            place.health = *health;
-            if place.is_well() != was_well {
-                place.since = now;
-                if was_well {
-                    place.lapses = if lasted { 0 } else { place.lapses + 1 };
+        for (source, health) in self.sources.iter_mut().zip(health) {
+            let (was_healthy, lasted) =
+                (source.is_healthy(), now.duration_since(source.since) >= RELIABLE_AFTER);
+            source.health = *health;
+            if source.is_healthy() != was_healthy {
+                source.since = now;
+                if was_healthy {
+                    source.lapses = if lasted { 0 } else { source.lapses + 1 };
                 }
             }
         }
     }
 
+    /// Chooses the source that is mined.
     fn choose(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
-        let chosen_is_well = self.places[self.chosen].is_well();
+        let chosen_is_healthy = self.sources[self.chosen].is_healthy();
         let mut is_before_chosen = true;
         for index in self.order() {
-            let place = &self.places[index];
+            let source = &self.sources[index];
             is_before_chosen &= index != self.chosen;
-            if index == self.chosen && chosen_is_well {
+            if index == self.chosen && chosen_is_healthy {
                 return;
             }
-            if index == self.chosen || !place.is_well() {
+            if index == self.chosen || !source.is_healthy() {
                 continue;
             }
-            if chosen_is_well && now < place.steady_after() {
-                ask_again(place.steady_after());
+            if chosen_is_healthy && now < source.stable_after() {
+                ask_again(source.stable_after());
                 continue;
             }
             let why = if self.preferred == Some(index) {
                 "it is preferred, and mined"
             } else if is_before_chosen {
-                "it is well again, and mined"
+                "it is healthy again and is mined"
             } else {
-                "it is mined while those before it are not well"
+                "it is mined because those before it are not healthy"
             };
             steps.push(Step::Choose(index, why));
             (self.chosen, self.chosen_at) = (index, now);
@@ -166,58 +178,58 @@ impl Policy {
         }
     }
 
-    /// Sees to it that all run up to the first that is well or may soon be.
+    /// Starts all sources up to the first that is healthy or may soon be.
     fn start(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
         for index in self.order() {
-            let place = &mut self.places[index];
-            match place.run {
-                Run::Out => continue,
-                // When it has ended, this is asked again.
-                Run::Closing => {
-                    let ending_until = place.since + ENDING;
-                    if now < ending_until {
-                        ask_again(ending_until);
+            let source = &mut self.sources[index];
+            match source.run {
+                RunState::Disabled => continue,
+                // When it has stopped, this is asked again.
+                RunState::Stopping => {
+                    let stop_until = source.since + STOP_TIMEOUT;
+                    if now < stop_until {
+                        ask_again(stop_until);
                         return;
                     }
                     continue;
                 }
-                Run::Down => {
+                RunState::Stopped => {
                     steps.push(Step::Start(index));
-                    place.run = Run::Up;
-                    place.since = now;
+                    source.run = RunState::Running;
+                    source.since = now;
                 }
-                Run::Up => {}
+                RunState::Running => {}
             }
-            if place.is_well() {
+            if source.is_healthy() {
                 return;
             }
-            let is_lost = place.health.is_degraded && !place.health.is_ready;
-            let patient_until = place.since + PATIENCE;
-            if !is_lost && now < patient_until {
-                ask_again(patient_until);
+            let is_lost = source.health.is_degraded && !source.health.is_ready;
+            let grace_until = source.since + GRACE;
+            if !is_lost && now < grace_until {
+                ask_again(grace_until);
                 return;
             }
         }
     }
 
-    /// Ends those below the chosen one once it has proved steady.
+    /// Stops those after the chosen one once that has been healthy for a while.
     fn close(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
-        let chosen = self.places[self.chosen];
-        if !chosen.is_well() {
+        let chosen = self.sources[self.chosen];
+        if !chosen.is_healthy() {
             return;
         }
-        let due = chosen.since.max(self.chosen_at) + KEPT;
+        let due = chosen.since.max(self.chosen_at) + KEEP_RUNNING;
         let below = self.order().into_iter().skip_while(|index| *index != self.chosen).skip(1);
         for index in below {
-            let place = &mut self.places[index];
-            if place.run != Run::Up {
+            let source = &mut self.sources[index];
+            if source.run != RunState::Running {
                 continue;
             }
             if now < due {
                 ask_again(due);
             } else {
-                place.run = Run::Closing;
-                place.since = now;
+                source.run = RunState::Stopping;
+                source.since = now;
                 steps.push(Step::Close(index));
             }
         }
@@ -229,18 +241,18 @@ mod tests {
     use super::*;
 
     const CONNECTING: Health = Health { is_ready: false, is_degraded: false };
-    const WELL: Health = Health { is_ready: true, is_degraded: false };
-    const STRUGGLING: Health = Health { is_ready: true, is_degraded: true };
+    const HEALTHY: Health = Health { is_ready: true, is_degraded: false };
+    const DEGRADED: Health = Health { is_ready: true, is_degraded: true };
     const LOST: Health = Health { is_ready: false, is_degraded: true };
 
     /// A policy with a clock of its own.
-    struct Bench {
+    struct Harness {
         policy: Policy,
         now: Instant,
         health: Vec<Health>,
     }
 
-    impl Bench {
+    impl Harness {
         fn new(sources: usize) -> Self {
             let now = Instant::now();
             Self { policy: Policy::new(sources, now), now, health: vec![CONNECTING; sources] }
@@ -310,134 +322,134 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_well_has_no_other_started() {
-        let mut bench = Bench::new(3);
-        assert_eq!(bench.step(), [Step::Start(0)]);
-        assert_eq!(bench.becomes(0, WELL), []);
-        assert_eq!(bench.pass(HOUR), []);
+    fn while_a_source_is_healthy_no_other_is_started() {
+        let mut harness = Harness::new(3);
+        assert_eq!(harness.step(), [Step::Start(0)]);
+        assert_eq!(harness.becomes(0, HEALTHY), []);
+        assert_eq!(harness.pass(HOUR), []);
     }
 
     #[test]
-    fn one_that_says_nothing_is_waited_for_and_one_that_fails_is_not() {
-        let mut bench = Bench::new(3);
-        assert_eq!(bench.step(), [Step::Start(0)]);
-        assert_eq!(bench.pass(PATIENCE), [Step::Start(1)]);
-        assert_eq!(bench.becomes(1, LOST), [Step::Start(2)]);
-        assert_eq!(chosen(&bench.becomes(2, WELL)), [2]);
-        assert_eq!(bench.pass(HOUR), []);
+    fn a_silent_source_is_waited_for_and_one_that_fails_is_not() {
+        let mut harness = Harness::new(3);
+        assert_eq!(harness.step(), [Step::Start(0)]);
+        assert_eq!(harness.pass(GRACE), [Step::Start(1)]);
+        assert_eq!(harness.becomes(1, LOST), [Step::Start(2)]);
+        assert_eq!(chosen(&harness.becomes(2, HEALTHY)), [2]);
+        assert_eq!(harness.pass(HOUR), []);
     }
 
     #[test]
     fn a_short_gap_is_waited_out_where_the_last_job_counts() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        bench.becomes(0, WELL);
-        bench.now += HOUR;
-        assert_eq!(bench.becomes(0, STRUGGLING), []);
-        assert_eq!(bench.pass(PATIENCE / 2), []);
-        assert_eq!(bench.becomes(0, WELL), []);
-        assert_eq!(bench.becomes(0, STRUGGLING), []);
-        assert_eq!(bench.pass(PATIENCE), [Step::Start(1)]);
-        assert_eq!(chosen(&bench.becomes(1, WELL)), [1]);
+        let mut harness = Harness::new(2);
+        harness.step();
+        harness.becomes(0, HEALTHY);
+        harness.now += HOUR;
+        assert_eq!(harness.becomes(0, DEGRADED), []);
+        assert_eq!(harness.pass(GRACE / 2), []);
+        assert_eq!(harness.becomes(0, HEALTHY), []);
+        assert_eq!(harness.becomes(0, DEGRADED), []);
+        assert_eq!(harness.pass(GRACE), [Step::Start(1)]);
+        assert_eq!(chosen(&harness.becomes(1, HEALTHY)), [1]);
     }
 
     #[test]
-    fn the_better_one_is_returned_to_and_the_other_ends() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        bench.becomes(0, WELL);
-        bench.now += HOUR;
-        assert_eq!(bench.becomes(0, LOST), [Step::Start(1)]);
-        assert_eq!(chosen(&bench.becomes(1, WELL)), [1]);
-        bench.now += HOUR;
-        assert_eq!(bench.becomes(0, WELL), []);
-        let steps = bench.pass(STEADY);
+    fn the_preferred_one_is_returned_to_and_the_other_stops() {
+        let mut harness = Harness::new(2);
+        harness.step();
+        harness.becomes(0, HEALTHY);
+        harness.now += HOUR;
+        assert_eq!(harness.becomes(0, LOST), [Step::Start(1)]);
+        assert_eq!(chosen(&harness.becomes(1, HEALTHY)), [1]);
+        harness.now += HOUR;
+        assert_eq!(harness.becomes(0, HEALTHY), []);
+        let steps = harness.pass(STABLE_FOR);
         assert_eq!(chosen(&steps), [0]);
-        assert_eq!(bench.pass(KEPT), [Step::Close(1)]);
-        assert!(bench.policy.ended(1, bench.now), "it was told to");
-        bench.health[1] = CONNECTING;
-        assert_eq!(bench.pass(HOUR), []);
-        assert_eq!(bench.becomes(0, LOST), [Step::Start(1)], "and again");
+        assert_eq!(harness.pass(KEEP_RUNNING), [Step::Close(1)]);
+        assert!(harness.policy.ended(1, harness.now), "it was told to");
+        harness.health[1] = CONNECTING;
+        assert_eq!(harness.pass(HOUR), []);
+        assert_eq!(harness.becomes(0, LOST), [Step::Start(1)], "and again");
     }
 
     #[test]
-    fn one_that_never_lasts_is_returned_to_less_and_less_often() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        bench.becomes(0, LOST);
-        bench.becomes(1, WELL);
+    fn an_unreliable_source_is_returned_to_less_and_less_often() {
+        let mut harness = Harness::new(2);
+        harness.step();
+        harness.becomes(0, LOST);
+        harness.becomes(1, HEALTHY);
         let mut switches = 0;
         for _ in 0..600 {
-            switches += chosen(&bench.becomes(0, WELL)).len();
-            switches += chosen(&bench.pass(Duration::from_secs(3))).len();
-            switches += chosen(&bench.becomes(0, LOST)).len();
-            switches += chosen(&bench.pass(Duration::from_secs(3))).len();
+            switches += chosen(&harness.becomes(0, HEALTHY)).len();
+            switches += chosen(&harness.pass(Duration::from_secs(3))).len();
+            switches += chosen(&harness.becomes(0, LOST)).len();
+            switches += chosen(&harness.pass(Duration::from_secs(3))).len();
         }
         assert!(switches < 8, "{switches} switches in an hour");
         // Once it lasts, all is as it was.
-        bench.becomes(0, WELL);
-        assert_eq!(chosen(&bench.pass(STEADY_MAX)), [0]);
-        assert_eq!(bench.pass(LASTED), [Step::Close(1)]);
-        bench.policy.ended(1, bench.now);
-        bench.becomes(1, CONNECTING);
-        assert_eq!(bench.becomes(0, LOST), [Step::Start(1)]);
-        assert_eq!(chosen(&bench.becomes(1, WELL)), [1]);
-        bench.becomes(0, WELL);
-        assert_eq!(chosen(&bench.pass(STEADY)), [0]);
+        harness.becomes(0, HEALTHY);
+        assert_eq!(chosen(&harness.pass(STABLE_FOR_MAX)), [0]);
+        assert_eq!(harness.pass(RELIABLE_AFTER), [Step::Close(1)]);
+        harness.policy.ended(1, harness.now);
+        harness.becomes(1, CONNECTING);
+        assert_eq!(harness.becomes(0, LOST), [Step::Start(1)]);
+        assert_eq!(chosen(&harness.becomes(1, HEALTHY)), [1]);
+        harness.becomes(0, HEALTHY);
+        assert_eq!(chosen(&harness.pass(STABLE_FOR)), [0]);
     }
 
     #[test]
-    fn with_nothing_else_well_the_first_to_be_is_taken_at_once() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        bench.becomes(0, LOST);
-        assert_eq!(chosen(&bench.becomes(1, WELL)), [1]);
-        bench.becomes(1, LOST);
-        assert_eq!(chosen(&bench.becomes(0, WELL)), [0]);
+    fn if_no_other_is_healthy_the_first_to_be_is_chosen_at_once() {
+        let mut harness = Harness::new(2);
+        harness.step();
+        harness.becomes(0, LOST);
+        assert_eq!(chosen(&harness.becomes(1, HEALTHY)), [1]);
+        harness.becomes(1, LOST);
+        assert_eq!(chosen(&harness.becomes(0, HEALTHY)), [0]);
     }
 
     #[test]
-    fn one_of_no_use_is_left_out() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        assert!(!bench.policy.ended(0, bench.now));
-        bench.policy.leave_out(0);
-        assert!(!bench.policy.is_none_left());
-        assert_eq!(bench.step(), [Step::Start(1)]);
-        assert_eq!(chosen(&bench.becomes(1, WELL)), [1]);
-        assert_eq!(bench.pass(HOUR), []);
-        bench.policy.ended(1, bench.now);
-        bench.policy.leave_out(1);
-        assert!(bench.policy.is_none_left());
-        assert_eq!(bench.pass(HOUR), []);
+    fn a_source_that_failed_is_disabled() {
+        let mut harness = Harness::new(2);
+        harness.step();
+        assert!(!harness.policy.ended(0, harness.now));
+        harness.policy.disable(0);
+        assert!(!harness.policy.all_disabled());
+        assert_eq!(harness.step(), [Step::Start(1)]);
+        assert_eq!(chosen(&harness.becomes(1, HEALTHY)), [1]);
+        assert_eq!(harness.pass(HOUR), []);
+        harness.policy.ended(1, harness.now);
+        harness.policy.disable(1);
+        assert!(harness.policy.all_disabled());
+        assert_eq!(harness.pass(HOUR), []);
     }
 
     #[test]
-    fn one_that_is_slow_to_end_keeps_nothing_below_it_waiting() {
-        let mut bench = Bench::new(3);
-        bench.step();
-        bench.becomes(0, LOST);
-        bench.becomes(1, WELL);
-        bench.becomes(0, WELL);
-        assert!(bench.pass(STEADY + KEPT).contains(&Step::Close(1)));
-        bench.health[1] = CONNECTING;
-        assert_eq!(bench.becomes(0, LOST), [], "it may still end");
-        assert_eq!(bench.pass(ENDING), [Step::Start(2)]);
-        bench.policy.ended(1, bench.now);
-        assert_eq!(bench.step(), [Step::Start(1)]);
+    fn a_source_that_is_slow_to_stop_does_not_hold_up_those_after_it() {
+        let mut harness = Harness::new(3);
+        harness.step();
+        harness.becomes(0, LOST);
+        harness.becomes(1, HEALTHY);
+        harness.becomes(0, HEALTHY);
+        assert!(harness.pass(STABLE_FOR + KEEP_RUNNING).contains(&Step::Close(1)));
+        harness.health[1] = CONNECTING;
+        assert_eq!(harness.becomes(0, LOST), [], "it may still stop");
+        assert_eq!(harness.pass(STOP_TIMEOUT), [Step::Start(2)]);
+        harness.policy.ended(1, harness.now);
+        assert_eq!(harness.step(), [Step::Start(1)]);
     }
 
     #[test]
-    fn a_source_that_is_still_ending_is_not_started_twice() {
-        let mut bench = Bench::new(2);
-        bench.step();
-        bench.becomes(0, LOST);
-        bench.becomes(1, WELL);
-        bench.becomes(0, WELL);
-        bench.pass(STEADY + KEPT);
-        bench.health[1] = CONNECTING;
-        assert_eq!(bench.becomes(0, LOST), [], "it is still ending");
-        bench.policy.ended(1, bench.now);
-        assert_eq!(bench.step(), [Step::Start(1)]);
+    fn a_source_that_is_still_stopping_is_not_started_twice() {
+        let mut harness = Harness::new(2);
+        harness.step();
+        harness.becomes(0, LOST);
+        harness.becomes(1, HEALTHY);
+        harness.becomes(0, HEALTHY);
+        harness.pass(STABLE_FOR + KEEP_RUNNING);
+        harness.health[1] = CONNECTING;
+        assert_eq!(harness.becomes(0, LOST), [], "it is still stopping");
+        harness.policy.ended(1, harness.now);
+        assert_eq!(harness.step(), [Step::Start(1)]);
     }
 }

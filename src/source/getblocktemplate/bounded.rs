@@ -1,5 +1,5 @@
-//! Reading a node's JSON within bounds: an answer of some megabytes must not take hundreds of them
-//! once it is read. A list of a million empty entries costs its sender three bytes each, and its
+//! Parsing a node's JSON within bounds: a response of some megabytes must not take hundreds of them
+//! once it is parsed. A list of a million empty entries costs its sender three bytes each, and its
 //! reader seventy.
 
 use std::borrow::Cow;
@@ -8,12 +8,12 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Answers up to this size are read whatever they hold.
+/// Responses up to this size are parsed whatever they hold.
 const SMALL: usize = 1 << 20;
 
-/// Whether an answer may be given to the JSON parser. A large one has to be printable ASCII without
+/// Whether a response may be given to the JSON parser. A large one has to be printable ASCII without
 /// escapes, as a template is: the parser copies a string that holds an escape, however long it is,
-/// and shows a string that stands where none belongs in an error message, where each unprintable
+/// and quotes a string that is where none belongs in its error message, in which each unprintable
 /// character takes six.
 pub fn is_plain(body: &[u8]) -> bool {
     let plain = |b: &u8| matches!(b, b' '..=b'[' | b']'..=b'~' | b'\n' | b'\r' | b'\t');
@@ -31,7 +31,7 @@ where
     deserializer.deserialize_seq(List { what, max, entry: PhantomData })
 }
 
-/// The same where the field may be missing: null is an empty list.
+/// Like [`list`], for a field that may be null: an empty list.
 pub fn optional_list<'de, T, D>(
     deserializer: D,
     what: &'static str,
@@ -44,7 +44,7 @@ where
     deserializer.deserialize_option(List { what, max, entry: PhantomData })
 }
 
-/// An object of at most `max` members, in their order; null is an empty one.
+/// An object of at most `max` members, in their order; null gives an empty list.
 pub fn optional_members<'de, T, D>(
     deserializer: D,
     what: &'static str,
@@ -127,7 +127,7 @@ fn too_many<E: Error>(what: &str, max: usize) -> E {
     E::custom(format_args!("more than {max} {what}"))
 }
 
-/// A string that is borrowed where it can be.
+/// A string that is borrowed if it holds no escapes.
 #[derive(Debug, serde::Deserialize)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_refused_and_null_is_nothing() {
+    fn what_exceeds_the_bounds_is_refused_and_null_is_empty() {
         assert_eq!(read(r#"{"list":["a","b\n","c"],"object":{"a":1,"a":2}}"#), Ok((3, 2)));
         assert_eq!(read(r#"{"list":null,"object":null}"#), Ok((0, 0)));
         assert_eq!(read("{}"), Ok((0, 0)));

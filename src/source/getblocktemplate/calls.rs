@@ -28,9 +28,9 @@ pub fn request(method: &str, params: &str) -> String {
 pub fn template_request(fresh: bool) -> String {
     let mut request_object = serde_json::json!({ "rules": ["segwit", "signet"] });
     if fresh {
-        // Knots gives out a cached template for five seconds unless it is asked for one with limits of
-        // its own: here the usual room for the coinbase and one weight unit of four. Bitcoin Core does
-        // not know this.
+        // Knots gives out a cached template for five seconds unless it is asked for one with limits
+        // of its own: here the usual room for the coinbase and one weight unit of four. Bitcoin
+        // Core does not know this.
         request_object["blockreservedweight"] = 8_004.into();
     }
     request("getblocktemplate", &request_object.to_string())

@@ -87,7 +87,8 @@ pub struct Client {
     clocks: Clocks,
     /// When it was last announced that block time is too far ahead of the clock.
     announced_ahead: Option<Instant>,
-    /// What the tip may be without another miner having made it: the last template's, and our own block.
+    /// What the tip may be without another miner having made it: the last template's, and our own
+    /// block.
     known_tips: Vec<BlockHash>,
     template_cache: TemplateCache,
 }
@@ -378,8 +379,8 @@ impl Client {
         }
     }
 
-    /// Announces what the node says of a block that it could not judge before (`None`: the round is over).
-    /// Has a template fetched if it was accepted: it may be the tip now.
+    /// Announces what the node says of a block that it could not judge before (`None`: the round is
+    /// over). Has a template fetched if it was accepted: it may be the tip now.
     fn on_resubmitted(
         &mut self,
         resubmitted: Option<(BlockHash, Verdict)>,
@@ -416,8 +417,8 @@ impl Client {
         None
     }
 
-    /// Deals with a template that could not be fetched or read; returns why the connection is lost, if
-    /// it is.
+    /// Deals with a template that could not be fetched or read; returns why the connection is lost,
+    /// if it is.
     fn on_template_error(&mut self, error: TemplateError) -> Result<Option<String>, SourceError> {
         match self.errors.on_template_error(error) {
             TemplateFailure::AheadOfClock => self.announce_ahead(),
@@ -428,9 +429,9 @@ impl Client {
         Ok(None)
     }
 
-    /// Announces now and then that block time is too far ahead of the clock: on a chain that has grown
-    /// quickly for long each second has room for a few blocks, and the node refuses to make a template
-    /// in between.
+    /// Announces now and then that block time is too far ahead of the clock: on a chain that has
+    /// grown quickly for long each second has room for a few blocks, and the node refuses to make a
+    /// template in between.
     fn announce_ahead(&mut self) {
         if self.announced_ahead.is_none_or(|at| at.elapsed() > AHEAD_NOTICE_INTERVAL) {
             self.announced_ahead = Some(Instant::now());
@@ -443,8 +444,8 @@ impl Client {
 
     /// Begins to fetch a template, if one is due.
     fn begin_fetch(&self, payout: &Payout, fetcher: &mut TemplateFetcher) {
-        // At a pace, each is to hold what the mempool holds by then. And where the clock was set back, a
-        // node may have cached a template of before that, which it would refuse.
+        // At a pace, each is to hold what the mempool holds by then. And where the clock was set
+        // back, a node may have cached a template of before that, which it would refuse.
         let fresh = self.pacer.pace().is_some() || self.template_cache == TemplateCache::Outdated;
         fetcher.begin(self.submitter.rpc(), fresh, payout);
     }
@@ -500,8 +501,8 @@ impl Client {
         }
     }
 
-    /// Mines a template, or not, as the pace has it. Returns when to fetch the next, or why the node is
-    /// not the one that it was.
+    /// Mines a template, or not, as the pace has it. Returns when to fetch the next, or why the
+    /// node is not the one that it was.
     async fn use_template(&mut self, template: PreparedTemplate) -> Result<Instant, String> {
         self.check_same_chain(template.previous_block_hash()).await?;
         self.publisher.on_template_received(&self.port, &mut self.state);
@@ -526,9 +527,9 @@ impl Client {
         })
     }
 
-    /// Makes sure that the node is still on its chain when its tip is neither the one it was nor a block
-    /// of ours: one that was restarted so quickly that it was never missed may be on another, where the
-    /// coins would go to nobody, or to somebody else.
+    /// Makes sure that the node is still on its chain when its tip is neither the one it was nor a
+    /// block of ours: one that was restarted so quickly that no call failed may be on another,
+    /// where the coins would be lost or go to someone else.
     async fn check_same_chain(&mut self, tip: BlockHash) -> Result<(), String> {
         let known = self.known_tips.is_empty() || self.known_tips.contains(&tip);
         self.known_tips.clear();
@@ -582,8 +583,8 @@ impl Client {
         wait
     }
 
-    /// Makes a small call over the connection that submits, before mining or while it goes on, and keeps
-    /// what is found meanwhile.
+    /// Makes a small call over the connection that submits, before mining or while it goes on, and
+    /// keeps what is found meanwhile.
     async fn call(&mut self, body: String) -> Result<Bytes, RpcError> {
         let Self { submitter, port, state, .. } = self;
         submitter.call(body, RESPONSE_BYTES, port, state).await

@@ -1,25 +1,25 @@
-//! Noticing that the wall clock has jumped: the machine slept, or somebody set it.
+//! Notices that the wall clock has jumped: the machine slept, or its clock was set.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A jump by less than this is none.
+/// A jump by less than this does not count.
 const JUMP: Duration = Duration::from_secs(3);
 
-/// Both of the machine's clocks at one moment. The monotonic one stands still while a machine sleeps
-/// and is never set; the other goes on, and may be.
+/// Both of the machine's clocks at one moment. The monotonic one stops while a machine sleeps and is
+/// never set; the wall clock goes on, and may be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
     monotonic: Instant,
     wall: SystemTime,
 }
 
-/// How far the wall clock went beyond the other.
+/// How far the wall clock has moved beyond the monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jump {
-    /// It is ahead: the machine slept, or the clock was set forward.
+    /// Ahead: the machine slept, or the clock was set forward.
     Ahead(Duration),
-    /// The clock was set back.
+    /// Back: the clock was set back.
     Back(Duration),
 }
 
@@ -43,7 +43,7 @@ impl Clocks {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// How the wall clock has jumped since `earlier`.
+    /// How the wall clock has jumped since `earlier`, if it has.
     pub fn jump_since(self, earlier: Self) -> Option<Jump> {
         let passed = self.monotonic.saturating_duration_since(earlier.monotonic);
         let jump = match self.wall.duration_since(earlier.wall) {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_jump_is_one() {
+    fn only_a_jump_is_reported() {
         let earlier = Clocks::now();
         let later = |monotonic, wall: i64| {
             let by = Duration::from_secs(wall.unsigned_abs());

@@ -18,14 +18,14 @@ const INCLUDED_MAX: usize = 16;
 /// Options that a chain other than main takes from its own section only.
 const OF_ONE_CHAIN: [&str; 1] = ["rpcport"];
 
-/// The options that are read. Of the others nothing is kept.
+/// The options that are read. Nothing is kept of the others.
 const KNOWN: [&str; 7] =
     [INCLUDE, "rpcport", "rpcconnect", "rpcuser", "rpcpassword", "rpccookiefile", "datadir"];
-/// The option that is read more than once.
+/// The one option that may have several values.
 const INCLUDE: &str = "includeconf";
 
-/// What stands in the file and in those that it includes, in the order of precedence. It holds no more
-/// than a few values a chain, however long the files are.
+/// The options of the file and of those that it includes, in the order of precedence. A few values
+/// a chain at most, however long the files are.
 #[derive(Debug, Default)]
 pub struct Conf {
     entries: Vec<Entry>,
@@ -37,16 +37,16 @@ struct Entry {
     section: String,
     key: String,
     value: String,
-    /// Where it stands, for whoever has to be told.
+    /// File and line, for error messages.
     place: String,
 }
 
 impl Conf {
-    /// Reads the configuration of the node whose data directory is `base`. One that isn't there
-    /// says nothing.
+    /// Reads the configuration of the node whose data directory is `base`. Without a file it is
+    /// empty.
     ///
     /// # Errors
-    /// When there is one that can't be read.
+    /// When a file cannot be read.
     pub fn read(base: &Path, params: &Params) -> io::Result<Self> {
         let mut conf = Self::default();
         match read_text(&base.join(NAME)) {
@@ -73,7 +73,8 @@ impl Conf {
                 name.trim().clone_into(&mut section);
                 continue;
             }
-            // What the node can't read it doesn't start with: not for us to complain of.
+            // A node does not start with a line that it cannot read, so there is no need to
+            // complain here.
             let Some((key, value)) = line.split_once('=') else { continue };
             let (key, value) = (key.trim(), value.trim());
             let (section, key) = match key.split_once('.') {
@@ -92,8 +93,8 @@ impl Conf {
         }
     }
 
-    /// Whether another value counts, since the first beats the later: of a section that is a chain's,
-    /// or of none.
+    /// Whether another value of this key counts: the first one in a section does. Sections are a
+    /// chain's, or the part before the first one.
     fn has_room_for(&self, section: &str, key: &str) -> bool {
         let known = section.is_empty() || Params::from_chain_name(section).is_some();
         let most = if key == INCLUDE { INCLUDED_MAX } else { 1 };
@@ -101,8 +102,8 @@ impl Conf {
         known && self.entries.iter().filter(same).count() < most
     }
 
-    /// Every value of `key` for this chain: its section's before the others, and of each the first
-    /// before the later.
+    /// Every value of `key` for this chain: those of its section first, each in the order of the
+    /// file.
     fn all<'a>(&'a self, key: &str, params: &Params) -> impl Iterator<Item = &'a Entry> {
         let section = params.chain_name;
         let everywhere = params.data_folder.is_none() || !OF_ONE_CHAIN.contains(&key);
@@ -112,7 +113,7 @@ impl Conf {
         of(section).into_iter().chain(of("").into_iter().filter(move |_| everywhere))
     }
 
-    /// The value of `key` for this chain, and where it stands.
+    /// The value of `key` for this chain, and its file and line.
     pub fn get<'a>(&'a self, key: &str, params: &Params) -> Option<(&'a str, &'a str)> {
         let entry = self.all(key, params).next()?;
         Some((entry.value.as_str(), entry.place.as_str())).filter(|(value, _)| !value.is_empty())

@@ -52,8 +52,8 @@ impl ConnectionState {
         self.announced_slow = false;
     }
 
-    /// Announces that the node is lost; or, if it has given no template since that was last announced,
-    /// that the source still retries.
+    /// Announces that the node is lost; or, if it has given no template since that was last
+    /// announced, that the source still retries.
     pub fn lost(&mut self, port: &Port, reason: String) {
         if std::mem::take(&mut self.has_template) {
             self.announced = Announced::Lost;

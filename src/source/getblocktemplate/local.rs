@@ -1,4 +1,4 @@
-//! The node on this machine: where it listens and how to log in, as its own configuration has it.
+//! The node on this machine: where it listens and how to log in, by its own configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -10,27 +10,26 @@ use crate::chain::params::Params;
 use crate::secret::Secret;
 use crate::source::{Refused, SourceError};
 
-/// What to do where no login is found.
+/// What to do if no login is found.
 const LOGIN_HINT: &str =
     "log in with --rpc-user and ADIT_RPC_PASSWORD, or name the cookie with --rpc-cookie";
 
 /// Where a chain's node on this machine listens: its configuration's `rpcport` and `rpcconnect`, or
-/// what nodes choose by themselves. `datadir` is the node's data directory, where it isn't the usual
-/// one.
+/// the defaults. `datadir` is the node's data directory, if it is not the default one.
 ///
 /// # Errors
-/// When its configuration can't be read or makes no sense.
+/// When its configuration cannot be read or is invalid.
 pub fn local_endpoint(network: Network, datadir: Option<&Path>) -> Result<Endpoint, SourceError> {
-    is_there(datadir)?;
+    check_exists(datadir)?;
     let params = Params::of(network);
     let mut endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: params.rpc_port };
-    // Whoever has no home has no configuration in it.
+    // Without a home directory there is no configuration.
     let Some(base) = base(params, datadir) else { return Ok(endpoint) };
     let conf = read(&base, params)?;
     if let Some((port, place)) = conf.get("rpcport", params) {
         endpoint.port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
             let what = format!("the node's configuration in {}", base.display());
-            let why = format!("rpcport at {place} is no number from 1 to 65535");
+            let why = format!("rpcport at {place} is not a number from 1 to 65535");
             SourceError::new(Refused::Configuration, what, why)
         })?;
     }
@@ -41,15 +40,14 @@ pub fn local_endpoint(network: Network, datadir: Option<&Path>) -> Result<Endpoi
 }
 
 /// How to log in to the node at `endpoint`: with the `rpcuser` and `rpcpassword` of its
-/// configuration, or with the cookie that it writes where there are none.
+/// configuration, or with the cookie that it writes without them.
 ///
-/// `network` is the chain where that was said; otherwise the port tells, and where it doesn't,
-/// every chain's cookie is looked at. `datadir` is the node's data directory, where it isn't the one
-/// that nodes choose by themselves.
+/// `network` is the chain if one was named; otherwise the port shows it, and if it does not, every
+/// chain's cookie is tried. `datadir` is the node's data directory, if it is not the default one.
 ///
 /// # Errors
-/// When the node is on another machine, where its cookie isn't to be found, when there is no telling
-/// where the data directory is, and when its configuration can't be read.
+/// When the node is on another machine, whose cookie cannot be read from here, when the data
+/// directory is not known, and when the configuration cannot be read.
 pub fn local_login(
     endpoint: &Endpoint,
     network: Option<Network>,
@@ -60,9 +58,9 @@ pub fn local_login(
         let why = "a node on another machine has no cookie file here";
         SourceError::new(Refused::Configuration, what(), why).hint(LOGIN_HINT)
     };
-    is_there(datadir)?;
-    // What this machine's node is told of passwords is for no other machine, unless its own
-    // configuration says so. A data directory that is named makes no difference: the address does.
+    check_exists(datadir)?;
+    // The passwords of this machine's node are not sent to another machine, unless the configuration
+    // names it. A data directory on the command line makes no difference: the address does.
     if network.is_none() && !endpoint.is_loopback() {
         return Err(elsewhere());
     }
@@ -88,8 +86,8 @@ pub fn local_login(
                 password: Secret::from(password.to_owned()),
             });
         }
-        // A node that was given its data directory on the command line does not heed what its
-        // configuration says of it; one that found it by itself does.
+        // A node that was given its data directory on the command line ignores the one in its
+        // configuration; one that was not uses it.
         let moved = said("datadir").map(|moved| base.join(moved));
         let places = match (datadir, moved) {
             (Some(_), Some(moved)) => vec![base, moved],
@@ -105,7 +103,7 @@ pub fn local_login(
     if datadir.is_none() && !endpoint.is_loopback() {
         return Err(elsewhere());
     }
-    // Whoever names a data directory may name the chain's folder in it.
+    // The directory that was named may be the chain's own, inside the data directory.
     if let Some(datadir) = datadir {
         let there = datadir.join(".cookie");
         if !cookies.contains(&there) {
@@ -115,9 +113,9 @@ pub fn local_login(
     Ok(Credentials::Cookie(cookies))
 }
 
-/// Whether a data directory that was named is a folder: a node does not start without it either. The
-/// folder of a chain in it may be missing, which the node makes.
-fn is_there(datadir: Option<&Path>) -> Result<(), SourceError> {
+/// Checks that a data directory that was named exists: a node does not start without it either. A
+/// chain's own directory in it may be missing, since the node creates it.
+fn check_exists(datadir: Option<&Path>) -> Result<(), SourceError> {
     let of_chain = |datadir: &Path| {
         let is_above = datadir.parent().is_some_and(Path::is_dir);
         let mut folders = Params::all().iter().filter_map(|params| params.data_folder);
@@ -126,15 +124,15 @@ fn is_there(datadir: Option<&Path>) -> Result<(), SourceError> {
     let missing = |datadir: &&Path| !datadir.is_dir() && !of_chain(datadir);
     let Some(datadir) = datadir.filter(missing) else { return Ok(()) };
     let what = format!("data directory {}", datadir.display());
-    let why = if datadir.exists() { "it is no folder" } else { "there is no such folder" };
-    let hint = "name the folder that the node was started with, in its -datadir";
+    let why = if datadir.exists() { "it is not a directory" } else { "there is no such directory" };
+    let hint = "name the directory that the node was started with, its -datadir";
     Err(SourceError::new(Refused::Configuration, what, why).hint(hint))
 }
 
 /// The data directory in which the configuration of the chain's node is.
 fn base(params: &Params, datadir: Option<&Path>) -> Option<PathBuf> {
     let Some(datadir) = datadir else { return default_datadir() };
-    // Whoever names the chain's folder means the node all the same.
+    // If the chain's own directory was named, the one that it is in is meant.
     let named = params.data_folder.is_some_and(|folder| datadir.ends_with(folder));
     let above = datadir.parent().filter(|above| named && above.join(conf::NAME).is_file());
     Some(above.unwrap_or(datadir).to_owned())
@@ -150,7 +148,7 @@ fn read(base: &Path, params: &Params) -> Result<Conf, SourceError> {
     })
 }
 
-/// Where nodes keep their data unless told otherwise (Bitcoin Core's `GetDefaultDataDir`).
+/// Where nodes keep their data by default (Bitcoin Core's `GetDefaultDataDir`).
 fn default_datadir() -> Option<PathBuf> {
     if cfg!(windows) {
         return std::env::var_os("APPDATA").map(|data| PathBuf::from(data).join("Bitcoin"));
@@ -183,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn a_data_directory_that_is_not_there_is_told() {
+    fn a_missing_data_directory_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
         let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: 18443 };
-        for (name, why) in [("nowhere", "no such folder"), ("file", "no folder")] {
+        for (name, why) in [("nowhere", "no such directory"), ("file", "not a directory")] {
             let datadir = folder.path().join(name);
             for error in [
                 local_login(&endpoint, None, Some(&datadir)).unwrap_err(),
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_or_the_port_tells_the_folder() {
+    fn the_chain_or_the_port_shows_the_directory() {
         let regtest = ["regtest/.cookie", ".cookie"];
         assert_eq!(files("127.0.0.1", 1, Some(Network::Regtest)), regtest);
         assert_eq!(files("localhost", 18443, None), regtest);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_own_configuration_is_heeded() {
+    fn the_nodes_own_configuration_is_honoured() {
         let folder = tempfile::tempdir().unwrap();
         let (base, network) = (folder.path(), Network::Regtest);
         let write = |text: &str| std::fs::write(base.join(conf::NAME), text).unwrap();

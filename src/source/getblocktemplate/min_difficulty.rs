@@ -40,8 +40,9 @@ impl MinDifficulty {
         self.tip_time = Some((hash, time));
     }
 
-    /// Applies the rule to a template, on a chain that has it: no nTime is mined with nBits that do not
-    /// hold for it. Announces which difficulty is mined; returns when another template is needed.
+    /// Applies the rule to a template, on a chain that has it: no nTime is mined with nBits that do
+    /// not hold for it. Announces which difficulty is mined; returns when another template is
+    /// needed.
     ///
     /// # Errors
     /// Why the template cannot be mined.

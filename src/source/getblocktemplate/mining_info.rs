@@ -16,11 +16,11 @@ use crate::chain::target::Difficulty;
 use crate::printable::printable;
 use crate::source::{Refused, SourceError};
 
-/// How long the node may take: whoever asks waits for it.
+/// How long the node may take: the user waits for it.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// On a chain with the twenty-minute rule ([`crate::chain::min_difficulty`]): which of two
-/// difficulties a node speaks of.
+/// Which of two difficulties a node's answer is, on a chain with the twenty-minute rule
+/// ([`crate::chain::min_difficulty`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
@@ -33,14 +33,14 @@ pub enum Side {
 }
 
 impl Side {
-    /// Of a block at `height`, by its difficulty.
+    /// The side that a block at `height` with this difficulty is on.
     fn of(height: u64, difficulty: f64) -> Self {
         if height.is_multiple_of(u64::from(PERIOD)) {
             Self::PeriodStart
         } else if difficulty > LOWEST {
             Self::Period
         } else {
-            // A period whose own is the lowest has but one side.
+            // If the period's own difficulty is the lowest, both are the same.
             Self::Lowest
         }
     }
@@ -56,8 +56,8 @@ pub struct MiningInfo {
     pub params: &'static Params,
     /// The next block's height.
     pub height: u64,
-    /// The next block's difficulty, were it found now; of nodes that don't tell it, the last block's,
-    /// but for chains with the twenty-minute rule.
+    /// The next block's difficulty if it were found now; from nodes that do not tell it, the last
+    /// block's, except on chains with the twenty-minute rule.
     pub difficulty: Difficulty,
     /// Which difficulty that is, on a chain with the twenty-minute rule.
     pub side: Option<Side>,
@@ -77,10 +77,10 @@ struct Next {
     difficulty: f64,
 }
 
-/// Why there is no such answer.
+/// Why the node's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    /// None came, or none that can be read.
+    /// The call failed, or its response cannot be read.
     #[error(transparent)]
     Rpc(#[from] RpcError),
     /// A node before Bitcoin Core 29 on a chain with the twenty-minute rule.
@@ -95,7 +95,7 @@ impl MiningInfo {
     /// Asks the node.
     ///
     /// # Errors
-    /// When it can't be reached, won't have us, or answers nonsense.
+    /// When the node cannot be reached, rejects the login, or gives an invalid answer.
     pub async fn ask(endpoint: Endpoint, credentials: Credentials) -> Result<Self, SourceError> {
         let what = format!("node {endpoint}");
         let mut rpc = Rpc::new(endpoint, credentials.clone());
@@ -132,7 +132,7 @@ impl MiningInfo {
         let ruled = params.has_twenty_minute_rule();
         let difficulty = match answer.next {
             Some(next) => next.difficulty,
-            // The tip may have come late at the lowest difficulty: that says nothing of the next.
+            // The tip may be a late block of the lowest difficulty, which says nothing of the next.
             None if ruled => return Err(AskError::NoNext(params.name)),
             None => answer.difficulty,
         };

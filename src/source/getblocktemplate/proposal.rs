@@ -1,6 +1,6 @@
-//! Asking a node whether it would take our blocks, before hours of hashing go into one: whether we may
-//! submit any, and what it says of an unsolved one (BIP 23, "Block Proposal"), which it checks as it
-//! would a solved one, but for the proof of work.
+//! Asks a node whether it would accept our blocks, before hours of hashing go into one: whether
+//! this user may submit any, and what the node says of an unsolved one (BIP 23, "Block Proposal"),
+//! which it checks as it would check a solved one, except for the proof of work.
 
 use std::borrow::Cow;
 use std::future::pending;
@@ -16,9 +16,9 @@ use crate::chain::block::BlockBody;
 use crate::job::{Refusal, Verdict};
 use crate::source::node_reject;
 
-/// How many hashes a block must take on average to be proposed first: about a second on a few cores.
-/// Where it takes fewer, the first block itself shows sooner whether it is taken.
-const HARD: f64 = 16e6;
+/// How many hashes a block must take on average to be proposed: about a second on a few cores. If it
+/// takes fewer, the first block itself shows sooner whether it is accepted.
+const PROPOSE_FROM: f64 = 16e6;
 
 /// What a node says of a proposed block.
 #[derive(Debug)]
@@ -36,13 +36,12 @@ pub enum ProposalResult {
 /// What was proposed to the node, and what it said.
 #[derive(Debug, Default)]
 pub struct Proposals {
-    /// What was proposed last.
+    /// The last proposal.
     last: Option<Proposed>,
-    /// The answer to that, while it is on its way.
+    /// Receives the result of the last proposal while that is under way.
     answer: Option<oneshot::Receiver<ProposalResult>>,
-    /// The last judgment of this connection's node; none where it has given none, and a refusal until
-    /// it has given another one.
-    judged: Option<ProposalResult>,
+    /// The last result of this connection's node, if there is one. An inconclusive one is not kept.
+    result: Option<ProposalResult>,
 }
 
 #[derive(Debug)]
@@ -53,25 +52,25 @@ struct Proposed {
 }
 
 impl Proposals {
-    /// Proposes a block of this template to the node of this connection, where that is due: the first
-    /// of each layout; after an answer that was no judgment, the next one; after a refusal, one on
-    /// another tip, since it may have been this one's transactions that were refused.
+    /// Proposes a block of this template to the node of this connection, if that is due: the first
+    /// block of each layout; after an inconclusive result, the next block; after a rejection, one
+    /// on another tip, since it may have been a transaction of this one that was rejected.
     ///
-    /// The call goes over a connection of its own (`rpc`), and nothing waits for it.
+    /// The call is made over a connection of its own (`rpc`), and nothing waits for it.
     pub fn consider(
         &mut self,
         ready: &PreparedTemplate,
         connection: u64,
         rpc: impl FnOnce() -> Rpc,
     ) {
-        if !ready.takes_proposals || ready.difficulty().expected_hashes() < HARD {
+        if !ready.takes_proposals || ready.difficulty().expected_hashes() < PROPOSE_FROM {
             return;
         }
         let tip = ready.previous_block_hash();
         let is_same =
             |last: &Proposed| last.connection == connection && last.layout == ready.layout;
         if let Some(last) = self.last.as_ref().filter(|last| is_same(last)) {
-            let is_due = match &self.judged {
+            let is_due = match &self.result {
                 _ if self.answer.is_some() => false,
                 None => true,
                 Some(ProposalResult::Rejected(_)) => last.tip != tip,
@@ -83,7 +82,7 @@ impl Proposals {
         }
         let Some((head, body)) = ready.unsolved_block() else { return };
         if self.last.as_ref().is_none_or(|last| last.connection != connection) {
-            self.judged = None;
+            self.result = None;
         }
         self.last = Some(Proposed { connection, layout: ready.layout.clone(), tip });
         let (tell, answer) = oneshot::channel();
@@ -95,46 +94,49 @@ impl Proposals {
         });
     }
 
-    /// Waits for the answer to the last proposal (for ever where none is on its way), and keeps it.
+    /// Waits for the result of the last proposal, and keeps it; for ever if none is under way. May be
+    /// dropped at any time and called again.
     pub async fn answered(&mut self) {
-        let judgment = match &mut self.answer {
+        let result = match &mut self.answer {
             Some(answer) => answer.await,
             None => pending().await,
         };
         self.answer = None;
-        match judgment {
+        match result {
             Ok(ProposalResult::Inconclusive(why)) => {
-                tracing::debug!("the proposed block was not judged: {why}");
+                tracing::debug!("the proposed block was not checked: {why}");
             }
-            Ok(judgment) => {
-                match &judgment {
+            Ok(result) => {
+                match &result {
                     ProposalResult::Valid => {
-                        tracing::debug!("the node would take the proposed block");
+                        tracing::debug!("the node would accept the proposed block");
                     }
                     ProposalResult::Unsupported(why) => {
-                        tracing::debug!("the node does not judge proposed blocks: {why}");
+                        tracing::debug!("the node does not support block proposals: {why}");
                     }
                     ProposalResult::Rejected(_) | ProposalResult::Inconclusive(_) => {}
                 }
-                self.judged = Some(judgment);
+                self.result = Some(result);
             }
             Err(_) => tracing::debug!("a bug in adit ended a proposal"),
         }
     }
 
-    /// Why the node of this connection would refuse our blocks, if it has said that it would.
+    /// Why the node of this connection would reject our blocks, if it has said so.
     pub fn rejection(&self, connection: u64) -> Option<String> {
-        match (&self.last, &self.judged) {
+        match (&self.last, &self.result) {
             (Some(last), Some(ProposalResult::Rejected(why))) if last.connection == connection => {
-                Some(format!("the node would refuse our blocks: {why}"))
+                Some(format!("the node would reject our blocks: {why}"))
             }
             _ => None,
         }
     }
 }
 
+/// Finds out whether this user may submit blocks, and proposes one: `head` is all that comes before
+/// the transactions of `body`.
 async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> ProposalResult {
-    // Without a block it does nothing, and shows whether this user may make the call at all.
+    // Without a block the call does nothing, and shows whether this user may make it at all.
     let may_submit =
         rpc.call(calls::request("submitblock", "").into(), RESPONSE_BYTES, CALL_TIMEOUT);
     // Whatever else is wrong, the next call shows it too.
@@ -160,7 +162,7 @@ fn request(head: &[u8], body: &BlockBody) -> String {
     request
 }
 
-/// What the answer to a proposal says: null is good, words are those of `submitblock` (BIP 22).
+/// Parses the response to a proposal: null means valid, words are those of `submitblock` (BIP 22).
 fn read(answer: &[u8]) -> ProposalResult {
     match serde_json::from_slice::<Envelope<Cow<'_, str>>>(answer).map(Envelope::into_result) {
         Ok(Ok(None)) => ProposalResult::Valid,
@@ -174,7 +176,7 @@ fn read(answer: &[u8]) -> ProposalResult {
 fn of_words(words: &str) -> ProposalResult {
     match node_reject::verdict_for(words) {
         Verdict::Accepted => ProposalResult::Valid,
-        // They say nothing of the block itself: another tip has come, which btcd calls bad-prevblk,
+        // These say nothing of the block itself: another tip has come, which btcd calls bad-prevblk,
         // or the node's clock is behind.
         Verdict::Rejected(why)
             if matches!(words, "bad-prevblk" | "prev-blk-not-found" | "time-too-new") =>
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_answer_is_a_judgment() {
+    fn each_response_is_a_result() {
         let judged = |answer: &str| match read(answer.as_bytes()) {
             ProposalResult::Valid => "good".to_owned(),
             ProposalResult::Rejected(why) => format!("refused: {why}"),

@@ -78,7 +78,8 @@ impl JobPublisher {
         self.current.as_ref().and_then(|current| current.until)
     }
 
-    /// When the current template will have lasted, which one of a chain that is just growing does not;
+    /// When the current template will have lasted, which one of a chain that is just growing does
+    /// not;
     /// `None` if it has.
     pub fn lasts_at(&self) -> Option<Instant> {
         let current = self.current.as_ref()?;

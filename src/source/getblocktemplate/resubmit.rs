@@ -2,9 +2,9 @@
 //!
 //! A node that crashed starts behind its last tip and does not know the parent of a block that is
 //! submitted again (`prev-blk-not-found`); one whose clock was set back finds it too new
-//! (`time-too-new`). Neither decides the block's fate: such blocks stay pending in the journal and are
-//! submitted again at every new tip and with every connection, and now and then without either, until
-//! the node judges them or its chain has grown [`GIVE_UP_AFTER`] blocks past them.
+//! (`time-too-new`). Neither decides the block's fate: such blocks stay pending in the journal and
+//! are submitted again at every new tip and with every connection, and now and then without either,
+//! until the node judges them or its chain has grown [`GIVE_UP_AFTER`] blocks past them.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -182,8 +182,8 @@ impl ResubmitQueue {
         });
     }
 
-    /// Waits for the next verdict of the round under way, or its end (`None`); for ever if there is no
-    /// round. May be dropped at any time and called again.
+    /// Waits for the next verdict of the round under way, or its end (`None`); for ever if there is
+    /// no round. May be dropped at any time and called again.
     pub async fn next_verdict(&mut self) -> Option<(BlockHash, Verdict)> {
         let Some(verdicts) = &mut self.verdicts else { return pending().await };
         let verdict = verdicts.recv().await;

@@ -1,4 +1,4 @@
-//! A thin JSON-RPC client over one kept connection: bounded, with a deadline for everything.
+//! A thin JSON-RPC client over one kept connection, with a bound and a deadline for everything.
 
 mod answer;
 mod cookie;
@@ -34,7 +34,7 @@ use crate::secret::Secret;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How we prove who we are.
+/// How to log in.
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// As the node's `rpcauth` or `rpcuser` has them.
@@ -59,7 +59,7 @@ pub struct Rpc {
     /// Which of the cookie files is in use.
     cookie: usize,
     connection: Option<SendRequest<Full<Bytes>>>,
-    /// Whether an HTTP answer ever came.
+    /// Whether an HTTP response ever came.
     answered: bool,
 }
 
@@ -100,14 +100,14 @@ impl Rpc {
         self.connection = None;
     }
 
-    /// Sends `body` and gives back the answer's body, of at most `limit` bytes.
+    /// Sends `body` and returns the response's body, of at most `limit` bytes.
     ///
-    /// A kept connection that turns out to be closed is replaced and the call made once more; so is
-    /// one that the node refuses with 401 when its cookie has changed. `deadline` bounds each try
-    /// after the connection stands.
+    /// If a kept connection turns out to be closed, the call is made again over a new one; if the
+    /// node answers 401, it is made again with the next cookie. `deadline` bounds each attempt,
+    /// from when it is connected.
     ///
     /// # Errors
-    /// Whatever went wrong, with the second try's reason.
+    /// What went wrong in the last attempt.
     pub async fn call(
         &mut self,
         body: Bytes,
@@ -117,7 +117,7 @@ impl Rpc {
         let kept = self.connection.as_ref().is_some_and(|connection| !connection.is_closed());
         let mut outcome = self.attempt(body.clone(), limit, deadline).await;
         if kept && matches!(outcome, Err(RpcError::Connection(_))) {
-            // Nodes drop connections that were idle for 30 s; that is no fault.
+            // Nodes drop connections that were idle for 30 s; that is not an error.
             outcome = self.attempt(body.clone(), limit, deadline).await;
         }
         while matches!(outcome, Err(RpcError::Unauthorized(_))) && self.another_cookie()? {
@@ -142,7 +142,7 @@ impl Rpc {
             None => self.connect().await?,
         };
         // After connecting: a node that is not up has no cookie either, and that it is not up is the
-        // better thing to say.
+        // better message.
         let authorization = match &self.authorization {
             Some(value) => value.clone(),
             None => self.authorize()?,
@@ -156,10 +156,10 @@ impl Rpc {
         let exchange = async {
             connection.ready().await.map_err(broken)?;
             let response = connection.send_request(request).await.map_err(broken)?;
-            read(response, limit, self.who(), &body).await
+            read(response, limit, self.login_name(), &body).await
         };
         let answer = match timeout(deadline, exchange).await {
-            Ok(Err(RpcError::Connection(why))) => Err(self.no_http(why, &first)),
+            Ok(Err(RpcError::Connection(why))) => Err(self.not_http(why, &first)),
             Ok(answer) => {
                 self.answered = true;
                 answer
@@ -169,7 +169,7 @@ impl Rpc {
             }
             Err(_) => {
                 let why = format!("no answer within {} s", deadline.as_secs());
-                return Err(self.no_http(why, &first));
+                return Err(self.not_http(why, &first));
             }
         };
         // Only a connection whose last answer was read to its end can serve again.
@@ -210,9 +210,9 @@ impl Rpc {
         Ok((connection, first))
     }
 
-    /// Why a connection over which no HTTP answer came is of no use, as far as `first`, what came
-    /// first, and the port tell.
-    fn no_http(&self, why: String, first: &FirstBytes) -> RpcError {
+    /// The error of a connection over which no HTTP response came, by the first bytes that came and
+    /// the port.
+    fn not_http(&self, why: String, first: &FirstBytes) -> RpcError {
         let ports = || {
             let ports = rpc_ports(self.endpoint.port).filter(|_| !self.answered);
             ports.map(|ports| format!("; {ports}")).unwrap_or_default()
@@ -228,8 +228,8 @@ impl Rpc {
         }
     }
 
-    /// What the node refuses when it refuses us.
-    fn who(&self) -> &'static str {
+    /// What the node refuses with 401.
+    fn login_name(&self) -> &'static str {
         match self.credentials {
             Credentials::UserPassword { .. } => "our user name and password",
             Credentials::Cookie(_) => "our cookie",
@@ -254,8 +254,8 @@ impl Rpc {
         Ok(value)
     }
 
-    /// Reads the refused cookie again, and where it has not changed, the next file; whether there
-    /// is one to try.
+    /// Reads the refused cookie again, and if it has not changed, the next file. Returns whether
+    /// there is one to try.
     fn another_cookie(&mut self) -> Result<bool, RpcError> {
         let Credentials::Cookie(paths) = &self.credentials else { return Ok(false) };
         let files = paths.len();
@@ -282,7 +282,7 @@ fn broken(error: hyper::Error) -> RpcError {
     RpcError::Connection(why)
 }
 
-/// Reads an answer of at most `limit` bytes to its end.
+/// Reads a response of at most `limit` bytes to its end.
 async fn read(
     response: Response<Incoming>,
     limit: usize,
@@ -327,7 +327,7 @@ async fn read(
     }
 }
 
-/// What a person reads of a page: its words, without tags, on one line.
+/// The text of a page, without tags, on one line.
 fn words_of(page: &str) -> String {
     let mut words = String::with_capacity(page.len());
     let mut in_tag = false;

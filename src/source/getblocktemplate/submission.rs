@@ -322,8 +322,8 @@ impl Submitter {
         self.unresolved.next_verdict().await
     }
 
-    /// Announces what the node says of a block that it could not judge before; returns it if it is the
-    /// block's fate.
+    /// Announces what the node says of a block that it could not judge before; returns it if it is
+    /// the block's fate.
     pub fn settle_resubmitted(
         &mut self,
         hash: BlockHash,
@@ -358,8 +358,8 @@ impl Submitter {
         submit_block(&mut WhileMining { submitter: self, port, state }, block_hex, hash).await
     }
 
-    /// Submits a block. With a payout, the next template is fetched in the same batch, if the node takes
-    /// batches.
+    /// Submits a block. With a payout, the next template is fetched in the same batch, if the node
+    /// takes batches.
     ///
     /// # Errors
     /// When the block has no verdict: it is kept and submitted again with the next connection.
@@ -427,8 +427,8 @@ impl Submitter {
         Ok((verdict, Some(template)))
     }
 
-    /// Notes what became of a block of this run; how long to wait before its height is mined again, if
-    /// the block was not accepted.
+    /// Notes what became of a block of this run; how long to wait before its height is mined again,
+    /// if the block was not accepted.
     pub fn settle(&mut self, found: &FoundBlock, verdict: &Verdict) -> Option<Duration> {
         if let Some(entry) = found.entry {
             self.record_fate(entry, verdict);

@@ -1,7 +1,7 @@
-//! A node's block template (BIP 22, 23, 9, 145): read, checked, and made into a job.
+//! A node's block template (BIP 22, 23, 9, 145): parsed, checked, and made into a job.
 //!
-//! A template of 4,000 transactions is 8 MB of JSON, and hashing can begin once it is read: so the
-//! transactions' text is borrowed, looked at once, and copied once into the block to come.
+//! A template of 4,000 transactions is 8 MB of JSON, and hashing can begin only when it is parsed.
+//! So the transactions' text is borrowed, checked once, and copied once into the block.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -27,14 +27,14 @@ use crate::chain::version::VersionMask;
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::printable;
 
-/// The rules that we understand (BIP 9, "getblocktemplate changes"). A template that sets another
-/// one as `!rule` is not for us.
+/// The rules that adit supports (BIP 9, "getblocktemplate changes"). A template that has another one
+/// as `!rule` cannot be mined.
 const RULES: [&str; 5] = ["csv", "segwit", "taproot", "signet", "testdummy"];
 
 /// 21 million coins in satoshis: no coinbase pays more.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
 
-/// A block has 4,000,000 weight units (BIP 141), and a transaction no less than 60 bytes of 4 each
+/// A block has 4,000,000 weight units (BIP 141), and a transaction at least 60 bytes of 4 each
 /// (Bitcoin Core's `MIN_TRANSACTION_WEIGHT`).
 const TRANSACTIONS_MAX: usize = 4_000_000 / 240;
 /// Hex digits of all transactions together: a byte has at least one weight unit.
@@ -43,12 +43,12 @@ const TRANSACTIONS_HEX_MAX: usize = 2 * 4_000_000;
 /// bits, and nodes list fewer rules than that.
 const ENTRIES_MAX: usize = 64;
 
-/// What the template does not say and a job needs.
+/// What a job needs beyond the template.
 #[derive(Clone, Debug)]
 pub struct Payout {
     /// Who is paid.
     pub script: PayoutScript,
-    /// What stands in the coinbase.
+    /// The text in the coinbase.
     pub text: CoinbaseText,
     /// Whether the version may be rolled.
     pub version_rolling: bool,
@@ -60,7 +60,7 @@ pub enum TemplateError {
     /// The call failed.
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    /// It is no template.
+    /// It is not a template.
     #[error("the template cannot be read: {0}")]
     Json(String),
     /// A field is not what it must be.
@@ -71,7 +71,7 @@ pub enum TemplateError {
         /// What is wrong with it.
         why: String,
     },
-    /// It needs something we don't do.
+    /// It needs something that adit does not support.
     #[error("the template asks for {0}, which adit does not know")]
     Unsupported(String),
     /// It wants more in the coinbase than fits.
@@ -95,7 +95,7 @@ fn field(field: &'static str, why: impl Into<String>) -> TemplateError {
     TemplateError::Field { field, why: why.into() }
 }
 
-/// The fields we read, as they stand in the JSON.
+/// The fields that are read, as they are in the JSON.
 #[derive(Debug, Deserialize)]
 pub struct Template<'a> {
     version: i64,
@@ -177,7 +177,7 @@ struct Transaction<'a> {
     hash: Cow<'a, str>,
 }
 
-/// A template made into all that a [`Job`] needs but the key.
+/// A template made into all that a [`Job`] needs except its key.
 #[derive(Debug)]
 pub struct PreparedTemplate {
     job: Job,
@@ -191,8 +191,8 @@ pub struct PreparedTemplate {
     pub takes_proposals: bool,
 }
 
-/// What is our own in a block, whatever its height, its transactions and its reward: if a node refuses
-/// one block for it, it refuses all.
+/// What is the same in all of our blocks, whatever their height, transactions and reward: if a node
+/// rejects one block for it, it rejects all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     script_sig_data: ScriptSigData,
@@ -200,7 +200,8 @@ pub struct Layout {
     commits_to_witnesses: bool,
 }
 
-/// What a template asks for, short: two that are equal need no new job, but for the time.
+/// A digest of what a template asks for: of two with equal ones, the second needs no new job,
+/// except for its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     previous_block_hash: BlockHash,
@@ -237,7 +238,7 @@ impl PreparedTemplate {
         self.job.nbits
     }
 
-    /// The difficulty that they stand for.
+    /// The difficulty of nBits.
     #[must_use]
     pub fn difficulty(&self) -> Difficulty {
         self.job.network_target.difficulty()
@@ -249,7 +250,7 @@ impl PreparedTemplate {
         self.job.ntime.first
     }
 
-    /// A block of this template, unsolved: all that comes before its transactions, and those.
+    /// An unsolved block of this template: the bytes before its transactions, and the transactions.
     #[must_use]
     pub fn unsolved_block(&self) -> Option<(Vec<u8>, Arc<BlockBody>)> {
         let (MerkleRoot::Rolled(coinbase), Some(body)) = (&self.job.merkle_root, &self.job.body)
@@ -279,7 +280,7 @@ impl PreparedTemplate {
     }
 }
 
-/// Reads the answer to a lone `getblocktemplate` call whose last byte came at `received`.
+/// Parses the response to a single `getblocktemplate` call whose last byte came at `received`.
 ///
 /// # Errors
 /// When the node refused, or sent what cannot be mined.
@@ -292,17 +293,17 @@ pub fn parse_template(
     prepare(envelope, payout, received)
 }
 
-/// Parses JSON; a node's mistakes come back on one line.
+/// Parses JSON. Errors are one line, whatever the node sent.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, TemplateError> {
     if !bounded::is_plain(body) {
-        let why = "it is large and holds what a template has not, escapes or other than ASCII";
+        let why = "it is large and holds what no template does, escapes or other than ASCII";
         return Err(TemplateError::Json(why.to_owned()));
     }
     serde_json::from_slice(body)
         .map_err(|error| TemplateError::Json(printable::printable_display(&error, SHOWN)))
 }
 
-/// Makes a job of what the node answered.
+/// Prepares the template in a response.
 ///
 /// # Errors
 /// When the node refused, or sent what cannot be mined.
@@ -338,7 +339,7 @@ impl Template<'_> {
         let (curtime, ntime) = self.times()?;
         let coinbase_value = match self.coinbasevalue.map(u64::try_from) {
             Some(Ok(value)) if value <= MAX_MONEY => value,
-            Some(_) => return Err(field("coinbasevalue", "it is no amount of money")),
+            Some(_) => return Err(field("coinbasevalue", "it is not an amount of money")),
             None if self.coinbasetxn.is_some() => {
                 return Err(TemplateError::Unsupported(
                     "a given coinbase (coinbasetxn)".to_owned(),
@@ -400,7 +401,7 @@ impl Template<'_> {
         })
     }
 
-    /// Refuses what we would get wrong.
+    /// Checks that nothing is asked for that adit does not support.
     fn check_supported(&self) -> Result<(), TemplateError> {
         let unknown =
             |rule: &&Text<'_>| rule.0.strip_prefix('!').is_some_and(|rule| !RULES.contains(&rule));
@@ -459,7 +460,7 @@ impl Template<'_> {
             .map_err(|error: NBitsError| field("bits", error.to_string()))?;
         let said = fixed_hex(&self.target).map_err(|why| field("target", why))?;
         if Target::from_be_bytes(said) != target {
-            return Err(field("target", "it is not what bits stands for"));
+            return Err(field("target", "it is not the target of bits"));
         }
         Ok((nbits, target))
     }
@@ -467,12 +468,12 @@ impl Template<'_> {
     /// The node's time, and the nTime to be mined.
     fn times(&self) -> Result<(u32, TimeRange), TemplateError> {
         let seconds = |name, value: i64| {
-            u32::try_from(value).map_err(|_| field(name, format!("{value} is no time")))
+            u32::try_from(value).map_err(|_| field(name, format!("{value} is not a time")))
         };
         let (current, least) =
             (seconds("curtime", self.curtime)?, seconds("mintime", self.mintime)?);
-        // The extranonce is wide enough that nTime need not be rolled; each new template brings
-        // the node's clock along.
+        // The extranonce is wide enough that nTime need not be rolled, and each new template has the
+        // node's time.
         Ok((current, TimeRange::fixed(current.max(least))))
     }
 
@@ -499,16 +500,16 @@ impl Template<'_> {
         Ok(ids)
     }
 
-    /// Whether the block is one of BIP 141, and its coinbase commits to the witnesses: by the rules in
-    /// force, or, where the node lists none (btcd does not), by what such a block alone has.
+    /// Whether the block is one of BIP 141, whose coinbase commits to the witnesses: by the rules
+    /// in force, or, if the node lists none (btcd does not), by what only such a block has.
     fn is_segwit(&self, ids: &Ids) -> bool {
         self.rules.iter().any(|Text(rule)| rule.trim_start_matches('!') == "segwit")
             || self.default_witness_commitment.is_some()
             || ids.plain != ids.witness
     }
 
-    /// The commitment to these witness ids, which must be the one that the template gives, if it
-    /// does: as the output's script (BIP 145), or as the bare hash, which is what btcd gives.
+    /// The commitment to these witness ids. If the template gives one, it must be the same: as the
+    /// output's script (BIP 145), or as the bare hash, which is what btcd gives.
     fn witness_commitment(&self, wtxids: &[Hash256]) -> Result<ScriptBuf, TemplateError> {
         let ours = WitnessCommitment::of(wtxids);
         let script = ours.script();
@@ -545,11 +546,11 @@ impl Template<'_> {
     }
 }
 
-/// Gives half of the extranonce a random value. Two miners on one node that pay the same address
-/// would do the same work otherwise; and so would one after `invalidateblock`, whose template is the
-/// old one again, and find the very block that the node has ruled out.
+/// Gives half of the extranonce a random value. Otherwise two miners on one node that pay the same
+/// address would do the same work; and after `invalidateblock`, where the template is the old one
+/// again, a miner would find the very block that was invalidated.
 fn randomize_extranonce(coinbase: &mut Coinbase) {
-    // std's hash keys are the one source of randomness that needs no crate.
+    // std's hash keys are random, and need no other crate.
     let random = RandomState::new().build_hasher().finish();
     let bytes = usize::from(coinbase.extranonce_len / 2);
     coinbase.fixed_extranonce.extend_from_slice(&random.to_le_bytes()[..bytes]);
@@ -557,7 +558,7 @@ fn randomize_extranonce(coinbase: &mut Coinbase) {
 }
 
 /// Whether a signet's challenge, in hex, is met by an empty solution (BIP 325): a script that does
-/// nothing but push what is true, OP_TRUE to OP_16 or some bytes of which the last is not zero.
+/// nothing but push a true value, OP_TRUE to OP_16 or some bytes of which the last is not zero.
 fn is_trivial(challenge: &str) -> bool {
     match hex::decode(challenge).as_deref() {
         Ok([op]) => (0x51..=0x60).contains(op),
@@ -584,7 +585,7 @@ fn is_hex(text: &str) -> bool {
         && text.as_bytes().chunks(4096).all(|chunk| chunk.iter().fold(true, |ok, &b| ok & digit(b)))
 }
 
-/// 32 bytes of hex as they stand.
+/// 32 bytes of hex, in the order of the text.
 fn fixed_hex(text: &str) -> Result<Hash256, String> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes)

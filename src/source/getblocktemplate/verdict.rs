@@ -10,9 +10,9 @@ use super::rpc::{Rpc, RpcError};
 use crate::job::{Refusal, Verdict};
 use crate::source::node_reject::{self, SubmitResponse};
 
-/// What the response to `submitblock` says of the block (null is `None`). Errors are about the block
-/// only if they are Bitcoin Core's RPC_DESERIALIZATION_ERROR or RPC_VERIFY_*. A node that is starting,
-/// stopping or overloaded has not looked at the block.
+/// What the response to `submitblock` says of the block (null is `None`). Errors are about the
+/// block only if they are Bitcoin Core's RPC_DESERIALIZATION_ERROR or RPC_VERIFY_*. A node that is
+/// starting, stopping or overloaded has not looked at the block.
 ///
 /// # Errors
 /// The node's error where it says nothing of the block.
@@ -77,9 +77,9 @@ struct BestChain {
     blocks: Option<u32>,
 }
 
-/// The verdict that a response comes to. A block that the node has already is accepted if it is in the
-/// best chain, and stale if another one is in its place. A node that has its headers before its blocks,
-/// as after a crash, has not come to it yet: that is no verdict.
+/// The verdict that a response comes to. A block that the node has already is accepted if it is in
+/// the best chain, and stale if another one is in its place. A node that has its headers before its
+/// blocks, as after a crash, has not come to it yet: that is no verdict.
 ///
 /// # Errors
 /// When another call is needed for the verdict and fails.

@@ -1,5 +1,5 @@
-//! What a node publishes over ZeroMQ: found by `getzmqnotifications`, and listened to for as long as
-//! it is wanted.
+//! What a node publishes over ZeroMQ: found with `getzmqnotifications`, and listened to for as long
+//! as it is wanted.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::zmtp::{Subscriber, ZmtpError};
 
 /// How long connecting to the node's publisher may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long it takes until a publisher is tried again that could not be reached, or was lost.
+/// How long to wait before connecting again to a publisher that could not be reached, or was lost.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A topic that a node publishes, and where.
@@ -24,21 +24,21 @@ pub struct Publisher {
     address: String,
 }
 
-/// What comes of listening.
+/// What happens while listening.
 #[derive(Debug)]
 pub enum ZmqEvent<'a> {
-    /// The subscription stands: what is published from now on comes.
+    /// The subscription is active: what is published from now on arrives.
     Subscribed,
     /// The beginning of a message's body: at most [`zmtp::PART_BYTES`](super::zmtp::PART_BYTES).
     Message(&'a [u8]),
-    /// The publisher cannot be reached, or has been lost: it is tried again.
+    /// The publisher cannot be reached, or the connection was lost: another attempt follows.
     Lost,
 }
 
 impl Publisher {
     /// Asks the node for a publisher of the first of `topics` (as in `-zmqpub<topic>`) that it
-    /// publishes at an address which can be reached from here. `None` also where the node does not
-    /// answer in time: all that is heard over ZeroMQ can be had by asking, too.
+    /// publishes at an address which can be reached from here. `None` also if the node does not
+    /// answer in time: all that is published over ZeroMQ can be polled, too.
     pub async fn find(rpc: &mut Rpc, endpoint: &Endpoint, topics: &[&'static str]) -> Option<Self> {
         let published = zmq_notifications(rpc).await?;
         topics.iter().find_map(|&topic| {
@@ -54,18 +54,18 @@ impl Publisher {
         self.topic
     }
 
-    /// Passes on what is published, without end: a publisher that is lost is tried again.
-    pub async fn listen(&self, mut hear: impl FnMut(ZmqEvent<'_>)) {
+    /// Passes on what is published, without end; connects again when the connection is lost.
+    pub async fn listen(&self, mut on_event: impl FnMut(ZmqEvent<'_>)) {
         loop {
-            if let Err(error) = self.listen_once(&mut hear).await {
-                tracing::debug!(%error, "{}: {} is not heard", self.address, self.topic);
+            if let Err(error) = self.listen_once(&mut on_event).await {
+                tracing::debug!(%error, "{}: no subscription to {}", self.address, self.topic);
             }
-            hear(ZmqEvent::Lost);
+            on_event(ZmqEvent::Lost);
             sleep(RETRY).await;
         }
     }
 
-    async fn listen_once(&self, hear: &mut impl FnMut(ZmqEvent<'_>)) -> Result<(), ZmtpError> {
+    async fn listen_once(&self, on_event: &mut impl FnMut(ZmqEvent<'_>)) -> Result<(), ZmtpError> {
         let subscribing = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -73,19 +73,19 @@ impl Publisher {
         };
         let subscribed = timeout(CONNECT, subscribing).await;
         let mut subscriber = subscribed.map_err(io::Error::from)??;
-        hear(ZmqEvent::Subscribed);
+        on_event(ZmqEvent::Subscribed);
         loop {
             let message = subscriber.message().await?;
             // Topic, body, and a counter.
             if message.first().is_some_and(|first| first == self.topic.as_bytes()) {
-                hear(ZmqEvent::Message(message.get(1).map_or(&[], Vec::as_slice)));
+                on_event(ZmqEvent::Message(message.get(1).map_or(&[], Vec::as_slice)));
             }
         }
     }
 }
 
-/// The host and port at which a publisher is to be reached that says it listens at `address`, if it
-/// can be from here: TCP, on the node's machine.
+/// The host and port at which a publisher can be reached from here that says it listens at
+/// `address`: TCP, on the node's machine.
 fn reachable(address: &str, endpoint: &Endpoint) -> Option<String> {
     let address = address.strip_prefix("tcp://")?;
     let (host, port) = address.rsplit_once(':')?;
@@ -97,7 +97,7 @@ fn reachable(address: &str, endpoint: &Endpoint) -> Option<String> {
         let node = Endpoint { host: endpoint.host.clone(), port };
         Some(node.to_string())
     } else if here && !endpoint.is_loopback() {
-        // Another machine's loopback: what listens there on this one is something else.
+        // Another machine's loopback: what listens there on this machine is something else.
         None
     } else {
         Some(address.to_owned())

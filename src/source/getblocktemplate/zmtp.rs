@@ -1,7 +1,6 @@
-//! A subscriber of one topic: ZMTP 3.0 (ZeroMQ RFC 23) without security, and as much of it as
-//! listening takes.
+//! A subscriber to one topic: the part of ZMTP 3.0 (ZeroMQ RFC 23) without security that this takes.
 //!
-//! Whatever the publisher sends, and however long it says that a frame is, a few bytes of it are
+//! Whatever the publisher sends, and however long it says that a frame is, only a few bytes of it are
 //! kept: see [`Part`].
 
 use std::io;
@@ -10,9 +9,9 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 
-/// How many bytes of a message's part are kept: a block header's. The rest is read and forgotten.
+/// How many bytes of a message's part are kept: a block header's. The rest is read and dropped.
 pub const PART_BYTES: usize = 80;
-/// A message of more parts is no node's: theirs have three.
+/// The most parts of a message. A node's messages have three.
 const PARTS: usize = 8;
 /// The longest command that is read, in bytes. A publisher's READY has about thirty.
 const COMMAND_BYTES: u64 = 512;
@@ -40,13 +39,13 @@ const GREETING: [u8; 64] = {
 /// in four.
 const READY: &[u8] = b"\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB";
 
-/// Why nothing more is heard.
+/// Why the subscription ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ZmtpError {
     /// The connection failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Whoever sent this speaks another protocol, or another dialect.
+    /// The other end speaks another protocol, or another dialect.
     #[error("the publisher does not speak ZMTP 3 as expected: {0}")]
     Protocol(&'static str),
 }
@@ -69,10 +68,12 @@ struct Head {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Subscriber<S> {
-    /// Greets the publisher at the other end of `stream` and asks for what begins with `topic`.
+    /// Makes the handshake with the publisher at the other end of `stream` and subscribes to what
+    /// begins with
+    /// `topic`.
     ///
     /// # Errors
-    /// When the connection breaks, or the other end is no publisher that takes everybody.
+    /// When the connection breaks, or the other end is not a publisher without authentication.
     pub async fn subscribe(stream: S, topic: &str) -> Result<Self, ZmtpError> {
         let mut subscriber = Self { stream: BufReader::new(stream) };
         subscriber.stream.write_all(&GREETING).await?;
@@ -80,10 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscriber<S> {
         let mut greeting = [0; 64];
         subscriber.stream.read_exact(&mut greeting).await?;
         if greeting[0] != 0xff || greeting[9] != 0x7f || greeting[10] < 3 {
-            return Err(ZmtpError::Protocol("its greeting is of another protocol"));
+            return Err(ZmtpError::Protocol("its greeting is that of another protocol"));
         }
         if greeting[12..32] != GREETING[12..32] {
-            return Err(ZmtpError::Protocol("it wants to know who we are"));
+            return Err(ZmtpError::Protocol("it requires authentication"));
         }
         subscriber.send(COMMAND, READY).await?;
         let head = subscriber.head().await?;
@@ -98,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscriber<S> {
     /// The next message: the beginning of each of its parts.
     ///
     /// # Errors
-    /// When the connection breaks, or what comes is no message of at most eight parts.
+    /// When the connection breaks, or what arrives is not a message of at most eight parts.
     pub async fn message(&mut self) -> Result<Vec<Part>, ZmtpError> {
         let mut parts = Vec::with_capacity(PARTS);
         loop {
@@ -129,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Subscriber<S> {
         let flags = self.stream.read_u8().await?;
         let (more, command) = (flags & MORE != 0, flags & COMMAND != 0);
         if flags & !(MORE | LONG | COMMAND) != 0 || (more && command) {
-            return Err(ZmtpError::Protocol("a frame has flags that there are not"));
+            return Err(ZmtpError::Protocol("a frame has unknown flags"));
         }
         let size = if flags & LONG == 0 {
             u64::from(self.stream.read_u8().await?)

@@ -144,7 +144,7 @@ fn the_next_pool_is_mined_instead_of_one_that_refuses_every_share_until_it_is_tr
     assert!(tried_again.is_some());
     miner.wait(|event| match event {
         Event::Source { source, reason: Some(why), .. } => {
-            (*source == first.url() && why.contains("well again")).then_some(())
+            (*source == first.url() && why.contains("healthy again")).then_some(())
         }
         _ => None,
     });

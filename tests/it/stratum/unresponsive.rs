@@ -109,7 +109,7 @@ fn a_pool_that_answered_no_share_gets_another_chance() {
     sending_jobs(&first, || (first.accepted() > 3).then_some(()));
     miner.wait(|event| match event {
         Event::Source { source, reason: Some(why), .. } => {
-            (*source == first.url() && why.contains("well again")).then_some(())
+            (*source == first.url() && why.contains("healthy again")).then_some(())
         }
         _ => None,
     });

@@ -1,4 +1,4 @@
-//! Every refusal of the built-in chain, made from a block that is otherwise sound.
+//! Every reject reason of the built-in chain, from a block that is otherwise valid.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::Version;
@@ -15,7 +15,7 @@ fn key() -> JobKey {
     JobKey { connection: 0, number: 0 }
 }
 
-/// Finds a nonce for the block, whatever its nBits say.
+/// Finds a nonce for the block, by whatever target its nBits stand for.
 fn mine(block: &mut Block) {
     let target = Target::from_nbits(block.header.bits).unwrap_or_else(|_| Target::max());
     while !target.is_met_by(&block.block_hash()) {
@@ -72,7 +72,7 @@ fn grown(blocks: u32) -> RegtestChain {
     chain
 }
 
-/// Something that is no coinbase.
+/// A transaction that is not a coinbase.
 fn spend(number: u8) -> Transaction {
     Transaction {
         version: transaction::Version::TWO,
@@ -561,7 +561,7 @@ fn hex_is_read_or_refused() {
 #[test]
 fn the_script_for_a_real_node_is_up_to_date() {
     let line = |(block, answer): &(Block, String)| format!("{answer} {}\n", serialize_hex(block));
-    // Megabytes of hex for the few that are too large would do nobody a favour.
+    // Megabytes of hex for the few that are too large would help no reader.
     let short = |(block, _): &&(Block, String)| block.total_size() < 50_000;
     let script = script().iter().filter(short).map(line).collect::<String>();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/regtest_blocks.txt");

@@ -1,4 +1,4 @@
-//! What a call comes to: a JSON-RPC answer, or why there is none.
+//! The outcome of a call: a JSON-RPC response, or why there is none.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -19,19 +19,19 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 /// Why a call brought no result.
 #[derive(Debug, thiserror::Error)]
 pub enum RpcError {
-    /// No connection was had, or it broke.
+    /// The connection could not be made, or broke.
     #[error("{0}")]
     Connection(String),
     /// Nothing came in time.
     #[error("no answer within {} s", .0.as_secs())]
     Deadline(Duration),
-    /// More came than any honest answer holds.
+    /// The response is larger than any honest one.
     #[error("the answer is larger than {} MiB", .0 >> 20)]
     TooLarge(usize),
-    /// There is no cookie where we looked.
+    /// There is no cookie file in any of these places.
     #[error("no cookie file at {}{}", list(.0), missing_folder(.0))]
     NoCookie(Vec<PathBuf>),
-    /// A cookie file is there and can't be used.
+    /// A cookie file exists and cannot be used.
     #[error("cookie file {}: {why}", .path.display())]
     BadCookie {
         /// The file.
@@ -42,10 +42,10 @@ pub enum RpcError {
     /// HTTP 401.
     #[error("the node refuses {0} (HTTP 401)")]
     Unauthorized(&'static str),
-    /// HTTP 403: the node is up, and does not let us make these calls.
+    /// HTTP 403: the node is up, and does not allow this user these calls.
     #[error("the node does not allow the call {0} (HTTP 403)")]
     Forbidden(String),
-    /// HTTP 301, 302, 307 or 308: a web server stands there, and sends us elsewhere.
+    /// HTTP 301, 302, 307 or 308: a web server redirects the call.
     #[error("HTTP {status} says that the node is at {}", printable(.to, WORDS))]
     Moved {
         /// The status.
@@ -53,12 +53,12 @@ pub enum RpcError {
         /// The header `Location`.
         to: String,
     },
-    /// What answers is no HTTP server.
+    /// What answers is not an HTTP server.
     #[error("what answers speaks {protocol}, not HTTP{ports}")]
     NotHttp {
-        /// What it speaks.
+        /// The protocol that it speaks.
         protocol: Protocol,
-        /// Where a node's JSON-RPC is, after a semicolon; empty where the port is one for it.
+        /// The ports of a node's JSON-RPC, after a semicolon; empty if the port is one of them.
         ports: String,
     },
     /// Another HTTP status without a JSON-RPC answer.
@@ -77,7 +77,7 @@ pub enum RpcError {
         /// Its words, made printable. [`METHOD_NOT_FOUND`] names the method too.
         message: String,
     },
-    /// An answer that is not what was asked for.
+    /// A response that is not what was asked for.
     #[error("the answer makes no sense: {0}")]
     Nonsense(String),
 }
@@ -107,8 +107,8 @@ pub struct Envelope<T> {
     error: Option<ErrorObject>,
 }
 
-/// The member `result`. A `submitblock` that was answered null has been taken; one whose answer has
-/// no result at all has not been looked at.
+/// The member `result`. If `submitblock` has the result null, the block was accepted; if it has no
+/// result at all, the block was not looked at.
 #[derive(Debug)]
 enum Member<T> {
     Missing,
@@ -151,16 +151,16 @@ pub(super) fn calls_of(request: &[u8]) -> String {
     }
     let calls = serde_json::from_slice::<Vec<Call<'_>>>(request)
         .or_else(|_| serde_json::from_slice(request).map(|call| vec![call]));
-    // What cannot be read was not written by us.
+    // A request that cannot be parsed was not written by adit.
     let names: Vec<Cow<'_, str>> =
         calls.unwrap_or_default().into_iter().map(|call| call.method).collect();
     names.join(" or ")
 }
 
-/// Puts the method's name to a server's answer that it does not know the method. A batch that is
+/// Adds the method's name to a server's error that it does not know the method. A batch that is
 /// refused as a whole is left to the caller.
 pub(super) fn name_unknown_method(request: &[u8], answer: &[u8]) -> Result<(), RpcError> {
-    /// An answer that only says so is short.
+    /// A response that only says so is short.
     const SHORT: usize = 4096;
     if request.starts_with(b"[") || !answer.starts_with(b"{") || answer.len() > SHORT {
         return Ok(());
@@ -171,7 +171,7 @@ pub(super) fn name_unknown_method(request: &[u8], answer: &[u8]) -> Result<(), R
             code: METHOD_NOT_FOUND,
             message: format!("it does not know the call {}: {message}", calls_of(request)),
         }),
-        // Whatever else it is, the caller reads it.
+        // Any other response is the caller's.
         _ => Ok(()),
     }
 }

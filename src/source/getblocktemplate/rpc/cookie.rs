@@ -1,4 +1,4 @@
-//! Cookie files: what a node writes for those who may read its data directory.
+//! Cookie files: the login that a node writes for users who may read its data directory.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::answer::RpcError;
 /// The longest cookie file that is read, in bytes. A node writes 75.
 const COOKIE_BYTES: u64 = 4096;
 
-/// The first cookie that is there, from the file number `from` on, and its file's number.
+/// The first cookie that exists, from the file with index `from` on, and its file's index.
 pub(super) fn read_first(paths: &[PathBuf], from: usize) -> Result<(usize, Vec<u8>), RpcError> {
     for (index, path) in paths.iter().enumerate().skip(from) {
         match read(path) {

@@ -1,4 +1,4 @@
-//! Telling what listens on a port where no node answers: by the first bytes that it sends.
+//! Recognizes what listens on a port where no node answers, by the first bytes that it sends.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::chain::params::Params;
 
-/// How many bytes are kept of what a peer sends first: ZeroMQ's greeting is told by its first ten.
+/// How many of the first bytes are kept: ZeroMQ's greeting takes ten to recognize.
 const KEPT: usize = 12;
 
 /// The first bytes that came over a connection; unset until some do.
@@ -20,9 +20,9 @@ pub type FirstBytes = Arc<OnceLock<Vec<u8>>>;
 pub enum Protocol {
     /// ZMTP, which a node's `-zmqpub...` options speak.
     ZeroMq,
-    /// The protocol that nodes speak with each other.
+    /// The peer-to-peer protocol of nodes.
     PeerToPeer,
-    /// Stratum V1, or something else that sends JSON by itself.
+    /// Stratum V1, or something else that sends JSON unasked.
     JsonLines,
     /// TLS.
     Tls,
@@ -41,7 +41,7 @@ impl Protocol {
         [0xfa, 0xbf, 0xb5, 0xda],
     ];
 
-    /// What begins like this, if it is known.
+    /// The protocol whose messages begin like this, if it is known.
     pub fn of(first: &[u8]) -> Option<Self> {
         match first {
             // ZMTP's signature: ff, eight bytes of padding, 7f.
@@ -70,8 +70,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where a node answers JSON-RPC, for a user who has named `port`; `None` where that is a port on
-/// which one would.
+/// Which port a node's JSON-RPC is on, for a user who has named `port`; `None` if `port` is such a
+/// port.
 pub fn rpc_ports(port: u16) -> Option<String> {
     let all = Params::all();
     if all.iter().any(|params| params.rpc_port == port) {
@@ -88,9 +88,9 @@ pub fn rpc_ports(port: u16) -> Option<String> {
     ))
 }
 
-/// The same where `port` is the one on which nodes of some chain talk to each other.
+/// The same if `port` is the peer-to-peer port of some chain's nodes.
 pub fn peer_port(port: u16) -> Option<String> {
-    // On every chain it is the next one.
+    // On every chain the peer-to-peer port follows the JSON-RPC port.
     let Params { name, rpc_port, .. } =
         Params::all().iter().find(|params| params.rpc_port + 1 == port)?;
     Some(format!(
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_speaks_something_else_is_told_by_its_first_bytes() {
+    fn another_protocol_is_recognized_by_its_first_bytes() {
         for (first, protocol) in [
             (&b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f"[..], Some(Protocol::ZeroMq)),
             (b"\xfa\xbf\xb5\xdaversion\0", Some(Protocol::PeerToPeer)),
