@@ -226,7 +226,7 @@ pub fn to_measure(
 /// The error for a backend that cannot be measured.
 pub fn unfit(error: BenchError) -> Failure {
     let exit = match &error.error {
-        BackendError::Lies(_) => Exit::SelfTest,
+        BackendError::WrongResult(_) => Exit::SelfTest,
         BackendError::Device(_) => Exit::Failed,
     };
     Failure::from_chain(exit, &error)

@@ -218,7 +218,7 @@ impl BackendFeed {
         let hits = hits.load(Ordering::Relaxed);
         if errors >= ERRORS_MAX && errors.saturating_mul(HITS_AN_ERROR) > hits {
             let text = format!("{errors} of {hits} reported candidates failed verification");
-            self.failed(BackendError::Lies(text));
+            self.failed(BackendError::WrongResult(text));
         }
     }
 }

@@ -128,9 +128,9 @@ pub trait Feed: Sync {
 /// Why a backend cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// It computes wrongly.
+    /// It computes wrong results.
     #[error("{0}")]
-    Lies(String),
+    WrongResult(String),
     /// Its device is not there, or not any more.
     #[error("{0}")]
     Device(String),

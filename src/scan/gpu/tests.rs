@@ -317,7 +317,7 @@ mod faults {
         for always in [false, true] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
             let error = faulty(Fault::BadCount, always).run(&list).unwrap_err();
-            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            let BackendError::WrongResult(why) = &error else { panic!("{error}") };
             assert!(why.contains("reports 4294967295 hits of "), "{why}");
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
         }
@@ -328,7 +328,7 @@ mod faults {
         for fault in [Fault::DropsHits, Fault::InventsHits] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
             let error = faulty(fault, false).run(&list).unwrap_err();
-            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            let BackendError::WrongResult(why) = &error else { panic!("{error}") };
             assert!(why.contains("self-test") && why.contains("block 0: "), "{why}");
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
             assert_eq!(faulty(fault, false).prepare(), Err(error));
@@ -341,7 +341,7 @@ mod faults {
         let mut scanner = faulty(Fault::Silent, false);
         scanner.limits.retest_interval = Duration::from_nanos(1);
         let error = scanner.run(&list).unwrap_err();
-        let BackendError::Lies(why) = &error else { panic!("{error}") };
+        let BackendError::WrongResult(why) = &error else { panic!("{error}") };
         assert!(why.starts_with("k1 failed a known-answer test: block "), "{why}");
         assert!(why.ends_with("the solution was reported 0 times, not once"), "{why}");
         // Batches in flight are not counted but given back.
