@@ -379,7 +379,7 @@ pub(crate) fn recover(dir: &Path) -> Result<Vec<(String, BlockHash)>, JournalErr
         for id in ids {
             let line = file.line(id)?.unwrap_or_default();
             if let Some(Record::Found(found)) = record::parse(&line)
-                && let Some((_, hash)) = found.believed()
+                && let Some((_, hash)) = found.verified()
             {
                 blocks.push((found.network.into_owned(), hash));
             }

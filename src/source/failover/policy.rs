@@ -294,29 +294,29 @@ mod tests {
 
     #[test]
     fn a_preferred_source_is_mined_while_it_is_healthy() {
-        let mut bench = Bench::new(3);
-        bench.step();
-        bench.becomes(0, WELL);
-        bench.pass(HOUR);
-        bench.policy.prefer(Some(2));
-        assert_eq!(bench.step(), [Step::Start(2)]);
-        let mut steps = bench.becomes(2, WELL);
-        steps.extend(bench.pass(HOUR));
+        let mut harness = Harness::new(3);
+        harness.step();
+        harness.becomes(0, HEALTHY);
+        harness.pass(HOUR);
+        harness.policy.prefer(Some(2));
+        assert_eq!(harness.step(), [Step::Start(2)]);
+        let mut steps = harness.becomes(2, HEALTHY);
+        steps.extend(harness.pass(HOUR));
         assert_eq!(chosen(&steps), [2]);
         assert!(steps.contains(&Step::Close(0)), "{steps:?}");
-        bench.policy.ended(0, bench.now);
-        bench.health[0] = CONNECTING;
+        harness.policy.ended(0, harness.now);
+        harness.health[0] = CONNECTING;
         // When it fails, the order of the others decides.
-        bench.becomes(2, LOST);
-        assert_eq!(chosen(&bench.becomes(0, WELL)), [0]);
-        bench.becomes(2, WELL);
-        assert_eq!(chosen(&bench.pass(HOUR)), [2]);
-        bench.policy.ended(0, bench.now);
-        bench.health[0] = CONNECTING;
-        bench.policy.prefer(None);
-        let mut steps = bench.step();
-        steps.extend(bench.becomes(0, WELL));
-        steps.extend(bench.pass(HOUR));
+        harness.becomes(2, LOST);
+        assert_eq!(chosen(&harness.becomes(0, HEALTHY)), [0]);
+        harness.becomes(2, HEALTHY);
+        assert_eq!(chosen(&harness.pass(HOUR)), [2]);
+        harness.policy.ended(0, harness.now);
+        harness.health[0] = CONNECTING;
+        harness.policy.prefer(None);
+        let mut steps = harness.step();
+        steps.extend(harness.becomes(0, HEALTHY));
+        steps.extend(harness.pass(HOUR));
         assert_eq!(chosen(&steps), [0]);
         assert!(steps.contains(&Step::Close(2)), "{steps:?}");
     }
