@@ -49,7 +49,7 @@ use self::proposal::Proposals;
 use self::rpc::Envelope;
 use self::standing::Standing;
 use self::waiting::WaitingBlocks;
-use super::block_schedule::{Pace, left_out};
+use super::block_schedule::{Pace, skipped_notice};
 use super::{NO_ADDRESS, Refused, Run, Source, SourceError, refusals};
 use crate::chain::block;
 use crate::chain::coinbase::CoinbaseText;

@@ -82,7 +82,7 @@ impl Pacer {
         self.owed = Some(Owed::Block);
         let schedule = self.schedule.as_mut()?;
         schedule.begin(now);
-        schedule.left_out(now)
+        schedule.take_skipped(now)
     }
 
     /// Waits for something in the mempool.

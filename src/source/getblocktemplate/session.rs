@@ -330,7 +330,7 @@ impl Session {
         let now = Instant::now();
         if self.pacer.due().is_some_and(|due| due <= now) {
             if let Some(number) = self.pacer.begin(now) {
-                self.port.notice(left_out(number));
+                self.port.notice(skipped_notice(number));
             }
             fetching.due = now;
         }
