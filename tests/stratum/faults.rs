@@ -164,7 +164,7 @@ fn shares_that_are_never_answered_are_unknown() {
     let pool = at_first("mining.submit", |_| vec![]);
     let mut config = self::config(&pool);
     config.timing.answer = Duration::from_millis(300);
-    leaves(config, "it has not answered, nor said anything else");
+    leaves(config, "it has not answered, nor sent anything else");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn jobs_that_are_none_are_said_and_passed_over() {
         format!("{line}\n").into_bytes()
     };
     for (index, value, said) in [
-        (0, Value::Null, "its job id is not a text"),
+        (0, Value::Null, "its job id is not a string"),
         (1, json!("00"), "its previous block hash is not 64 hex digits"),
         (2, json!("not hex"), "its coinbase's first part is not hex"),
         (3, json!("abc"), "its coinbase's second part is not hex"),
