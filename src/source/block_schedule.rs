@@ -1,21 +1,20 @@
-//! How fast blocks are wanted on a test chain: one each so often, one as soon as there is a
-//! transaction, or both.
+//! When blocks are wanted on a test chain: one per period, one as soon as there is a transaction, or both.
 
 use std::time::{Duration, Instant};
 
 /// When a block is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// One each so often.
+    /// One per period.
     Every(Duration),
-    /// One as soon as the mempool has a transaction for it, and none else.
+    /// One as soon as the mempool has a transaction for it, and no other.
     OnTransaction,
     /// Both.
     EveryAndOnTransaction(Duration),
 }
 
 impl Pace {
-    /// The pace that these two ask for, if they ask for any.
+    /// The pace that these two options ask for, if any.
     #[must_use]
     pub const fn new(every: Option<Duration>, on_transaction: bool) -> Option<Self> {
         match (every, on_transaction) {
@@ -41,7 +40,7 @@ impl Pace {
         matches!(self, Self::OnTransaction | Self::EveryAndOnTransaction(_))
     }
 
-    /// The options that ask for it, as a person writes them.
+    /// The options that ask for it, as the user writes them.
     #[must_use]
     pub const fn options(self) -> &'static str {
         match self {
@@ -52,27 +51,27 @@ impl Pace {
     }
 }
 
-/// How often at most it is said that blocks were left out.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How often at most skipped blocks are reported.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// The times at which blocks are due: a beginning, and each whole period after it. What delays one
-/// block moves no other.
+/// The times at which blocks are due: a beginning, and each whole period after it. A delay of one block
+/// delays no other.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     begun: Instant,
     period: Duration,
-    /// How many of these times have come.
+    /// How many of these times have passed.
     passed: u64,
-    /// Times that have come without a block, since that was last said.
-    left_out: u64,
-    said: Option<Instant>,
+    /// Times that have passed without a block since that was last reported.
+    skipped: u64,
+    reported: Option<Instant>,
 }
 
 impl Schedule {
     /// The first block is due at `begun`.
     #[must_use]
     pub const fn new(begun: Instant, period: Duration) -> Self {
-        Self { begun, period, passed: 0, left_out: 0, said: None }
+        Self { begun, period, passed: 0, skipped: 0, reported: None }
     }
 
     /// When the next block is due.
@@ -82,18 +81,18 @@ impl Schedule {
         self.begun + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
-    /// Begins the block that is due at `now`. Where more than one is, they are one: blocks that
-    /// could not be made in time are not made in a burst.
+    /// Begins the block that is due at `now`. If several are, they become one: blocks that could not be
+    /// made in time are not made in a burst.
     pub fn begin(&mut self, now: Instant) {
-        self.left_out += self.pass(now).saturating_sub(1);
+        self.skipped += self.pass(now).saturating_sub(1);
     }
 
-    /// Says that the block which was begun is made. Those that came due meanwhile are left out.
+    /// The block that was begun is made. Those that became due meanwhile are skipped.
     pub fn done(&mut self, now: Instant) {
-        self.left_out += self.pass(now);
+        self.skipped += self.pass(now);
     }
 
-    /// How many of the times have come by `now` that had not before.
+    /// How many more of the times have passed by `now`.
     fn pass(&mut self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.begun).as_nanos();
         let come = u64::try_from(elapsed / self.period.as_nanos().max(1)).unwrap_or(u64::MAX) + 1;
@@ -102,22 +101,23 @@ impl Schedule {
         new
     }
 
-    /// How many blocks were left out and have not been spoken of, now and then.
-    pub fn left_out(&mut self, now: Instant) -> Option<u64> {
-        let quiet = self.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY);
-        if self.left_out == 0 || quiet {
+    /// How many blocks were skipped since this was last reported, if it is time to report it.
+    pub fn take_skipped(&mut self, now: Instant) -> Option<u64> {
+        let quiet =
+            self.reported.is_some_and(|reported| now.duration_since(reported) < REPORT_EVERY);
+        if self.skipped == 0 || quiet {
             return None;
         }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.left_out))
+        self.reported = Some(now);
+        Some(std::mem::take(&mut self.skipped))
     }
 }
 
-/// How it is said that blocks were left out.
-pub(super) fn left_out(number: u64) -> String {
+/// The notice that this many blocks were skipped.
+pub(super) fn skipped_notice(number: u64) -> String {
     let (s, were) = if number == 1 { ("", "was") } else { ("s", "were") };
     format!(
-        "{number} block{s} of --every {were} left out: what cannot be made in time is not made up for"
+        "{number} block{s} of --every {were} skipped: blocks that cannot be made in time are not made up for"
     )
 }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_due_on_the_beat_however_late_they_come() {
+    fn blocks_are_due_on_time_however_late_the_last_one_was() {
         let begun = Instant::now();
         let mut schedule = Schedule::new(begun, SECOND);
         assert_eq!(schedule.due(), begun);
@@ -149,11 +149,11 @@ mod tests {
             schedule.done(begun + SECOND * n + late * 2);
             assert_eq!(schedule.due(), begun + SECOND * (n + 1));
         }
-        assert_eq!(schedule.left_out(begun), None);
+        assert_eq!(schedule.take_skipped(begun), None);
     }
 
     #[test]
-    fn what_was_missed_is_one_block_and_is_said_now_and_then() {
+    fn missed_blocks_become_one_and_are_reported_now_and_then() {
         let begun = Instant::now();
         let mut schedule = Schedule::new(begun, SECOND);
         schedule.begin(begun);
@@ -162,19 +162,19 @@ mod tests {
         let late = begun + SECOND * 5 + SECOND / 2;
         schedule.begin(late);
         assert_eq!(schedule.due(), begun + SECOND * 6);
-        assert_eq!(schedule.left_out(late), Some(4));
-        // One that takes longer than a period leaves out what came due meanwhile.
+        assert_eq!(schedule.take_skipped(late), Some(4));
+        // One that takes longer than a period skips those that became due meanwhile.
         schedule.begin(begun + SECOND * 6);
         schedule.done(begun + SECOND * 8 + SECOND / 4);
         assert_eq!(schedule.due(), begun + SECOND * 9);
-        assert_eq!(schedule.left_out(begun + SECOND * 9), None);
-        assert_eq!(schedule.left_out(late + SECOND * 60), Some(2));
-        assert_eq!(schedule.left_out(late + SECOND * 600), None);
+        assert_eq!(schedule.take_skipped(begun + SECOND * 9), None);
+        assert_eq!(schedule.take_skipped(late + SECOND * 60), Some(2));
+        assert_eq!(schedule.take_skipped(late + SECOND * 600), None);
     }
 
     proptest! {
-        /// Whatever the delays: no two blocks for one time, none before its time, and the times
-        /// that came are those of blocks and those left out.
+        /// Whatever the delays: no two blocks for one time, none before its time, and every time that
+        /// passed is that of a block or of a skipped one.
         #[test]
         fn no_block_comes_early_and_none_twice(
             period in 1..5_000u64,
@@ -182,7 +182,7 @@ mod tests {
         ) {
             let begun = Instant::now();
             let mut schedule = Schedule::new(begun, Duration::from_millis(period));
-            let (mut now, mut blocks, mut left_out) = (begun, 0, 0);
+            let (mut now, mut blocks, mut skipped) = (begun, 0, 0);
             for (before, during) in delays {
                 now = now.max(schedule.due()) + Duration::from_millis(before);
                 let due = schedule.due();
@@ -193,9 +193,9 @@ mod tests {
                 schedule.done(now);
                 prop_assert!(schedule.due() > now);
                 blocks += 1;
-                left_out += schedule.left_out(now + SECOND * 1_000_000 * blocks).unwrap_or(0);
+                skipped += schedule.take_skipped(now + SECOND * 1_000_000 * blocks).unwrap_or(0);
                 let grid = (schedule.due() - begun).as_millis() as u64;
-                prop_assert_eq!(grid, period * (u64::from(blocks) + left_out));
+                prop_assert_eq!(grid, period * (u64::from(blocks) + skipped));
             }
         }
     }

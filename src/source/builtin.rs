@@ -8,7 +8,7 @@ use bitcoin::Network;
 
 pub use self::chain::{KEPT, RegtestChain, Reject, Template};
 
-use super::block_schedule::{Schedule, left_out};
+use super::block_schedule::{Schedule, skipped_notice};
 use super::{NO_ADDRESS, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::{CoinbaseText, ScriptSigData};
@@ -68,8 +68,8 @@ impl Builtin {
                     () = tokio::time::sleep_until(schedule.due().into()) => {}
                 }
                 schedule.begin(Instant::now());
-                if let Some(number) = schedule.left_out(Instant::now()) {
-                    port.notice(left_out(number));
+                if let Some(number) = schedule.take_skipped(Instant::now()) {
+                    port.notice(skipped_notice(number));
                 }
             }
             number += 1;

@@ -1,4 +1,4 @@
-//! Stratum V1 against a pool that the tests script: dialects, faults, and the accounts.
+//! Stratum V1 against scripted pools: dialects, faults, and the accounting of shares.
 
 mod accounting;
 mod blocks;

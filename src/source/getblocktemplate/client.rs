@@ -27,7 +27,7 @@ use crate::chain::params::Params;
 use crate::engine::Port;
 use crate::job::{Solution, Verdict};
 use crate::printable::printable;
-use crate::source::block_schedule::left_out;
+use crate::source::block_schedule::skipped_notice;
 use crate::source::{NO_ADDRESS, Refused, SourceError};
 
 /// The waits between attempts, doubled from the first to the last.
@@ -405,7 +405,7 @@ impl Client {
         let now = Instant::now();
         if self.pacer.due().is_some_and(|due| due <= now) {
             if let Some(number) = self.pacer.begin(now) {
-                self.port.notice(left_out(number));
+                self.port.notice(skipped_notice(number));
             }
             fetcher.due = now;
         }

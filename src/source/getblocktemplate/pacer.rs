@@ -82,7 +82,7 @@ impl Pacer {
         self.pending = Some(Due::Block);
         let schedule = self.schedule.as_mut()?;
         schedule.begin(now);
-        schedule.left_out(now)
+        schedule.take_skipped(now)
     }
 
     /// Waits for a report on the mempool; for ever if it is not watched. May be dropped at any time

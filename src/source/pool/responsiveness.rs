@@ -1,5 +1,5 @@
-//! Pools that send jobs and are of no use all the same: those that answer no share, and those that
-//! refuse every one. Such a pool is left, and is not reported healthy for a while after that.
+//! Detects pools that send jobs and cannot be mined on all the same: those that answer no share, and those
+//! that refuse every one. Such a pool is left, and is not reported healthy for a while after that.
 
 use std::time::{Duration, Instant};
 

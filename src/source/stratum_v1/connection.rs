@@ -1,12 +1,13 @@
-//! One connection, from the first word to its end.
+//! One connection to the pool, from the handshake to its end.
 //!
-//! Here are the lines that come and go, the clock, and the end. What is said before there are jobs is
-//! in [`handshake`], what the pool says unasked in [`notifications`]; [`jobs`] go to the engine, and
-//! [`shares`] come from it.
+//! This file has the lines that are sent and received, the timeouts, and the end. [`handshake`] has what
+//! comes before mining, [`notifications`] what the pool sends unasked, [`jobs`] what goes to the engine,
+//! and [`shares`] what comes from it.
 
 mod handshake;
 mod jobs;
 mod learning;
+mod limits;
 mod notifications;
 mod resumed;
 mod shares;
@@ -20,50 +21,67 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::sleep_until;
 
-use super::client::{Client, OptionalRequest, Resumption, SilentCloses};
+use super::config::Config;
 use super::line::LineBuffer;
 use super::message::{self, Answer, Message};
+use super::pool_state::PoolState;
+use super::profile::{OptionalRequest, Resumption, SilentCloses};
 use super::work::{Extranonce, Notify};
 use crate::chain::target::Target;
+use crate::engine::Port;
 use crate::job::{Refusal, Verdict};
 use crate::printable::printable;
-use crate::source::SourceError;
 use crate::source::pool::in_flight::InFlight;
 use crate::source::pool::responsiveness::UnansweredShares;
 
 use self::jobs::PoolJob;
 use self::learning::LowerDifficulty;
+use self::limits::{NoticeLimiter, UnusableMessages};
 use self::resumed::ResumedJobs;
 use self::shares::Share;
 
-/// What we call ourselves.
+/// The user agent that the pool is told.
 const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
-/// How many shares may be without an answer; more wait in the engine.
+/// How many shares may be in flight; more wait in the engine.
 const IN_FLIGHT_MAX: usize = 1_024;
-/// How many bytes may wait to be sent; from here on nothing is added.
+/// How many bytes may wait to be written; beyond that no share and no answer is added.
 const OUT_MAX: usize = 256 << 10;
-/// How many lines of no use a pool may send in this time with none of use in between: a job, or an
-/// answer to what was asked.
-const UNUSABLE_LINES: (u32, Duration) = (16, Duration::from_secs(60));
-/// How long after a request that a pool need not know its loss is put down to that.
+/// How long after an optional request the loss of the connection is put down to it.
 const SUSPECT_FOR: Duration = Duration::from_secs(10);
-/// How many words of the pool's are shown at once, and how often one more.
-const NOTICES: (u32, Duration) = (20, Duration::from_secs(10));
 
-/// Why a connection without TLS ends that is answered by an alert.
+/// The reason where a server expects TLS and is not spoken to in TLS.
 const TLS_ALERT: &str = "it answers in TLS: write stratum+tls:// to it";
+/// The reason where the pool has sent `client.reconnect`.
+const RECONNECT: &str = "it asked for a new connection";
+
+/// What a connection came to.
+pub(super) struct Outcome {
+    pub(super) end: End,
+    /// Whether the pool accepted a share, or was mined for a while.
+    pub(super) was_useful: bool,
+    pub(super) redirect: Redirect,
+}
 
 /// How a connection ends.
 pub(super) enum End {
-    /// It is time to go.
+    /// It is time to stop.
     Stopped,
-    /// The pool will not have us.
-    Final(SourceError),
-    /// It is gone; the pool may be tried again.
+    /// The pool rejects the worker, for this reason; trying again does not help.
+    Rejected(String),
+    /// It is lost, for this reason; the pool may be tried again.
     Lost(String),
 }
 
-/// A request of ours, but for shares.
+/// What the pool has asked for in `client.reconnect`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Redirect {
+    /// Another port of the same host.
+    pub(super) port: Option<u16>,
+    /// The shortest wait before the next connection.
+    pub(super) least_wait: Duration,
+}
+
+/// A request other than a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Configure,
@@ -73,42 +91,55 @@ enum Request {
     Suggest,
 }
 
-/// How far we are.
+/// How far the handshake is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HandshakePhase {
     Configuring,
     Subscribing,
     Authorizing,
+    /// It is complete.
     Mining,
-    /// The pool wants us to connect anew: only answers are waited for.
+    /// The pool has asked for a new connection: only answers are waited for.
     Leaving,
 }
 
 pub(super) struct Connection<'a> {
-    client: &'a mut Client,
+    config: &'a Config,
+    port: &'a mut Port,
+    pool: &'a mut PoolState,
+
+    /// Bytes received that are no whole line yet.
     lines: LineBuffer,
-    /// Bytes to be sent.
+    /// Bytes to be written.
     out: BytesMut,
+    opened: Instant,
+    /// When the last bytes came.
+    last_bytes: Instant,
+    /// When the last readable message came.
+    last_message: Instant,
+    /// Since when bytes wait to be written and the pool reads none.
+    write_blocked: Option<Instant>,
+
+    phase: HandshakePhase,
+    /// When the phase is over, if nothing ends it before.
+    phase_deadline: Instant,
+    next_id: u64,
+    /// Requests without an answer: id, which, and when they were sent.
     pending_requests: Vec<(u64, Request, Instant)>,
-    /// Requests that were answered by an error or a no, and when.
+    /// Requests that were answered by an error or `false`, and when.
     refused_requests: Vec<(Request, Instant)>,
-    in_flight: InFlight<Share>,
-    unanswered_shares: UnansweredShares,
-    /// Whether jobs of the connection before are worth something.
-    resumed_jobs: ResumedJobs,
-    /// A difficulty that was lowered while a job is mined.
-    lower_difficulty: LowerDifficulty,
+    /// When the login may be tried again.
+    reauthorize_at: Instant,
+    /// When a difficulty is suggested, if the request before it is not answered sooner.
+    suggest_at: Option<Instant>,
+
+    extranonce: Option<Extranonce>,
     /// How often the pool has changed the extranonce.
     extranonce_changes: u32,
-    next_id: u64,
-    phase: HandshakePhase,
-    /// When the stage is over, if nothing ends it before.
-    phase_deadline: Instant,
-    extranonce: Option<Extranonce>,
     /// The pool's version mask, where rolling was agreed on.
     mask: Option<u32>,
     target: Target,
-    /// Whether the pool has named a difficulty.
+    /// Whether the pool has set a difficulty.
     target_set: bool,
     /// A job that came before there was an extranonce.
     early_notify: Option<Notify>,
@@ -116,66 +147,68 @@ pub(super) struct Connection<'a> {
     next_job: Option<PoolJob>,
     /// The job that is mined.
     current_job: Option<PoolJob>,
-    opened: Instant,
-    /// When the last bytes came.
-    last_bytes: Instant,
-    /// When the pool last said something that we could read.
-    last_message: Instant,
-    /// Since when bytes wait that the pool does not take.
-    write_blocked: Option<Instant>,
-    /// Lines of no use since the last that was of use, and since when they are counted.
-    unusable_lines: (u32, Instant),
+    /// What is known of a difficulty that was lowered while a job is mined.
+    lower_difficulty: LowerDifficulty,
+    /// Whether the pool knows the jobs of the connection before.
+    resumed_jobs: ResumedJobs,
+
+    in_flight: InFlight<Share>,
+    unanswered_shares: UnansweredShares,
+    /// Shares refused for want of a login since the last accepted one.
     unauthorized_shares: u32,
-    reauthorize_at: Instant,
-    /// When a difficulty is suggested, if the request before it is not answered sooner.
-    suggest_at: Option<Instant>,
+    /// Whether a share was accepted.
     accepted: bool,
+
+    unusable_messages: UnusableMessages,
+    notice_limiter: NoticeLimiter,
+    redirect: Redirect,
+    /// Whether it is time to stop: only answers are waited for.
     stopping: bool,
-    notices: (u32, Instant),
-    last_notice: String,
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(client: &'a mut Client) -> Self {
+    pub(super) fn new(config: &'a Config, port: &'a mut Port, pool: &'a mut PoolState) -> Self {
         let now = Instant::now();
         Self {
+            config,
+            port,
+            pool,
             lines: LineBuffer::default(),
             out: BytesMut::new(),
-            pending_requests: Vec::new(),
-            refused_requests: Vec::new(),
-            in_flight: InFlight::default(),
-            unanswered_shares: UnansweredShares::new(client.config.timing.unanswered_shares),
-            resumed_jobs: ResumedJobs::None,
-            lower_difficulty: LowerDifficulty::No,
-            extranonce_changes: 0,
-            next_id: 1,
+            opened: now,
+            last_bytes: now,
+            last_message: now,
+            write_blocked: None,
             phase: HandshakePhase::Configuring,
             phase_deadline: now,
+            next_id: 1,
+            pending_requests: Vec::new(),
+            refused_requests: Vec::new(),
+            reauthorize_at: now,
+            suggest_at: None,
             extranonce: None,
+            extranonce_changes: 0,
             mask: None,
             target: Target::DIFFICULTY_1,
             target_set: false,
             early_notify: None,
             next_job: None,
             current_job: None,
-            opened: now,
-            last_bytes: now,
-            last_message: now,
-            write_blocked: None,
-            unusable_lines: (0, now),
+            lower_difficulty: LowerDifficulty::No,
+            resumed_jobs: ResumedJobs::None,
+            in_flight: InFlight::default(),
+            unanswered_shares: UnansweredShares::new(config.timing.unanswered_shares),
             unauthorized_shares: 0,
-            reauthorize_at: now,
-            suggest_at: None,
             accepted: false,
+            unusable_messages: UnusableMessages::new(now),
+            notice_limiter: NoticeLimiter::new(now),
+            redirect: Redirect::default(),
             stopping: false,
-            notices: (NOTICES.0, now),
-            last_notice: String::new(),
-            client,
         }
     }
 
-    /// Talks until there is nothing more to say. The second value says whether it was worth it.
-    pub(super) async fn run<S>(mut self, stream: S) -> (End, bool)
+    /// Mines over `stream` until the connection ends.
+    pub(super) async fn run<S>(mut self, stream: S) -> Outcome
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -185,13 +218,16 @@ impl<'a> Connection<'a> {
         }
         for share in self.in_flight.drain() {
             let why = "the connection was lost before the pool answered";
-            self.client.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
+            self.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
         }
-        let lasted = self.current_job.is_some()
-            && self.opened.elapsed() > self.client.config.timing.first_job;
-        (end, self.unanswered_shares.deadline().is_none() && (self.accepted || lasted))
+        let lasted =
+            self.current_job.is_some() && self.opened.elapsed() > self.config.timing.first_job;
+        let responds = self.unanswered_shares.deadline().is_none();
+        let was_useful = responds && (self.accepted || lasted);
+        Outcome { end, was_useful, redirect: self.redirect }
     }
 
+    /// Receives, sends, submits and waits, until there is a reason to end.
     async fn exchange<S>(&mut self, stream: S) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -206,7 +242,7 @@ impl<'a> Connection<'a> {
                 return End::Stopped;
             }
             if self.phase == HandshakePhase::Leaving && self.in_flight.is_empty() {
-                return End::Lost("it asked us to connect anew".to_owned());
+                return End::Lost(RECONNECT.to_owned());
             }
             let listening =
                 !self.stopping && self.in_flight.len() < IN_FLIGHT_MAX && self.out.len() < OUT_MAX;
@@ -221,12 +257,12 @@ impl<'a> Connection<'a> {
                     Ok(()) => self.write_blocked = (!self.out.is_empty()).then(Instant::now),
                     Err(error) => return End::Lost(self.broken(&error)),
                 },
-                solution = self.client.port.solution(), if listening => match solution {
+                solution = self.port.solution(), if listening => match solution {
                     Some(solution) => self.take_solution(solution),
                     None => self.stopping = true,
                 },
                 () = sleep_until(due.into()) => {
-                    if let Err(end) = self.on_time(Instant::now()) {
+                    if let Err(end) = self.on_timer(Instant::now()) {
                         return end;
                     }
                 }
@@ -234,29 +270,31 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Begins a phase of the handshake, and its timeout.
     fn enter_phase(&mut self, phase: HandshakePhase) {
-        let timing = &self.client.config.timing;
-        let patience = match phase {
+        let timing = &self.config.timing;
+        let timeout = match phase {
             HandshakePhase::Configuring => timing.configure,
-            HandshakePhase::Subscribing => self.client.subscribe_timeout(),
+            HandshakePhase::Subscribing => self.pool.profile.subscribe_timeout(),
             HandshakePhase::Authorizing => timing.authorize,
             HandshakePhase::Mining => timing.first_job,
             HandshakePhase::Leaving => timing.leave,
         };
         self.phase = phase;
-        self.phase_deadline = Instant::now() + patience;
+        self.phase_deadline = Instant::now() + timeout;
     }
 
-    fn send_request(&mut self, ask: Request, method: &str, params: &str) {
+    /// Sends a request whose answer [`Self::on_answer`] handles.
+    fn send_request(&mut self, request: Request, method: &str, params: &str) {
         let id = self.next_request_id();
-        self.pending_requests.push((id, ask, Instant::now()));
-        tracing::trace!(id, method, "asking");
+        self.pending_requests.push((id, request, Instant::now()));
+        tracing::trace!(id, method, "request");
         self.send_line(&message::request(id, method, params));
     }
 
     /// Whether a request has no answer yet.
-    fn is_pending(&self, what: Request) -> bool {
-        self.pending_requests.iter().any(|(_, ask, _)| *ask == what)
+    fn is_pending(&self, request: Request) -> bool {
+        self.pending_requests.iter().any(|(_, pending, _)| *pending == request)
     }
 
     fn next_request_id(&mut self) -> u64 {
@@ -270,14 +308,14 @@ impl<'a> Connection<'a> {
         self.write_blocked.get_or_insert_with(Instant::now);
     }
 
-    /// Answers a question of the pool's, unless it asks more than it listens.
+    /// Answers a request of the pool's, unless it sends requests and does not read the answers.
     fn send_answer(&mut self, line: &str) {
         if self.out.len() < OUT_MAX {
             self.send_line(line);
         }
     }
 
-    /// Reads every line that has come. Of several jobs only the newest is begun.
+    /// Handles every line that has come. Of several jobs only the newest is published.
     fn process_lines(&mut self) -> Result<(), End> {
         loop {
             match self.lines.next_line() {
@@ -286,10 +324,10 @@ impl<'a> Connection<'a> {
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
         }
-        if let Some(fresh) = self.next_job.take()
+        if let Some(job) = self.next_job.take()
             && self.phase != HandshakePhase::Leaving
         {
-            self.publish(fresh);
+            self.publish(job);
         }
         Ok(())
     }
@@ -317,18 +355,10 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Says that something of the pool's is of no use, and leaves it when that happens too often.
+    /// Reports something unusable that the pool sent, and leaves the pool when that happens too often.
     fn on_unusable(&mut self, what: &str) -> Result<(), End> {
-        let (most, time) = UNUSABLE_LINES;
-        let (count, since) = &mut self.unusable_lines;
-        if *count == 0 || self.last_bytes.duration_since(*since) > time {
-            (*count, *since) = (0, self.last_bytes);
-        }
-        *count += 1;
-        if *count == most {
-            return Err(End::Lost(format!(
-                "too much of what it sends is of no use, at last {what}"
-            )));
+        if self.unusable_messages.count(self.last_bytes) {
+            return Err(End::Lost(format!("too many unusable messages, the last: {what}")));
         }
         self.notice(format!("the pool sent {what}"));
         Ok(())
@@ -336,27 +366,27 @@ impl<'a> Connection<'a> {
 
     fn on_answer(&mut self, answer: &Answer<'_>) -> Result<(), End> {
         let Some(id) = answer.id else {
-            tracing::debug!("the pool answers nothing that we asked");
+            tracing::debug!("an answer without the id of a request");
             return Ok(());
         };
         if let Some(share) = self.in_flight.answered(id) {
-            self.unusable_lines.0 = 0;
+            self.unusable_messages.reset();
             self.shares_answered();
             return self.on_verdict(id, &share, answer);
         }
-        let Some(at) = self.pending_requests.iter().position(|(asked, ..)| *asked == id) else {
-            tracing::debug!(id, "the pool answers what is not asked, or no more");
+        let Some(at) = self.pending_requests.iter().position(|(pending, ..)| *pending == id) else {
+            tracing::debug!(id, "an answer to no request that waits for one");
             if self.unanswered_shares.may_answer_late(id, self.next_id) {
                 self.shares_answered();
             }
             return Ok(());
         };
-        let (_, ask, _) = self.pending_requests.swap_remove(at);
-        self.unusable_lines.0 = 0;
+        let (_, request, _) = self.pending_requests.swap_remove(at);
+        self.unusable_messages.reset();
         if answer.error.is_some() || answer.result.is_none_or(|result| result.get() == "false") {
-            self.refused_requests.push((ask, self.last_bytes));
+            self.refused_requests.push((request, self.last_bytes));
         }
-        match ask {
+        match request {
             Request::Configure => {
                 self.on_configured(answer);
                 Ok(())
@@ -365,9 +395,9 @@ impl<'a> Connection<'a> {
             Request::Authorize => self.on_authorized(answer),
             Request::Extranonce | Request::Suggest => {
                 if let Some(error) = &answer.error {
-                    tracing::debug!(?ask, error = %error.words, "the pool does not know this");
+                    tracing::debug!(?request, error = %error.words, "the pool refuses this request");
                 }
-                if ask == Request::Extranonce {
+                if request == Request::Extranonce {
                     self.suggest_difficulty_again();
                 }
                 Ok(())
@@ -375,9 +405,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// When there is something to be done even if nothing happens.
+    /// When [`Self::on_timer`] has something to do, if nothing happens before.
     fn due(&self) -> Instant {
-        let timing = &self.client.config.timing;
+        let timing = &self.config.timing;
         let mut due = self.last_message + timing.silence;
         if !(self.phase == HandshakePhase::Mining && self.current_job.is_some()) {
             due = due.min(self.phase_deadline);
@@ -391,38 +421,39 @@ impl<'a> Connection<'a> {
         if let Some(suggest_at) = self.suggest_at {
             due = due.min(suggest_at);
         }
-        if let Some(tries_at) = self.probe_lower_at() {
-            due = due.min(tries_at);
+        if let Some(probe_at) = self.probe_lower_at() {
+            due = due.min(probe_at);
         }
-        if let Some(stuck) = self.write_blocked {
-            due = due.min(stuck + timing.write);
+        if let Some(since) = self.write_blocked {
+            due = due.min(since + timing.write);
         }
         if self.is_limited() {
-            due = due.min(self.client.share_limiter.due());
+            due = due.min(self.pool.share_limiter.due());
         }
         due
     }
 
-    fn on_time(&mut self, now: Instant) -> Result<(), End> {
-        let timing = self.client.config.timing;
+    /// Acts on the timeouts that are over at `now`.
+    fn on_timer(&mut self, now: Instant) -> Result<(), End> {
+        let timing = self.config.timing;
         if now >= self.last_message + timing.silence {
             let seconds = timing.silence.as_secs();
             return Err(End::Lost(format!("it has said nothing for {seconds} s")));
         }
-        if self.write_blocked.is_some_and(|stuck| now >= stuck + timing.write) {
-            return Err(End::Lost("it does not take what we send".to_owned()));
+        if self.write_blocked.is_some_and(|since| now >= since + timing.write) {
+            return Err(End::Lost("it does not read what is sent".to_owned()));
         }
         self.expire(now)?;
         if now >= self.phase_deadline {
             match self.phase {
                 HandshakePhase::Configuring => {
-                    self.client.skip(OptionalRequest::Configure);
+                    self.pool.profile.skip(OptionalRequest::Configure);
                     self.subscribe();
                 }
                 HandshakePhase::Subscribing => {
-                    self.client.subscribe_timed_out();
+                    self.pool.profile.subscribe_timed_out();
                     let what = "it does not answer mining.subscribe".to_owned();
-                    return Err(End::Lost(self.maybe_tls(what)));
+                    return Err(End::Lost(self.or_tls(what)));
                 }
                 HandshakePhase::Authorizing => self.start_mining(),
                 HandshakePhase::Mining if self.current_job.is_none() => {
@@ -430,7 +461,7 @@ impl<'a> Connection<'a> {
                 }
                 HandshakePhase::Mining => {}
                 HandshakePhase::Leaving => {
-                    return Err(End::Lost("it asked us to connect anew".to_owned()));
+                    return Err(End::Lost(RECONNECT.to_owned()));
                 }
             }
         }
@@ -439,13 +470,13 @@ impl<'a> Connection<'a> {
         }
         self.probe_lower(now);
         let (is_limited, behind) = (self.is_limited(), self.is_behind());
-        if is_limited && self.client.share_limiter.tick(now, is_limited, behind) {
+        if is_limited && self.pool.share_limiter.tick(now, is_limited, behind) {
             self.republish_at_limit();
         }
         Ok(())
     }
 
-    /// In whose middle the pool has closed the connection.
+    /// The reason where the pool has closed the connection.
     fn closed(&self) -> String {
         let what = match self.phase {
             HandshakePhase::Configuring => "it closed the connection at mining.configure",
@@ -456,83 +487,76 @@ impl<'a> Connection<'a> {
             }
             HandshakePhase::Mining | HandshakePhase::Leaving => "it closed the connection",
         };
-        self.maybe_tls(what.to_owned())
+        self.or_tls(what.to_owned())
     }
 
-    /// Why the connection broke.
+    /// The reason where reading or writing failed.
     fn broken(&self, error: &io::Error) -> String {
-        self.maybe_tls(format!("the connection was lost: {error}"))
+        self.or_tls(format!("the connection was lost: {error}"))
     }
 
-    /// The same, or what is the reason: a server that expects TLS answers a client that does not speak
-    /// it with an alert, closes the connection without a byte, or says nothing.
-    fn maybe_tls(&self, what: String) -> String {
+    /// The reason `what`, or that the port may be one for TLS: a server that expects TLS answers a client
+    /// without it by an alert, closes the connection without a byte, or sends nothing.
+    fn or_tls(&self, what: String) -> String {
         if is_tls_alert(self.lines.rest()) {
             TLS_ALERT.to_owned()
-        } else if !self.client.config.transport.uses_tls() && self.last_bytes == self.opened {
+        } else if !self.config.transport.uses_tls() && self.last_bytes == self.opened {
             what + "; it has sent nothing at all: if this is a TLS port, write stratum+tls:// to it"
         } else {
             what
         }
     }
 
-    /// Some pools close the connection on what they do not know, others refuse it first and then close
-    /// it, or say nothing more. What had no answer when the connection was lost soon after it was asked,
-    /// and what was refused shortly before the pool's last word, is left out the next time. But a proxy
-    /// whose server is away closes it at the first words too, whatever they are.
+    /// Skips the requests from now on that may be why the connection was lost. Some pools close it at a
+    /// request that they do not know; others refuse the request first, and then close the connection or
+    /// send nothing more. So a request is a suspect if it had no answer when the connection was lost soon
+    /// after it, or was refused shortly before the pool's last message. But a proxy whose server is away
+    /// closes every connection at the first request.
     fn skip_suspects(&mut self) {
+        let profile = &mut self.pool.profile;
+        let resuming = Request::Subscribe { resuming: true };
         if self.last_bytes > self.opened {
-            self.client.silent_closes = SilentCloses::default();
+            profile.silent_closes = SilentCloses::default();
         } else {
-            let without =
-                self.pending_requests.iter().all(|(_, ask, _)| *ask != Request::Configure);
-            if without {
-                self.client.restore(OptionalRequest::Configure);
+            let without_configure =
+                !self.pending_requests.iter().any(|(_, request, _)| *request == Request::Configure);
+            if without_configure {
+                profile.restore(OptionalRequest::Configure);
             }
-            if !self.client.silent_closes.record(without) {
-                self.pending_requests
-                    .retain(|(_, ask, _)| *ask == Request::Subscribe { resuming: true });
+            if !profile.silent_closes.record(without_configure) {
+                self.pending_requests.retain(|(_, request, _)| *request == resuming);
             }
         }
-        let unanswered =
-            std::mem::take(&mut self.pending_requests).into_iter().filter(|(_, ask, at)| {
-                *ask == Request::Subscribe { resuming: true } || at.elapsed() <= SUSPECT_FOR
-            });
-        let last_word = self.last_bytes;
-        let refused = std::mem::take(&mut self.refused_requests);
-        let refused = refused.into_iter().filter(|(_, at)| last_word <= *at + SUSPECT_FOR);
-        for ask in unanswered.map(|(_, ask, _)| ask).chain(refused.map(|(ask, _)| ask)) {
-            match ask {
-                Request::Configure => self.client.skip(OptionalRequest::Configure),
-                Request::Extranonce => self.client.skip(OptionalRequest::Extranonce),
-                Request::Suggest => self.client.skip(OptionalRequest::Suggest),
-                Request::Subscribe { resuming: true } => {
-                    self.client.resumption = Resumption::Never;
-                }
+        let unanswered = std::mem::take(&mut self.pending_requests)
+            .into_iter()
+            .filter(|(_, request, sent)| *request == resuming || sent.elapsed() <= SUSPECT_FOR)
+            .map(|(_, request, _)| request);
+        let refused = std::mem::take(&mut self.refused_requests)
+            .into_iter()
+            .filter(|(_, at)| self.last_bytes <= *at + SUSPECT_FOR)
+            .map(|(request, _)| request);
+        for request in unanswered.chain(refused) {
+            match request {
+                Request::Configure => profile.skip(OptionalRequest::Configure),
+                Request::Extranonce => profile.skip(OptionalRequest::Extranonce),
+                Request::Suggest => profile.skip(OptionalRequest::Suggest),
+                Request::Subscribe { resuming: true } => profile.resumption = Resumption::Never,
                 Request::Subscribe { resuming: false } | Request::Authorize => {}
             }
         }
     }
 
-    /// Tells a person, unless the pool makes too many words.
+    /// Shows the user a notice that the pool has caused, unless there are too many.
     fn notice(&mut self, text: String) {
-        let (left, since) = &mut self.notices;
-        let more = since.elapsed().as_secs() / NOTICES.1.as_secs();
-        if more > 0 {
-            *left = NOTICES.0.min(*left + u32::try_from(more).unwrap_or(u32::MAX));
-            *since = Instant::now();
-        }
-        if text == self.last_notice || *left == 0 {
+        if self.notice_limiter.allows(&text) {
+            self.port.notice(text);
+        } else {
             tracing::debug!("{text}");
-            return;
         }
-        *left -= 1;
-        self.client.port.notice(text.clone());
-        self.last_notice = text;
     }
 }
 
-/// Sends some of what waits, and makes sure that it goes out when it was the last.
+/// Writes some of `out`, and flushes when nothing is left of it.
 async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &mut BytesMut) -> io::Result<()> {
     if !out.is_empty() && writer.write_buf(out).await? == 0 {
         return Err(io::ErrorKind::WriteZero.into());

@@ -1,4 +1,4 @@
-//! A difficulty as a pool writes it, and the target it stands for: exactly, in 256 bits.
+//! Reads a difficulty as a pool writes it, and computes its target exactly, in 256 bits.
 
 use num_bigint::BigUint;
 
@@ -7,16 +7,16 @@ use crate::chain::target::Target;
 /// The most characters of a number that are read; a float needs 24 at most.
 const LENGTH_MAX: usize = 400;
 
-/// Why a difficulty is of no use.
+/// Why a difficulty is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DifficultyError {
-    /// It is no decimal number.
-    #[error("it is no number")]
+    /// It is not a decimal number.
+    #[error("it is not a number")]
     NotANumber,
-    /// It is longer than anybody's number.
+    /// It has more than 400 characters.
     #[error("it is a number of too many digits")]
     TooLong,
-    /// Zero or less: no target stands for it.
+    /// Zero or less: it has no target.
     #[error("it is not above 0")]
     NotPositive,
     /// Its target is below 1.
@@ -25,11 +25,11 @@ pub enum DifficultyError {
 }
 
 /// The target of the difficulty that `text` writes as a decimal number (as JSON does, or as JSON
-/// does in a string): difficulty 1's target divided by it, rounded down. What is easier than every
-/// hash is the target that every hash meets.
+/// does in a string): difficulty 1's target divided by it, rounded down, and never above the target that
+/// every hash meets.
 ///
 /// # Errors
-/// When it is no number, not above 0, or so high that no hash could meet it.
+/// When it is not a number, not above 0, or so high that no hash could meet it.
 pub fn target_of(text: &str) -> Result<Target, DifficultyError> {
     let text = text.trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
@@ -79,7 +79,7 @@ pub fn target_of(text: &str) -> Result<Target, DifficultyError> {
     }
 }
 
-/// An exponent; one beyond all bounds stands for one that is merely too large.
+/// Reads an exponent, and limits it to a million: more makes no difference.
 fn read_exponent(text: &str) -> Result<i64, DifficultyError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_difficulty_is_told_apart() {
+    fn invalid_difficulties_are_told_apart() {
         use DifficultyError::*;
         for (text, error) in [
             ("0", NotPositive),

@@ -9,21 +9,20 @@ use super::work::{Extranonce, Work};
 use crate::chain::target::Target;
 use crate::job::JobKey;
 
-/// How many jobs are remembered. A pool that sends more before a clean one has itself forgotten the
-/// oldest.
+/// How many jobs are kept. A pool that sends more before a clean one has itself forgotten the oldest.
 const JOBS: usize = 128;
 
-/// Why a share is not sent: its id stands for something else.
+/// Why a share is not sent: its job's id means another job now.
 const OVERWRITTEN: &str = "the pool has used the job's id for another job since; not sent";
-/// Why a share is not sent: its id stands for nothing.
+/// Why a share is not sent: its job's id means nothing any more.
 const REPLACED: &str = "found for a job that had been replaced; not sent";
 
 /// The jobs of the current session.
 #[derive(Debug, Default)]
 pub struct JobTable {
-    /// Counts sessions. One that the pool has resumed is the same.
+    /// The number of the session. One that the pool resumes keeps its number.
     connection: u64,
-    /// Counts jobs.
+    /// The number of the newest job.
     number: u64,
     entries: VecDeque<Entry>,
 }
@@ -32,21 +31,21 @@ pub struct JobTable {
 struct Entry {
     number: u64,
     id: String,
-    /// What the job is, so that it is known again.
+    /// A hash of the job's work and extranonce, to tell whether two jobs are the same work.
     work: u64,
-    /// What the pool asks of a share that goes by this id.
+    /// The target of shares that are sent by this id.
     target: Target,
-    /// Why no share may go by this id any more.
+    /// Why no share may be sent by this id any more.
     lost: Option<&'static str>,
-    /// A clean job has ended it. A block may still go by its id: what it builds on may be the tip
-    /// still.
+    /// A clean job has ended it. A block may still be sent by its id, since what it builds on may still
+    /// be the tip.
     ended: bool,
 }
 
 impl JobTable {
-    /// Adds a job under the id that the pool gave it, with what it asks of a share. A clean one ends
-    /// all others, but for those that are the same work: what is found for them may go by the new id.
-    /// Whether there are such.
+    /// Adds a job under the id that the pool gave it, with its share target. A clean one ends all others,
+    /// except those that are the same work: shares of these may be sent by the new id. Returns the job's
+    /// key, and whether there are such jobs.
     pub fn add(
         &mut self,
         id: &str,
@@ -58,10 +57,10 @@ impl JobTable {
         let mut hasher = DefaultHasher::new();
         (work, extranonce).hash(&mut hasher);
         let work = hasher.finish();
-        let mut again = false;
+        let mut is_known = false;
         for entry in &mut self.entries {
             let same = entry.work == work && !entry.ended;
-            again |= same;
+            is_known |= same;
             if entry.id == id {
                 entry.lost = (!same).then_some(OVERWRITTEN);
             } else if clean {
@@ -76,14 +75,14 @@ impl JobTable {
         let number = self.number;
         let id = id.to_owned();
         self.entries.push_back(Entry { number, id, work, target, lost: None, ended: false });
-        (JobKey { connection: self.connection, number }, again)
+        (JobKey { connection: self.connection, number }, is_known)
     }
 
-    /// The id under which a share of this hash for this job is to be sent: of those that stand for
-    /// the same work and ask no more than the hash is, the newest, which the pool is sure to know.
+    /// The id by which a share of this hash for this job is to be sent: of those that mean the same work
+    /// and whose target the hash meets, the newest, which the pool is sure to know.
     ///
     /// # Errors
-    /// Why it must not be sent.
+    /// The reason why it must not be sent.
     pub fn id(&self, key: JobKey, hash: &BlockHash) -> Result<&str, &'static str> {
         if key.connection != self.connection {
             return Err("found for an earlier connection; not sent");
@@ -98,8 +97,8 @@ impl JobTable {
         }
     }
 
-    /// The id under which a block for this job may be sent, though no share may: the pool may know the
-    /// job still, and submit the block.
+    /// The id by which a block for this job may be sent even though no share may: the pool may still know
+    /// the job, and submit the block.
     #[must_use]
     pub fn id_of_block(&self, key: JobKey) -> Option<&str> {
         let own = self.own(key).filter(|_| key.connection == self.connection)?;
@@ -111,7 +110,7 @@ impl JobTable {
         self.entries.get(at)
     }
 
-    /// Begins a new session, whose jobs have nothing to do with those before.
+    /// Forgets all jobs, for a session that has nothing to do with the one before.
     pub fn begin_session(&mut self) {
         self.connection += 1;
         self.entries.clear();
@@ -143,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Adds a job whose shares are to begin with so many zero bits.
+    /// Adds a job whose shares must begin with this many zero bits.
     fn add(table: &mut JobTable, id: &str, ntime: u32, bits: u32, clean: bool) -> JobKey {
         let extranonce = Extranonce { fixed: vec![1], len: 4 };
         table.add(id, &work(ntime), &extranonce, target(bits), clean).0
@@ -155,7 +154,7 @@ mod tests {
         Target::from_be_bytes(bytes)
     }
 
-    /// A hash that begins with so many zero bits.
+    /// A hash that begins with this many zero bits.
     fn hash(bits: u32) -> BlockHash {
         let mut bytes = [0x80; 32];
         bytes[31] = 0x80 >> bits;
@@ -206,13 +205,13 @@ mod tests {
                 (Ok("easy"), Ok("hard"))
             );
         }
-        // The old id is worthless from here on, and so is what is not good enough for the new one.
+        // From here on no share may be sent by the old id, so those that miss the new target are lost.
         let new = add(&mut table, "new", 1, 3, true);
         assert_eq!(
             (table.id(easy, &hash(1)), table.id(easy, &hash(3))),
             (Err(REPLACED), Ok("new"))
         );
-        // The same id with more asked: the pool may mean either, so it is left to it.
+        // The same id with a harder target: the pool may mean either, so it decides.
         add(&mut table, "new", 1, 5, false);
         assert_eq!((table.id(new, &hash(3)), table.id(new, &hash(5))), (Ok("new"), Ok("new")));
         // Another job has taken the id, and the work comes back under one that asks for more.

@@ -1,4 +1,4 @@
-//! Lines out of a stream of bytes, none longer than it may be.
+//! Splits a stream of bytes into lines of bounded length.
 
 use bytes::{Buf as _, BytesMut};
 
@@ -12,25 +12,25 @@ const READ: usize = 64 << 10;
 #[error("it sent a line longer than {} KiB", LINE_MAX >> 10)]
 pub struct TooLong;
 
-/// Bytes that have come, and the lines in them.
+/// Received bytes, and the lines in them.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
     bytes: BytesMut,
-    /// How far it was searched for the end of a line.
+    /// How many bytes were searched for the end of a line.
     searched: usize,
 }
 
 impl LineBuffer {
-    /// Where to read the next bytes to, with room for some.
+    /// The buffer to read the next bytes into, with room for some.
     pub fn room(&mut self) -> &mut BytesMut {
         self.bytes.reserve(READ);
         &mut self.bytes
     }
 
-    /// The next whole line, without its end. Empty lines are left out.
+    /// The next complete line, without its end. Empty lines are skipped.
     ///
     /// # Errors
-    /// When it is too long, whether or not its end has come.
+    /// When it is longer than [`LINE_MAX`], whether or not its end has come.
     pub fn next_line(&mut self) -> Result<Option<BytesMut>, TooLong> {
         loop {
             let end = self.bytes[self.searched..].iter().position(|b| *b == b'\n');
@@ -54,7 +54,7 @@ impl LineBuffer {
         }
     }
 
-    /// What has come of a line whose end has not.
+    /// The beginning of a line whose end has not come.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         &self.bytes

@@ -1,7 +1,7 @@
-//! What a pool and a miner say to each other: one JSON object a line, in JSON-RPC's shape.
+//! The messages between a pool and a miner: one JSON object per line, similar to JSON-RPC.
 //!
-//! Pools are read generously. What they send has the shape of JSON-RPC 1.0 as a rule, but errors come
-//! as arrays, objects and strings, numbers as strings, and fields are missing where they are null.
+//! What pools send is parsed leniently. It mostly follows JSON-RPC 1.0, but errors come as arrays, objects
+//! and strings, numbers as strings, and fields that are null are missing.
 
 use std::fmt::Write as _;
 
@@ -11,29 +11,29 @@ use serde_json::value::RawValue;
 
 use crate::printable::printable;
 
-/// The most characters kept of what a pool says.
+/// The most characters kept of a pool's words.
 pub const WORDS_MAX: usize = 200;
 
-/// One line of the pool's.
+/// One line from the pool.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// It tells or asks something.
+    /// A notification or a request.
     Call {
-        /// What about.
+        /// Its method.
         method: String,
-        /// The parameters, as they stand there.
+        /// Its parameters.
         params: Params<'a>,
-        /// What an answer has to repeat, where one is wanted.
+        /// The id that the answer has to repeat, where one is wanted.
         id: Option<&'a RawValue>,
     },
-    /// It answers.
+    /// An answer.
     Answer(Answer<'a>),
 }
 
-/// An answer to one of our requests.
+/// An answer to a request of the miner's.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// The request's number; `None` where the pool names none of ours.
+    /// The request's id; `None` where it is not one that the miner could have sent.
     pub id: Option<u64>,
     /// The result; null is `None`.
     pub result: Option<&'a RawValue>,
@@ -41,12 +41,12 @@ pub struct Answer<'a> {
     pub error: Option<PoolError>,
 }
 
-/// An error in a pool's words.
+/// An error that a pool reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolError {
-    /// Its number, where it has one.
+    /// Its code, where it has one.
     pub code: Option<i64>,
-    /// Its words on one line, fit to be shown; may be empty.
+    /// Its message on one line without control characters; may be empty.
     pub words: String,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Params<'a> {
         self.0.get(index).copied()
     }
 
-    /// The same as a text.
+    /// The same as a string.
     #[must_use]
     pub fn text(&self, index: usize) -> Option<String> {
         self.get(index).and_then(text)
@@ -90,21 +90,21 @@ struct Line<'a> {
     reject_reason: Option<&'a RawValue>,
 }
 
-/// Why a line says nothing to us.
+/// Why a line is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// It is no JSON, or none with these fields.
-    #[error("it is no JSON object: {0}")]
+    /// It is not JSON, or a field has the wrong type.
+    #[error("it is not a JSON object: {0}")]
     Json(String),
-    /// It is JSON of another kind.
-    #[error("it is JSON, but no object")]
+    /// It is JSON, but not an object.
+    #[error("it is JSON, but not an object")]
     NotAnObject,
 }
 
 /// Reads one line.
 ///
 /// # Errors
-/// When it is no JSON object, or a field of it is not what it must be.
+/// When it is not a JSON object, or a field of it has the wrong type.
 pub fn read(line: &[u8]) -> Result<Message<'_>, MessageError> {
     let line: Line<'_> = match line.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[' | b'"' | b'0'..=b'9' | b'-') if json::<IgnoredAny>(line).is_ok() => {
@@ -117,13 +117,13 @@ pub fn read(line: &[u8]) -> Result<Message<'_>, MessageError> {
             None => Params::default(),
             Some(params) => match serde_json::from_str(params.get()) {
                 Ok(list) => Params(list),
-                // An object, or a lone value: the one parameter.
+                // An object or a single value is the one parameter.
                 Err(_) => Params(vec![params]),
             },
         };
         return Ok(Message::Call { method, params, id: line.id });
     }
-    // The number 0 beside a yes is success, whatever is written with it.
+    // The code 0 beside `true` means success, whatever the message says.
     let is_yes = line.result.is_some_and(|result| result.get() == "true");
     let mut error = line.error.and_then(pool_error);
     error = error.filter(|error| !(is_yes && error.code == Some(0)));
@@ -141,7 +141,7 @@ fn json<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, MessageError> {
         .map_err(|error| MessageError::Json(printable(&error.to_string(), WORDS_MAX)))
 }
 
-/// A value that is a text, or a number taken as one.
+/// A value that is a string, or a number as a string.
 #[must_use]
 pub fn text(value: &RawValue) -> Option<String> {
     match value.get().as_bytes().first()? {
@@ -151,14 +151,14 @@ pub fn text(value: &RawValue) -> Option<String> {
     }
 }
 
-/// A value that is a whole number, or a text that holds one.
+/// A value that is a whole number, or a string that holds one.
 #[must_use]
 pub fn number(value: &RawValue) -> Option<u64> {
     text(value)?.trim().parse().ok()
 }
 
-/// What an error field says; `None` where it stands for no error: false, 0, an empty text, list or
-/// object, or the number 0 without words.
+/// The error in an error field; `None` where it means no error: false, 0, an empty string, list or
+/// object, or the code 0 without a message.
 fn pool_error(value: &RawValue) -> Option<PoolError> {
     read_error(value)
         .filter(|pool_error| pool_error.code != Some(0) || !pool_error.words.is_empty())
@@ -233,20 +233,20 @@ pub fn answer(id: &str, result: &str) -> String {
     format!("{{\"id\":{id},\"result\":{result},\"error\":null}}\n")
 }
 
-/// The answer to a method that we do not know.
+/// The answer to an unknown method.
 #[must_use]
 pub fn unknown_method(id: &str) -> String {
     format!("{{\"id\":{id},\"result\":null,\"error\":[-3,\"Method not found\",null]}}\n")
 }
 
-/// What a share's `mining.submit` says.
+/// The parameters of `mining.submit`.
 #[derive(Debug)]
 pub struct Submit<'a> {
     /// The worker's name as a JSON string.
     pub user: &'a str,
     /// The job's id as the JSON text it came in.
     pub job: &'a str,
-    /// Our part of the extranonce.
+    /// The miner's part of the extranonce.
     pub extranonce2: &'a [u8],
     /// The header's nTime.
     pub ntime: u32,
@@ -264,7 +264,7 @@ impl Submit<'_> {
         let extranonce2 = hex::encode(extranonce2);
         let mut params = format!("[{user},{job},\"{extranonce2}\",\"{ntime:08x}\",\"{nonce:08x}\"");
         if let Some(bits) = version_bits {
-            // Writing to a text cannot fail.
+            // Writing to a String cannot fail.
             let _ = write!(params, ",\"{bits:08x}\"");
         }
         params.push(']');

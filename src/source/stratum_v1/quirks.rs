@@ -1,5 +1,5 @@
-//! What was learned of a pool, kept with its address: while it is mined, and for the next run in a
-//! small file in the user's cache folder. It holds nothing secret, and its loss costs some shares.
+//! What a pool's answers have shown about it, kept by its address: for the run, and for the next ones in
+//! a small file in the user's cache directory. The file has no secrets, and losing it costs a few shares.
 
 use std::path::{Path, PathBuf};
 
@@ -10,27 +10,27 @@ use crate::cache_file;
 use crate::chain::merkle::sha256d;
 use crate::source::net::Endpoint;
 
-/// The form of the file. Another one is of no use.
-const FILE_FORM: u32 = 1;
+/// The version of the file's format. A file of another version is ignored.
+const FILE_VERSION: u32 = 1;
 /// The most bytes of it that are read.
 const FILE_MAX: u64 = 4 << 10;
 
-/// From when on a difficulty holds that a pool sets.
+/// From when on a difficulty holds that the pool sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DifficultyHolds {
-    /// For the jobs that follow it, as the first pool's documentation says.
+    /// For the jobs that follow it, as the documentation of the first Stratum pool says.
     ForLaterJobs,
-    /// At once, for the job at hand too: shares are judged by the newest difficulty.
+    /// At once, for the current job too: shares are judged by the newest difficulty.
     AtOnce,
 }
 
-/// A pool's habits, as far as its answers have shown them.
+/// How the pool interprets what the protocol leaves open, as far as its answers have shown.
 #[derive(Debug)]
 pub struct Quirks {
-    /// Where they are kept; nowhere if there is no such place.
+    /// The file for the next run, where there is one.
     file: Option<PathBuf>,
-    /// The pool's address: a file that was copied from elsewhere is of no use.
+    /// The pool's address. A file with another one is ignored.
     pool: String,
     known: Known,
 }
@@ -44,7 +44,7 @@ struct Known {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct QuirksFile {
     form: u32,
     pool: String,
     #[serde(flatten)]
@@ -52,38 +52,38 @@ struct Kept {
 }
 
 impl Quirks {
-    /// What is known of the pool at this address. A file that is missing, damaged or another's is
-    /// nothing.
+    /// What is known of the pool at this address. A file that is missing, damaged or of another pool is
+    /// ignored.
     #[must_use]
-    pub fn of(pool: &Endpoint, folder: Option<&Path>) -> Self {
+    pub fn of(pool: &Endpoint, dir: Option<&Path>) -> Self {
         let pool = pool.to_string();
         let digest = hex::encode(&sha256d(pool.as_bytes())[..8]);
-        let file = folder.map(|folder| folder.join(format!("pool-{digest}.json")));
+        let file = dir.map(|dir| dir.join(format!("pool-{digest}.json")));
         let known = file.as_deref().and_then(|file| {
-            let kept: Kept = serde_json::from_str(&cache_file::read(file, FILE_MAX)?).ok()?;
-            (kept.form == FILE_FORM && kept.pool == pool).then_some(kept.known)
+            let kept: QuirksFile = serde_json::from_str(&cache_file::read(file, FILE_MAX)?).ok()?;
+            (kept.form == FILE_VERSION && kept.pool == pool).then_some(kept.known)
         });
         Self { file, pool, known: known.unwrap_or_default() }
     }
 
-    /// The form in which it took version bits.
+    /// The form in which the pool takes version bits, where that is known.
     #[must_use]
     pub const fn version_bits(&self) -> Option<Form> {
         self.known.version_bits
     }
 
-    /// From when on its difficulties hold.
+    /// From when on the pool's difficulties hold, where that is known.
     #[must_use]
     pub const fn difficulty(&self) -> Option<DifficultyHolds> {
         self.known.difficulty
     }
 
-    /// Keeps the form in which it takes version bits.
+    /// Keeps the form in which the pool takes version bits.
     pub fn learn_version_bits(&mut self, form: Form) {
         self.learn(Known { version_bits: Some(form), ..self.known });
     }
 
-    /// Keeps from when on its difficulties hold.
+    /// Keeps from when on the pool's difficulties hold.
     pub fn learn_difficulty(&mut self, holds: DifficultyHolds) {
         self.learn(Known { difficulty: Some(holds), ..self.known });
     }
@@ -94,10 +94,10 @@ impl Quirks {
         }
         self.known = known;
         let Some(file) = &self.file else { return };
-        let kept = Kept { form: FILE_FORM, pool: self.pool.clone(), known };
+        let kept = QuirksFile { form: FILE_VERSION, pool: self.pool.clone(), known };
         let text = serde_json::to_string_pretty(&kept).map_err(std::io::Error::from);
         if let Err(error) = text.and_then(|text| cache_file::replace(file, &(text + "\n"))) {
-            // It is learned again the next time.
+            // It will be learned again in the next run.
             tracing::debug!("{} cannot be written: {error}", file.display());
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_no_use_is_nothing_and_is_replaced() {
+    fn an_unusable_file_is_ignored_and_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let mut quirks = Quirks::of(&endpoint(1), Some(folder.path()));
         quirks.learn_difficulty(DifficultyHolds::ForLaterJobs);

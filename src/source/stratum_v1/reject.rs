@@ -1,39 +1,39 @@
-//! What a pool's answer to a share amounts to: its words, with ours beside them.
+//! What a pool's answer to a share means: its words, and an explanation beside them.
 
 use serde_json::value::RawValue;
 
 use super::message::{Answer, PoolError};
 use crate::job::{Refusal, Verdict};
 
-/// What a refused share was refused for.
+/// Why a share was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectKind {
     /// The job is over.
     Stale,
-    /// The pool does not know the job: it is over, or was forgotten.
+    /// The pool does not know the job: it is over, or the pool has forgotten it.
     UnknownJob,
-    /// The pool had it before.
+    /// The pool has had it before.
     Duplicate,
     /// Its hash is above the pool's target.
     LowDifficulty,
-    /// The worker is not known, or not logged in.
+    /// The worker is unknown, or not logged in.
     Unauthorized,
-    /// The pool has forgotten that we subscribed.
+    /// The pool has forgotten the subscription.
     NotSubscribed,
-    /// Its nTime is out of bounds.
+    /// Its nTime is out of the pool's bounds.
     Time,
     /// Its version bits are not allowed.
     Version,
-    /// The pool may have made another header of its version bits.
+    /// The pool may have built another header from its version bits.
     OtherHeader,
-    /// It says something else.
+    /// The pool gives another reason.
     Other,
-    /// It says nothing.
+    /// The pool gives no reason.
     Silent,
 }
 
 impl RejectKind {
-    /// In our words.
+    /// An explanation for the user; empty where there is none.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl RejectKind {
             Self::Time => "nTime is out of the pool's bounds",
             Self::Version => "the version has bits that the pool does not allow",
             Self::OtherHeader => {
-                "the hash is right: the pool may have made another version of the version bits"
+                "the hash is right: the pool may have built another version from the version bits"
             }
             Self::Other => "",
             Self::Silent => "the pool gives no reason",
@@ -53,7 +53,7 @@ impl RejectKind {
     }
 }
 
-/// What pools say, in lower case and as a part of their words; the first that fits counts.
+/// What pools write, in lower case, as a part of their words; the first that matches counts.
 const WORDS: &[(&str, RejectKind)] = &[
     ("duplicate", RejectKind::Duplicate),
     ("already submitted", RejectKind::Duplicate),
@@ -86,8 +86,8 @@ const WORDS: &[(&str, RejectKind)] = &[
     ("version", RejectKind::Version),
 ];
 
-/// The kind of a refusal. Words tell more than the numbers (20 and up, from the first Stratum pool),
-/// which some pools use as they like.
+/// Why a share was refused. The words tell more than the numbers (20 and up, from the first Stratum
+/// pool), which some pools use differently.
 #[must_use]
 pub fn classify(pool_error: &PoolError) -> RejectKind {
     let words = pool_error.words.to_lowercase();
@@ -105,7 +105,7 @@ pub fn classify(pool_error: &PoolError) -> RejectKind {
     }
 }
 
-/// What a pool says of a login that may be taken a little later.
+/// Words about a login that may be accepted a little later.
 const PASSING: &[&str] = &[
     "later",
     "internal",
@@ -129,7 +129,7 @@ const PASSING: &[&str] = &[
     "upstream",
     "connection",
 ];
-/// What it says of one that never will be.
+/// Words about a login that never will be accepted.
 const FINAL: &[&str] = &[
     "unauthori",
     "not authori",
@@ -162,8 +162,8 @@ const FINAL: &[&str] = &[
     "does not exist",
 ];
 
-/// Whether a login that was refused in these words will be refused again. What the words leave open
-/// may pass; no words at all are the usual way to refuse a worker.
+/// Whether a login that was refused in these words will be refused again. Words that leave it open may
+/// pass; no words at all are the usual way to refuse a worker.
 #[must_use]
 pub fn is_final_login(pool_error: &PoolError) -> bool {
     let words = pool_error.words.to_lowercase();
@@ -171,12 +171,12 @@ pub fn is_final_login(pool_error: &PoolError) -> bool {
     if words.is_empty() {
         return true;
     }
-    // "Try again" is also said of a wrong password.
+    // "Try again" also comes with a wrong password.
     let is_unknown = || pool_error.code == Some(24) && !words.contains("try again");
     !says(PASSING) && (says(FINAL) || is_unknown())
 }
 
-/// Whether a result says yes: `true`, or one of the forms that stand for it.
+/// Whether a result means yes: `true`, or one of the other forms that pools use for it.
 #[must_use]
 pub fn is_yes(result: Option<&RawValue>) -> bool {
     match result.map(RawValue::get) {
@@ -193,8 +193,8 @@ pub fn is_yes(result: Option<&RawValue>) -> bool {
     }
 }
 
-/// What the answer to a share amounts to, and why it was refused if it was. `maybe_other_header` says
-/// that the pool may not have hashed the header that we did.
+/// The verdict that the answer to a share gives, and the reason if it was refused. `maybe_other_header`
+/// says that the pool may have hashed another header than the miner.
 #[must_use]
 pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Option<RejectKind>) {
     let pool_error = match &answer.error {

@@ -1,30 +1,31 @@
-//! In which form a pool takes the version bits of a share.
+//! The form in which a pool takes the version bits of a share.
 //!
-//! The sixth parameter of `mining.submit` (BIP 310) makes a header's version of the job's in one of
-//! three ways: the pool puts it in place of the job's bits under the mask, as the BIP says, ORs it into
-//! the job's version, or XORs it. All are the same while the job sets no bit under the mask. Where it
-//! does (regtest signals in bit 28 from height 144 to 431, which lies under most masks), a pool that
-//! means the other way makes another header, and refuses each share as one whose hash is not good
-//! enough. No bit that the job sets is ever cleared, so the first two ways stay the same.
+//! Pools apply the sixth parameter of `mining.submit` (BIP 310) to the job's version in one of three
+//! ways: they replace the job's bits under the mask, as the BIP says, or OR it into the job's version, or
+//! XOR it. The result is the same as long as the job sets no bit under the mask. Where it does (regtest
+//! signals in bit 28 from height 144 to 431, and most masks have that bit), a pool of another kind builds
+//! another header, and refuses each share because its hash misses the target. No bit that the job sets is
+//! ever cleared, so the first two ways stay the same.
 
 use serde::{Deserialize, Serialize};
 
-/// How many right shares a pool has to refuse in a row until another form is tried.
+/// How many valid shares a pool has to refuse in a row until the other form is tried.
 const REFUSED: u32 = 3;
 
-/// What is sent as a share's version bits.
+/// What is sent as the version bits of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
-    /// The header's bits under the mask, for pools that put them in place of the job's (BIP 310) or
-    /// OR them into the job's.
+    /// The header's bits under the mask, for pools that replace the job's bits by them (BIP 310) or OR
+    /// them into the job's version.
     Header,
-    /// The bits in which the header differs from the job, for pools that XOR them.
+    /// The bits in which the header differs from the job, for pools that XOR them into the job's
+    /// version.
     Difference,
 }
 
 impl Form {
-    /// The bits to be sent for a header of this version, of a job of that one.
+    /// The bits to send for a header's version, given the job's version and the pool's mask.
     #[must_use]
     pub const fn bits(self, header: u32, job: u32, mask: u32) -> u32 {
         match self {
@@ -41,12 +42,12 @@ impl Form {
     }
 }
 
-/// What an answer has taught.
+/// What an answer has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
     /// Nothing new.
     Nothing,
-    /// The pool takes the form that is sent.
+    /// The pool takes this form.
     Proven(Form),
     /// The other form is sent from now on.
     Switched,
@@ -54,7 +55,7 @@ pub enum Learned {
     NeitherForm,
 }
 
-/// Learns a pool's form from its answers to shares for which the forms differ.
+/// Finds out the form from the answers to shares for which the two forms differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Learner {
     form: Form,
@@ -64,35 +65,35 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Begins with the form that the pool took before, or the one that most pools take.
+    /// Begins with the form that the pool took in an earlier run, or the one that most pools take.
     #[must_use]
     pub fn new(known: Option<Form>) -> Self {
         let form = known.unwrap_or(Form::Header);
         Self { form, is_proven: false, has_switched: false, refused: 0 }
     }
 
-    /// The form to be sent.
+    /// The form to send.
     #[must_use]
     pub const fn form(self) -> Form {
         self.form
     }
 
-    /// Whether the pool has taken a share in this form.
+    /// Whether the pool has accepted a share in this form.
     #[must_use]
     pub const fn is_proven(self) -> bool {
         self.is_proven
     }
 
-    /// The pool has taken a share that was sent in `form`.
+    /// The pool has accepted a share that was sent in `form`.
     pub fn accepted(&mut self, form: Form) -> Learned {
         let is_news = !self.is_proven || self.form != form;
         *self = Self { form, is_proven: true, has_switched: self.has_switched, refused: 0 };
         if is_news { Learned::Proven(form) } else { Learned::Nothing }
     }
 
-    /// The pool has refused a share that was right and was sent in `form`.
+    /// The pool has refused a valid share that was sent in `form`.
     pub fn refused(&mut self, form: Form) -> Learned {
-        // Those that were on their way when the form was switched say nothing of the new one.
+        // Shares in flight when the form was switched show nothing about the new one.
         if self.is_proven || form != self.form {
             return Learned::Nothing;
         }
@@ -135,7 +136,7 @@ mod tests {
             (0..REFUSED).map(|_| learner.refused(form)).last().unwrap()
         };
         assert_eq!(refuse(&mut learner, Form::Header), Learned::Switched);
-        // Still on their way when it was switched.
+        // Still in flight when it was switched.
         assert_eq!(refuse(&mut learner, Form::Header), Learned::Nothing);
         assert_eq!(learner.form(), Form::Difference);
         let mut proven = learner;

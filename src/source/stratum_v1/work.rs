@@ -1,4 +1,4 @@
-//! `mining.notify` and the extranonce: what a job is made of.
+//! `mining.notify` and the extranonce: what a job is built from.
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget};
@@ -8,44 +8,44 @@ use super::message::{self, Params};
 use crate::chain::merkle::Hash256;
 use crate::chain::target::{NBitsError, Target};
 
-/// The most characters of a job's id that are taken, as JSON.
+/// The longest job id that is accepted, in characters of JSON.
 const ID_MAX: usize = 1_024;
 /// The most hashes in a merkle branch: a block holds fewer than 2^24 transactions.
 const BRANCH_MAX: usize = 32;
 /// The most bytes of the pool's part of the extranonce.
 const EXTRANONCE1_MAX: usize = 64;
-/// The most bytes of ours.
+/// The most bytes of the miner's part.
 const EXTRANONCE2_MAX: u64 = 16;
 
-/// What is wrong with what a pool sent.
+/// Why something that a pool sent is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkError {
     /// There are too few parameters.
-    #[error("it has {0} parameters where 8 or 9 belong")]
+    #[error("it has {0} parameters instead of 8 or 9")]
     Parameters(usize),
     /// A parameter is not what it must be.
     #[error("its {0} is not {1}")]
     Field(&'static str, &'static str),
-    /// The network's target is none.
+    /// nBits stands for no target.
     #[error("{0}")]
     NBits(#[from] NBitsError),
-    /// There is no room for an extranonce of ours, or too much of it.
-    #[error("its extranonce2 has {0} bytes, where 1 to 16 are of use")]
+    /// The miner's part of the extranonce has no bytes, or too many.
+    #[error("its extranonce2 has {0} bytes, where 1 to 16 are supported")]
     Extranonce2(u64),
 }
 
-/// A job as a pool tells of it, without what the connection adds.
+/// A job as `mining.notify` describes it, without what the connection adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notify {
-    /// The job's id as the JSON text it came in: it is repeated and never understood.
+    /// The job's id as JSON text, to be repeated as it came.
     pub id: String,
-    /// Whether all earlier jobs are worthless now.
+    /// Whether all earlier jobs are void.
     pub clean: bool,
-    /// What is to be mined.
+    /// The work.
     pub work: Work,
 }
 
-/// What is to be mined.
+/// The work of a job: all that makes up its headers but the extranonce.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Work {
     /// The block to build on.
@@ -54,7 +54,7 @@ pub struct Work {
     pub prefix: Vec<u8>,
     /// Its bytes after the extranonce.
     pub suffix: Vec<u8>,
-    /// The way from the coinbase's txid to the merkle root, in internal byte order.
+    /// The branch from the coinbase's txid to the merkle root, in internal byte order.
     pub merkle_branch: Vec<Hash256>,
     /// The header's version.
     pub version: u32,
@@ -82,13 +82,13 @@ impl Notify {
         let id = at(0)?.get();
         let opaque = id.starts_with(['"', '-']) || id.starts_with(|c: char| c.is_ascii_digit());
         if !opaque || id.len() > ID_MAX {
-            return Err(WorkError::Field("job id", "a text of bearable length"));
+            return Err(WorkError::Field("job id", "a string of at most 1,024 characters"));
         }
         let nbits = CompactTarget::from_consensus(number(at(6)?, "nBits")?);
         let branch: Vec<&RawValue> = serde_json::from_str(at(4)?.get())
             .map_err(|_| WorkError::Field("merkle branch", "a list"))?;
         if branch.len() > BRANCH_MAX {
-            return Err(WorkError::Field("merkle branch", "of bearable length"));
+            return Err(WorkError::Field("merkle branch", "a list of at most 32 hashes"));
         }
         let merkle_branch = branch
             .into_iter()
@@ -144,12 +144,12 @@ impl Work {
     }
 }
 
-/// The coinbase's room: the pool's part, and how many bytes are ours.
+/// The extranonce: the pool's part, and the length of the miner's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Extranonce {
     /// The pool's part.
     pub fixed: Vec<u8>,
-    /// How many bytes follow it, 1 to 16.
+    /// The length of the miner's part that follows it, 1 to 16 bytes.
     pub len: u8,
 }
 
@@ -157,7 +157,7 @@ impl Extranonce {
     /// Reads both from the answer to `mining.subscribe`, or from `mining.set_extranonce`.
     ///
     /// # Errors
-    /// When the pool's part is no hex, or too long, or the size of ours is not 1 to 16.
+    /// When the pool's part is not hex or too long, or the length of the miner's is not 1 to 16.
     pub fn read(fixed: Option<&RawValue>, len: Option<&RawValue>) -> Result<Self, WorkError> {
         let fixed = fixed
             .and_then(bytes)
@@ -176,12 +176,12 @@ impl Extranonce {
 /// A version mask (BIP 310's `TMask`): hex digits of a 32-bit number.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not that.
 pub fn mask(value: &RawValue) -> Result<u32, WorkError> {
     number(value, "version mask")
 }
 
-/// A value that is a text of hex digits, two a byte.
+/// A value that is a string of hex digits, two per byte.
 fn bytes(value: &RawValue) -> Option<Vec<u8>> {
     hex::decode(unquoted(value)?).ok()
 }
@@ -198,7 +198,7 @@ fn hash_of(
     Ok(hash)
 }
 
-/// A value that is a text of 1 to 8 hex digits, the most significant first.
+/// A value that is a string of 1 to 8 hex digits, the most significant first.
 fn number(value: &RawValue, name: &'static str) -> Result<u32, WorkError> {
     let text = unquoted(value).map(|text| text.strip_prefix("0x").unwrap_or(text));
     text.filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() <= 8)
@@ -206,7 +206,7 @@ fn number(value: &RawValue, name: &'static str) -> Result<u32, WorkError> {
         .ok_or(WorkError::Field(name, "8 hex digits"))
 }
 
-/// What stands between the quotes of a text; hex needs no escapes.
+/// What is between the quotes of a string; hex needs no escapes.
 fn unquoted(value: &RawValue) -> Option<&str> {
     value.get().strip_prefix('"')?.strip_suffix('"')
 }
@@ -276,8 +276,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (index, value, said) in [
-            (0, "null", "its job id is not a text of bearable length"),
-            (0, "[]", "its job id is not a text of bearable length"),
+            (0, "null", "its job id is not a string of at most 1,024 characters"),
+            (0, "[]", "its job id is not a string of at most 1,024 characters"),
             (1, "\"00\"", "its previous block hash is not 64 hex digits"),
             (1, "7", "its previous block hash is not 64 hex digits"),
             (2, "\"xyz\"", "its coinbase's first part is not hex"),

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::common::pool::{Rules, Say, ScriptedPool};
 use crate::stratum::miner::{Ended, Miner, SOON, config, shares};
 
-/// Compares what both sides know of each share.
+/// Compares what both sides know about each share.
 #[track_caller]
 fn audit(pool: &ScriptedPool, ended: &Ended) {
     let tally = &ended.summary.shares;

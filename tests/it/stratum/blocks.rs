@@ -1,4 +1,4 @@
-//! Blocks at a pool: what its yes means, and those that it might never hear of.
+//! Blocks on a pool: what its acceptance means, and blocks that it would never get as shares.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn a_block_is_accepted_when_the_next_job_builds_on_it() {
     let miner = Miner::start(config(&pool));
     let first = poll(SOON, || blocks(&miner).first().cloned()).expect("a block");
     assert_eq!((first.1, first.2), ("unknown", false));
-    // Another job on the same tip says nothing of it.
+    // Another job on the same tip does not confirm it.
     pool.refresh_job(false);
     std::thread::sleep(Duration::from_millis(200));
     let before = blocks(&miner);
@@ -140,7 +140,7 @@ fn a_block_that_is_no_share_is_sent_once_on_a_tip() {
     assert!(submitted(2).is_some(), "and another on the next");
     let ended = miner.stop();
     let Ok(()) = ended.outcome else { panic!() };
-    // They are no shares of ours that the pool has refused.
+    // They are not counted as refused shares.
     assert_eq!(ended.summary.shares.rejected, 0);
 }
 

@@ -119,7 +119,7 @@ fn a_refused_login_ends_with_its_code_and_no_password() {
     let run = on(&pool).args(["--user", "eve", "--password", "hunter2", "-vv"]);
     let exit = run.run(SOON).expect_code(4);
     let error = format!(
-        "error: pool {}: it refuses the worker \"eve\": Unauthorized worker\n\
+        "error: pool {}: it rejects the worker \"eve\": Unauthorized worker\n\
          hint: check --user and ADIT_POOL_PASSWORD; many pools take a pay-out address as the user name\n",
         pool.url()
     );
@@ -143,7 +143,7 @@ fn a_signal_ends_it_cleanly_and_shares_on_their_way_are_answered() {
 }
 
 #[test]
-fn a_silent_pool_holds_nobody_who_wants_to_go() {
+fn a_silent_pool_does_not_delay_the_end() {
     let pool = ScriptedPool::scripted(Rules::default(), |_| vec![]);
     let mut running = on(&pool).args(["--user", "a", "--json"]).start();
     pool.wait_for_connections(1, SOON);

@@ -1,4 +1,4 @@
-//! What pools do differently, and all may.
+//! Dialects: what pools do differently.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::common::poll;
 use crate::common::pool::{Rules, Say, ScriptedPool};
 use crate::stratum::miner::{Miner, SOON, config};
 
-/// Mines on a pool until it has taken some shares, and stops.
+/// Mines on a pool until it has accepted some shares, and stops.
 #[track_caller]
 fn mine(pool: &ScriptedPool, shares: usize) -> crate::stratum::miner::Ended {
     let miner = Miner::start(config(pool));
@@ -67,7 +67,7 @@ fn extranonces_of_every_size_and_no_branch() {
 
 #[test]
 fn version_rolling_is_asked_for_and_not_had() {
-    // An error, nothing at all, and a plain no.
+    // An error, no answer, and `false`.
     let pool = ScriptedPool::start(Rules { mask: None, ..Rules::default() });
     mine(&pool, 3);
     assert_eq!(pool.shares()[0].params.as_array().unwrap().len(), 5);
@@ -108,7 +108,7 @@ fn a_pool_that_hangs_up_on_what_it_does_not_know_is_asked_less() {
 
 #[test]
 fn a_proxy_whose_server_restarts_costs_no_version_rolling() {
-    // Once, and so often that version rolling is suspected, and then cleared.
+    // Once, and often enough for version rolling to be suspected and then cleared.
     for away in [1, 3] {
         let pool = ScriptedPool::scripted(Rules::default(), move |request| {
             let closed = (1..=away).contains(&request.connection);
@@ -142,7 +142,7 @@ fn version_rolling_that_is_lost_is_said() {
 
 #[test]
 fn what_a_pool_need_not_know_is_asked_one_at_a_time() {
-    // The second is what this one closes the connection on: the first is not put down to it.
+    // This pool closes the connection at the second request: the first is not suspected.
     let pool = ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
         "mining.suggest_difficulty" => vec![Say::HangUp],
         "mining.extranonce.subscribe" => vec![],
@@ -226,7 +226,7 @@ fn the_first_difficulty_holds_for_the_job_at_hand_and_the_next_for_later_ones() 
     miner.wait_for_difficulty(0.015625);
     pool.say_raw(b"{\"method\":\"mining.set_difficulty\",\"params\":[64]}\n");
     pool.say_raw(b"{\"method\":\"client.get_version\",\"id\":5,\"params\":[]}\n");
-    // It is read by now, and nothing has become of it.
+    // It has been read by now, and had no effect.
     assert!(poll(SOON, || pool.methods(0).contains(&"answer".into()).then_some(())).is_some());
     assert_eq!(miner.jobs().len(), 2, "{:?}", miner.jobs());
     pool.say_raw(format!("{}\n", pool.notify()).as_bytes());
@@ -258,7 +258,7 @@ fn a_login_without_an_answer_is_taken_for_granted() {
 #[test]
 fn a_refused_login_is_the_end() {
     for (result, error, said) in [
-        (json!(false), Value::Null, "it refuses the worker \"alice.1\""),
+        (json!(false), Value::Null, "it rejects the worker \"alice.1\""),
         (Value::Null, json!([24, "Unauthorized worker", null]), "\"alice.1\": Unauthorized worker"),
         (json!(false), json!({"code": 24, "message": "no\u{1b}[2J"}), "\"alice.1\": no\u{fffd}[2J"),
     ] {
@@ -273,7 +273,7 @@ fn a_refused_login_is_the_end() {
         assert_eq!(error.refused, adit::source::Refused::BySource);
         assert_eq!(
             error.to_string(),
-            format!("pool {}: {said}", pool.url()).replace(": \"", ": it refuses the worker \"")
+            format!("pool {}: {said}", pool.url()).replace(": \"", ": it rejects the worker \"")
         );
         assert!(error.hint.unwrap().contains("--user"));
     }
@@ -292,7 +292,7 @@ fn a_login_that_was_good_before_is_tried_again() {
     let miner = Miner::start(config(&pool));
     miner.wait_for_shares("accepted", 2);
     pool.hang_up();
-    miner.wait_for_trouble("does not let us log in any more: the database is away");
+    miner.wait_for_source_error("authorization failed, as it did not before: the database is away");
     let before = miner.shares("accepted").len();
     miner.wait_for_shares("accepted", before + 2);
     miner.stop();
@@ -478,7 +478,7 @@ fn reconnecting_is_done_to_the_same_host_only() {
         pool.say(&json!({"id": null, "method": "client.reconnect", "params": [host, port, 0]}));
     }
     miner.wait_for_notice(
-        "the pool wants to send us to \"evil.example\", which is not where you sent us",
+        "the pool redirects to \"evil.example\", which is not the host that you named",
     );
     let before = miner.shares("accepted").len();
     miner.wait_for_shares("accepted", before + 2);
@@ -499,7 +499,7 @@ fn reconnecting_is_done_to_the_same_host_only() {
 
 #[test]
 fn a_port_that_the_pool_sent_us_to_is_not_the_end() {
-    // Sent on before it has let us in, and refused there.
+    // Redirected before the login was accepted, and refused there.
     let elsewhere =
         ScriptedPool::scripted(Rules::default(), |request| match request.method.as_str() {
             "mining.authorize" => {
@@ -518,7 +518,7 @@ fn a_port_that_the_pool_sent_us_to_is_not_the_end() {
         }
     });
     let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble("not here");
+    miner.wait_for_source_error("not here");
     miner.wait_for_shares("accepted", 2);
     assert_eq!((pool.connections(), elsewhere.connections()), (2, 1));
     miner.stop().outcome.unwrap();
@@ -569,7 +569,7 @@ fn a_session_is_taken_up_again_and_what_was_found_meanwhile_counts() {
         .map(|request| request.params[1].clone())
         .collect();
     assert_eq!(subscribed[1..], ["session0", "session0", "session0", "session0"]);
-    // The same job in the same session: not one share twice, none too late.
+    // The same job in the same session: no share twice, none too late.
     assert_eq!(
         (ended.summary.shares.rejected, ended.summary.shares.stale),
         (0, 0),
@@ -602,7 +602,7 @@ fn a_pool_that_does_not_resume_is_not_given_what_was_found_before() {
 fn a_share_that_is_a_block_is_said_to_be_one() {
     let pool = ScriptedPool::start(Rules { nbits: 0x1e0f_ffff, ..Rules::default() });
     let miner = Miner::start(config(&pool));
-    // Not every share is one, wherever their pace has settled.
+    // Not every share is one, wherever the share limit has settled.
     miner.wait(|event| matches!(event, Event::Block { .. }).then_some(()));
     let ended = miner.stop();
     ended.outcome.clone().unwrap();

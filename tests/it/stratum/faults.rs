@@ -1,4 +1,4 @@
-//! What no pool should do, and some will.
+//! Faults of pools: what no pool should do, and some do.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::common::pool::{Request, Rules, Say, ScriptedPool};
 use crate::stratum::miner::{Ended, Miner, SOON, config};
 
-/// Everything as usual, but for one method.
+/// A pool that does everything as usual except for one method.
 fn but(
     method: &'static str,
     say: impl Fn(&Request) -> Vec<Say> + Send + Sync + 'static,
@@ -19,7 +19,7 @@ fn but(
     })
 }
 
-/// Everything as usual, but for one method on the first connection.
+/// A pool that does everything as usual except for one method on the first connection.
 fn at_first(
     method: &'static str,
     say: impl Fn(&Request) -> Vec<Say> + Send + Sync + 'static,
@@ -38,12 +38,11 @@ fn at_work() -> (ScriptedPool, Miner) {
     (pool, miner)
 }
 
-/// Mines on a pool that must be left, for this reason, and mined on when it has been connected to
-/// anew.
+/// Mines on a pool that must be left for this reason, and that is mined again over a new connection.
 #[track_caller]
 fn leaves(config: Config, why: &str) -> Ended {
     let miner = Miner::start(config);
-    miner.wait_for_trouble(why);
+    miner.wait_for_source_error(why);
     miner.wait_for_shares("accepted", 3);
     let ended = miner.stop();
     ended.outcome.clone().unwrap();
@@ -51,7 +50,7 @@ fn leaves(config: Config, why: &str) -> Ended {
     ended
 }
 
-/// Says something to a miner at work; it must go on with that, on the same connection.
+/// Sends something to a working miner, which must continue on the same connection.
 #[track_caller]
 fn survives(line: &[u8], notice: &str) {
     let (pool, miner) = at_work();
@@ -67,18 +66,17 @@ fn survives(line: &[u8], notice: &str) {
 
 #[test]
 fn a_line_of_garbage_is_said_and_passed_over() {
-    survives(b"garbage\n", "the pool sent a line \"garbage\": it is no JSON object");
+    survives(b"garbage\n", "the pool sent a line \"garbage\": it is not a JSON object");
     survives(b"\xff\xfe\x00\n", "the pool sent a line");
-    survives(b"{\"id\":NaN}\n", "it is no JSON object");
-    survives(b"[1,2]\n", "it is JSON, but no object");
+    survives(b"{\"id\":NaN}\n", "it is not a JSON object");
+    survives(b"[1,2]\n", "it is JSON, but not an object");
 }
 
 #[test]
 fn nothing_but_garbage_is_left() {
     let (pool, miner) = at_work();
     pool.say_raw(&b"lorem ipsum\n".repeat(20));
-    miner
-        .wait_for_trouble("too much of what it sends is of no use, at last a line \"lorem ipsum\"");
+    miner.wait_for_source_error("too many unusable messages, the last: a line \"lorem ipsum\"");
     pool.wait_for_connections(2, SOON);
     miner.stop();
 }
@@ -92,14 +90,14 @@ fn a_line_without_an_end_is_not_kept() {
     });
     let before = resident();
     let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble("it sent a line longer than 256 KiB");
+    miner.wait_for_source_error("it sent a line longer than 256 KiB");
     miner.wait_for_shares("accepted", 1);
     // The pool's own megabyte is in this process too.
     assert!(resident().saturating_sub(before) < 60 << 10, "{before} {}", resident());
     miner.stop();
 }
 
-/// What this process takes, in KiB.
+/// This process's resident memory, in KiB.
 pub fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -146,7 +144,7 @@ fn a_pool_that_is_silent_from_some_point_on_is_left() {
 
 #[test]
 fn shares_that_are_never_answered_are_unknown() {
-    // It goes on sending jobs: so it is not left.
+    // It keeps sending jobs, so the connection is kept.
     let pool = but("mining.submit", |_| vec![]);
     let mut config = config(&pool);
     config.timing.answer = Duration::from_millis(300);
@@ -162,11 +160,11 @@ fn shares_that_are_never_answered_are_unknown() {
     assert_eq!(pool.connections(), 1);
     miner.stop();
 
-    // It says nothing any more.
+    // It sends nothing any more.
     let pool = at_first("mining.submit", |_| vec![]);
     let mut config = self::config(&pool);
     config.timing.answer = Duration::from_millis(300);
-    leaves(config, "it has not answered, nor said anything else");
+    leaves(config, "it has not answered, nor sent anything else");
 }
 
 #[test]
@@ -174,17 +172,17 @@ fn a_pool_that_takes_nothing_is_left() {
     let pool = at_first("mining.submit", |_| vec![Say::Wait(Duration::from_secs(30))]);
     let mut config = config(&pool);
     config.timing.write = Duration::from_millis(500);
-    // A name that fills the buffers of both sides soon.
+    // A name that soon fills the buffers of both sides.
     config.user = "x".repeat(60_000);
-    let ended = leaves(config, "it does not take what we send");
+    let ended = leaves(config, "it does not read what is sent");
     assert!(ended.summary.shares.unknown > 0);
 }
 
 #[test]
 fn extranonces_without_room_are_refused() {
     for (size, said) in [
-        (json!(0), "its extranonce2 has 0 bytes, where 1 to 16 are of use"),
-        (json!(64), "its extranonce2 has 64 bytes, where 1 to 16 are of use"),
+        (json!(0), "its extranonce2 has 0 bytes, where 1 to 16 are supported"),
+        (json!(64), "its extranonce2 has 64 bytes, where 1 to 16 are supported"),
         (json!(-4), "its extranonce2's size is not a whole number"),
         (Value::Null, "its extranonce2's size is not a whole number"),
     ] {
@@ -197,7 +195,7 @@ fn extranonces_without_room_are_refused() {
         // The same in the middle of things.
         let (pool, miner) = at_work();
         pool.say(&json!({"method": "mining.set_extranonce", "params": ["f000000f", size]}));
-        miner.wait_for_trouble(said);
+        miner.wait_for_source_error(said);
         let before = pool.accepted();
         pool.wait_for_accepted(before + 3, SOON);
         assert_eq!((pool.connections(), miner.stop().summary.shares.rejected), (2, 0));
@@ -207,14 +205,8 @@ fn extranonces_without_room_are_refused() {
 #[test]
 fn a_subscription_that_is_none_is_tried_again() {
     for (answer, said) in [
-        (
-            json!({"result": null, "error": [20, "go away", null]}),
-            "it does not let us subscribe: go away",
-        ),
-        (
-            json!({"result": true, "error": null}),
-            "it does not let us subscribe: it gives no extranonce",
-        ),
+        (json!({"result": null, "error": [20, "go away", null]}), "subscription failed: go away"),
+        (json!({"result": true, "error": null}), "subscription failed: it gives no extranonce"),
         (json!({"result": [[], 5, 4]}), "its extranonce1 is not hex"),
     ] {
         let pool = at_first("mining.subscribe", move |request| {
@@ -232,9 +224,9 @@ fn difficulties_that_are_none_are_said_and_passed_over() {
         ("0", "the pool set the difficulty to 0: it is not above 0; it stays at 9.537e-7"),
         ("-1", "the pool set the difficulty to -1: it is not above 0"),
         ("1e300", "the pool set the difficulty to 1e300: no hash can meet it"),
-        ("\"NaN\"", "the pool set the difficulty to \"NaN\": it is no number"),
-        ("null", "the pool set the difficulty to null: it is no number"),
-        ("[]", "the pool set the difficulty to []: it is no number"),
+        ("\"NaN\"", "the pool set the difficulty to \"NaN\": it is not a number"),
+        ("null", "the pool set the difficulty to null: it is not a number"),
+        ("[]", "the pool set the difficulty to []: it is not a number"),
     ] {
         survives(
             format!("{{\"method\":\"mining.set_difficulty\",\"params\":[{value}]}}\n").as_bytes(),
@@ -242,7 +234,10 @@ fn difficulties_that_are_none_are_said_and_passed_over() {
         );
     }
     survives(b"{\"method\":\"mining.set_difficulty\"}\n", "the pool set the difficulty to nothing");
-    survives(b"{\"method\":\"mining.set_difficulty\",\"params\":[NaN]}\n", "it is no JSON object");
+    survives(
+        b"{\"method\":\"mining.set_difficulty\",\"params\":[NaN]}\n",
+        "it is not a JSON object",
+    );
 }
 
 #[test]
@@ -255,7 +250,7 @@ fn jobs_that_are_none_are_said_and_passed_over() {
         format!("{line}\n").into_bytes()
     };
     for (index, value, said) in [
-        (0, Value::Null, "its job id is not a text"),
+        (0, Value::Null, "its job id is not a string"),
         (1, json!("00"), "its previous block hash is not 64 hex digits"),
         (2, json!("not hex"), "its coinbase's first part is not hex"),
         (3, json!("abc"), "its coinbase's second part is not hex"),
@@ -269,17 +264,17 @@ fn jobs_that_are_none_are_said_and_passed_over() {
     }
     survives(
         b"{\"method\":\"mining.notify\",\"params\":[]}\n",
-        "it has 0 parameters where 8 or 9 belong",
+        "it has 0 parameters instead of 8 or 9",
     );
     survives(
         b"{\"method\":\"mining.set_version_mask\",\"params\":[\"xyz\"]}\n",
-        "a version mask that is none",
+        "an invalid version mask",
     );
 }
 
 #[test]
 fn an_id_that_is_used_twice_is_not_mistaken() {
-    // A job's shares must not be sent once its id stands for another job: here one of another nTime.
+    // A job's shares must not be sent once its id means another job, here one with another nTime.
     let pool = ScriptedPool::start(Rules { clean: false, ..Rules::default() });
     let miner = Miner::start(config(&pool));
     let first = pool.notify();
@@ -385,7 +380,7 @@ fn a_pool_that_is_not_there_yet_is_waited_for() {
     config.endpoint.port = listener.local_addr().unwrap().port();
     drop(listener);
     let miner = Miner::start(config);
-    miner.wait_for_trouble("refused");
+    miner.wait_for_source_error("refused");
     let ended = miner.stop();
     ended.outcome.unwrap();
 }
@@ -396,7 +391,7 @@ fn what_is_no_pool_is_named() {
         vec![Say::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), Say::HangUp]
     });
     let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble("it answers in HTTP, not in Stratum");
+    miner.wait_for_source_error("it answers in HTTP, not in Stratum");
     miner.stop();
 
     // Alerts: a record could not be read, and a message was not expected (10, the end of a line).
@@ -404,7 +399,7 @@ fn what_is_no_pool_is_named() {
         let bytes = vec![0x15, 3, 3, 0, 2, 2, alert];
         let pool = but("connect", move |_| vec![Say::Raw(bytes.clone()), Say::HangUp]);
         let miner = Miner::start(config(&pool));
-        miner.wait_for_trouble("it answers in TLS: write stratum+tls:// to it");
+        miner.wait_for_source_error("it answers in TLS: write stratum+tls:// to it");
         miner.stop();
     }
 }
@@ -414,7 +409,7 @@ fn a_difficulty_that_floods_is_borne() {
     let rules = Rules { difficulty: -40, ..Rules::default() };
     let pool = ScriptedPool::start(rules);
     let miner = Miner::start(config(&pool));
-    miner.wait_for_notice("asks for more shares than anybody needs");
+    miner.wait_for_notice("so low that shares would come by the thousand");
     miner.wait_for_shares("accepted", 300);
     let begun = Instant::now();
     let before = pool.accepted();
@@ -437,7 +432,7 @@ fn a_flood_of_jobs_is_borne() {
         line["params"][7] = json!(format!("{:08x}", 1_700_000_000 + number));
         pool.say(&line);
     }
-    // It has kept up with all of them, and works for the next.
+    // It has handled all of them, and works on the next job.
     pool.new_job(true);
     let id = pool.notify()["params"][0].clone();
     let last = || pool.shares().iter().filter(|share| share.params[1] == id).count();
@@ -514,7 +509,7 @@ fn lines_with_anything_wrong_in_them_do_no_harm() {
         line.push(b'\n');
         pool.say_raw(&line);
     }
-    // Whatever it believes now, a new connection puts it right.
+    // Whatever its state is now, a new connection resets it.
     pool.hang_up();
     let before = pool.accepted();
     pool.wait_for_accepted(before + 3, SOON);

@@ -1,4 +1,4 @@
-//! Engine and sources in the test's own process, with as little patience as a test has.
+//! Engine and sources in the test's own process, with short timeouts.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use adit::source::stratum_v1::{Config, StratumV1, Timing};
 
 use crate::common::pool::ScriptedPool;
 
-/// For what takes a moment where nothing else runs.
+/// A timeout for what takes a moment on an idle machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
 pub fn config(pool: &ScriptedPool) -> Config {
@@ -131,9 +131,9 @@ impl Miner {
         })
     }
 
-    /// A word of the source's that contains `words`.
+    /// A reason of a lost or retried source that contains `words`.
     #[track_caller]
-    pub fn wait_for_trouble(&self, words: &str) -> String {
+    pub fn wait_for_source_error(&self, words: &str) -> String {
         self.wait(|event| match event {
             Event::Source {
                 state: SourceState::Lost | SourceState::Retrying,
@@ -155,7 +155,7 @@ impl Miner {
         });
     }
 
-    /// So many shares with this result.
+    /// This many shares with this result.
     #[track_caller]
     pub fn wait_for_shares(&self, result: &str, count: usize) {
         let deadline = Instant::now() + SOON;
@@ -201,7 +201,7 @@ impl Miner {
         let outcome = self.source.join().expect("the source does not panic");
         let summary = self.engine.finish();
         assert_eq!(summary.hardware_errors, 0);
-        // Nobody is left who announces, so the listener ends when it has heard the last of it.
+        // Nothing announces events any more, so the listener ends after the last one.
         self.listener.join().expect("the listener does not panic");
         let events = self.heard.events.lock().unwrap().clone();
         assert_eq!(summary.events_lost, 0, "the listener keeps up");

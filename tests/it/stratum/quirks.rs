@@ -70,7 +70,7 @@ fn where_no_form_helps_the_version_is_not_rolled() {
         Rules { version: 0x3000_0000, version_bits: VersionBits::Neither, ..Rules::default() };
     let pool = ScriptedPool::start(rules);
     let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble("it refuses right shares, however their version bits are sent");
+    miner.wait_for_source_error("it refuses valid shares, however their version bits are sent");
     miner.wait_for_shares("accepted", 3);
     assert!(!pool.methods(1).contains(&"mining.configure".to_owned()));
     miner.stop();

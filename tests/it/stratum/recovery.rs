@@ -1,4 +1,5 @@
-//! Pools that refuse what they need not, forget, or take their time: mining goes on, there or elsewhere.
+//! Pools that refuse requests or shares without need, forget sessions, or are slow: mining continues, on the
+//! same pool or another.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +18,7 @@ use crate::common::pool::{Request, Rules, Say, ScriptedPool};
 use crate::common::stunnel::Stunnel;
 use crate::stratum::miner::{Miner, SOON, config};
 
-/// Everything as usual, but for one method.
+/// A pool that does everything as usual except for one method.
 fn but(
     method: &'static str,
     say: impl Fn(&Request) -> Vec<Say> + Send + Sync + 'static,
@@ -32,7 +33,7 @@ fn unknown(request: &Request) -> Say {
 }
 
 #[test]
-fn an_optional_request_that_is_refused_before_the_pool_hangs_up_is_left_out() {
+fn an_optional_request_that_is_refused_before_the_pool_hangs_up_is_skipped() {
     let pause = Say::Wait(Duration::from_millis(100));
     for method in ["mining.configure", "mining.extranonce.subscribe", "mining.suggest_difficulty"] {
         for (refusal, pause) in [
@@ -60,7 +61,7 @@ fn an_optional_request_that_is_refused_before_the_pool_hangs_up_is_left_out() {
 }
 
 #[test]
-fn an_optional_request_that_is_refused_before_the_pool_falls_silent_is_left_out() {
+fn an_optional_request_that_is_refused_before_the_pool_falls_silent_is_skipped() {
     let pool = ScriptedPool::scripted(Rules::default(), |request| {
         match (request.connection, request.method.as_str()) {
             (0, "mining.configure") => vec![unknown(request)],
@@ -78,7 +79,7 @@ fn an_optional_request_that_is_refused_before_the_pool_falls_silent_is_left_out(
 
 const WHY: &str = "it refuses every share, the last with: Low difficulty share";
 
-/// A pool that refuses every share as long as the flag says so.
+/// A pool that refuses every share while the flag is set.
 fn refusing() -> (ScriptedPool, Arc<AtomicBool>) {
     let refuses = Arc::new(AtomicBool::new(true));
     let flag = refuses.clone();
@@ -92,14 +93,14 @@ fn refusing() -> (ScriptedPool, Arc<AtomicBool>) {
     (pool, refuses)
 }
 
-fn impatient(pool: &ScriptedPool, fault_cooldown: Duration) -> Config {
+fn impatient(pool: &ScriptedPool, cooldown: Duration) -> Config {
     let mut config = config(pool);
     config.timing.refused = (16, Duration::from_millis(200));
-    config.timing.fault_cooldown = fault_cooldown;
+    config.timing.fault_cooldown = cooldown;
     config
 }
 
-/// What was said of a source: its state and the reason.
+/// The announced states of a source, with their reasons.
 fn said(miner: &Miner, of: &str) -> Vec<(SourceState, String)> {
     let said = |event| match event {
         Event::Source { state, source, reason, .. } if source == of => {
@@ -114,8 +115,8 @@ fn said(miner: &Miner, of: &str) -> Vec<(SourceState, String)> {
 fn a_pool_that_refuses_every_share_is_said_and_mined_on_where_there_is_no_other() {
     let (pool, refuses) = refusing();
     let miner = Miner::start(impatient(&pool, Duration::from_secs(3600)));
-    miner.wait_for_trouble(WHY);
-    // Connected to again and again, and given shares; that is not said each time, nor is it well.
+    miner.wait_for_source_error(WHY);
+    // It is connected to again and again, and gets shares; neither is announced, nor that it is connected.
     pool.wait_for_connections(5, SOON);
     let said_of_it = said(&miner, &pool.url());
     let warnings = said_of_it.iter().filter(|(_, why)| why.starts_with(WHY)).count();
@@ -153,7 +154,7 @@ fn the_next_pool_is_mined_instead_of_one_that_refuses_every_share_until_it_is_tr
 
 #[test]
 fn a_pool_that_refuses_all_after_changing_the_extranonce_is_not_asked_for_that_again() {
-    // It does not itself go by what it says.
+    // It does not use the extranonce that it sets.
     let pool = but("mining.extranonce.subscribe", |request| {
         let params = json!(["0badcafe", 4]);
         let line = json!({"id": null, "method": "mining.set_extranonce", "params": params});
@@ -167,13 +168,13 @@ fn a_pool_that_refuses_all_after_changing_the_extranonce_is_not_asked_for_that_a
         shares.iter().any(|share| share.connection > 0 && share.refused.is_none()).then_some(())
     });
     assert!(accepted_on_another.is_some(), "{:?}", pool.requests());
-    miner.wait_for_trouble(WHY);
+    miner.wait_for_source_error(WHY);
     let last = pool.methods(pool.connections() - 1);
     assert!(!last.contains(&"mining.extranonce.subscribe".to_owned()), "{last:?}");
     miner.stop().outcome.unwrap();
 }
 
-/// A pool that refuses the login on so many connections, with this error.
+/// A pool that refuses the login on this many connections, with this error.
 fn locked(connections: usize, error: Value) -> ScriptedPool {
     but("mining.authorize", move |request| {
         if request.connection < connections {
@@ -188,7 +189,7 @@ fn a_login_that_is_refused_for_a_passing_reason_is_tried_again() {
     let words = "Internal error: database is starting up, try again";
     let pool = locked(3, json!([20, words, null]));
     let miner = Miner::start(config(&pool));
-    miner.wait_for_trouble(&format!("it does not let us log in: {words}"));
+    miner.wait_for_source_error(&format!("authorization failed: {words}"));
     miner.wait_for_shares("accepted", 3);
     assert_eq!(pool.connections(), 4);
     miner.stop().outcome.unwrap();
@@ -272,13 +273,13 @@ fn a_tls_port_is_suspected_where_nothing_at_all_comes_back() {
         let mut config = config(&pool);
         config.timing.subscribe = Duration::from_millis(300);
         let miner = Miner::start(config);
-        miner.wait_for_trouble(hint);
+        miner.wait_for_source_error(hint);
         miner.stop().outcome.unwrap();
     }
     // A server that does answer is not suspected.
     let pool = but("mining.subscribe", |_| vec![Say::HangUp]);
     let miner = Miner::start(config(&pool));
-    let said = miner.wait_for_trouble("it closed the connection at mining.subscribe");
+    let said = miner.wait_for_source_error("it closed the connection at mining.subscribe");
     assert!(!said.contains("TLS"), "{said}");
     miner.stop().outcome.unwrap();
 }
@@ -290,11 +291,11 @@ fn a_real_tls_port_that_is_spoken_to_without_tls_is_named() {
     let mut config = config(&pool);
     config.endpoint.port = tls.address().port();
     let miner = Miner::start(config);
-    miner.wait_for_trouble("stratum+tls://");
+    miner.wait_for_source_error("stratum+tls://");
     miner.stop().outcome.unwrap();
 }
 
-/// In front of a server: the first connections get an answer that is no TLS, the others get through.
+/// A relay before a server: the first connections get an answer that is not TLS, the others get through.
 fn garbling(server: SocketAddr, connections: usize) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();

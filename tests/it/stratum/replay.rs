@@ -20,7 +20,7 @@ const DIFFICULTY: f64 = 0.000_001;
 struct Player {
     stream: TcpStream,
     lines: std::io::Lines<BufReader<TcpStream>>,
-    /// Our ids by the recorded ones.
+    /// The miner's ids by the recorded ones.
     ids: HashMap<String, Value>,
 }
 

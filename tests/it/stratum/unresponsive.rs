@@ -13,20 +13,20 @@ use crate::stratum::miner::{Miner, SOON, config};
 
 const WHY: &str = "it takes shares and has answered none for 1 s";
 
-/// A pool that is deaf as long as the flag says so.
+/// A pool that answers no share while the flag is set.
 fn pool() -> (ScriptedPool, Arc<AtomicBool>) {
-    let is_deaf = Arc::new(AtomicBool::new(true));
-    let flag = is_deaf.clone();
+    let is_silent = Arc::new(AtomicBool::new(true));
+    let flag = is_silent.clone();
     let pool = ScriptedPool::scripted(Rules { clean: false, ..Rules::default() }, move |request| {
         if request.method == "mining.submit" && flag.load(Ordering::SeqCst) {
             return vec![];
         }
         vec![Say::AsUsual]
     });
-    (pool, is_deaf)
+    (pool, is_silent)
 }
 
-fn impatient(pool: &ScriptedPool, cooldown: Duration) -> Config {
+fn short_timeouts(pool: &ScriptedPool, cooldown: Duration) -> Config {
     let mut config = config(pool);
     config.timing.answer = Duration::from_millis(200);
     config.timing.unanswered_shares = (8, Duration::from_secs(1));
@@ -34,18 +34,18 @@ fn impatient(pool: &ScriptedPool, cooldown: Duration) -> Config {
     config
 }
 
-/// Sends jobs, as such a pool does, until something has come.
+/// Sends jobs, as such a pool does, until something has happened.
 #[track_caller]
-fn sending_jobs<T>(pool: &ScriptedPool, come: impl Fn() -> Option<T>) -> T {
-    let come = poll(SOON, || {
+fn sending_jobs<T>(pool: &ScriptedPool, happened: impl Fn() -> Option<T>) -> T {
+    let happened = poll(SOON, || {
         pool.new_job(false);
         std::thread::sleep(Duration::from_millis(20));
-        come()
+        happened()
     });
-    come.expect("it comes in time")
+    happened.expect("it happens in time")
 }
 
-/// Which source was mined each time that this changed, and what else was said of them.
+/// The announced states of the sources, with their reasons.
 fn said(miner: &Miner) -> Vec<(SourceState, String, String)> {
     let of = |event| match event {
         Event::Source { state, source, reason, .. } => {
@@ -58,11 +58,11 @@ fn said(miner: &Miner) -> Vec<(SourceState, String, String)> {
 
 #[test]
 fn a_pool_that_answers_no_share_is_left_and_mined_again_where_there_is_no_other() {
-    let (pool, is_deaf) = pool();
-    let miner = Miner::start(impatient(&pool, Duration::from_secs(3600)));
+    let (pool, is_silent) = pool();
+    let miner = Miner::start(short_timeouts(&pool, Duration::from_secs(3600)));
     let lost = |miner: &Miner| said(miner).iter().any(|(.., why)| why == WHY).then_some(());
     sending_jobs(&pool, || lost(&miner));
-    // It is connected to anew, and gets shares, but is not said to be well.
+    // It is connected to again, and gets shares, but is not reported as connected.
     sending_jobs(&pool, || (pool.connections() == 2).then_some(()));
     let before = pool.requests().len();
     sending_jobs(&pool, || (pool.requests().len() > before + 10).then_some(()));
@@ -70,8 +70,8 @@ fn a_pool_that_answers_no_share_is_left_and_mined_again_where_there_is_no_other(
         |miner: &Miner| said(miner).into_iter().map(|(state, ..)| state).collect::<Vec<_>>();
     assert_eq!(states(&miner)[..2], [SourceState::Connected, SourceState::Lost]);
     assert!(!states(&miner)[2..].contains(&SourceState::Connected), "{:?}", said(&miner));
-    // One answer, and it is.
-    is_deaf.store(false, Ordering::SeqCst);
+    // After one answer it is.
+    is_silent.store(false, Ordering::SeqCst);
     miner.wait_for_shares("accepted", 1);
     assert_eq!(states(&miner).last(), Some(&SourceState::Connected));
     let ended = miner.stop();
@@ -82,30 +82,32 @@ fn a_pool_that_answers_no_share_is_left_and_mined_again_where_there_is_no_other(
 
 #[test]
 fn the_next_pool_is_mined_instead_of_one_that_answers_no_share() {
-    let (deaf, _) = pool();
+    let (silent, _) = pool();
     let good = ScriptedPool::start(Rules::default());
-    let miner = Miner::start_on(vec![impatient(&deaf, Duration::from_secs(3600)), config(&good)]);
-    sending_jobs(&deaf, || (good.accepted() > 3).then_some(()));
-    // The first one is there again, and has jobs, for longer than one that is well is waited for.
-    sending_jobs(&deaf, || (deaf.connections() == 2).then_some(()));
+    let miner =
+        Miner::start_on(vec![short_timeouts(&silent, Duration::from_secs(3600)), config(&good)]);
+    sending_jobs(&silent, || (good.accepted() > 3).then_some(()));
+    // The first one is connected again, and has jobs, for longer than a healthy one has to wait.
+    sending_jobs(&silent, || (silent.connections() == 2).then_some(()));
     let begun = std::time::Instant::now();
-    sending_jobs(&deaf, || (begun.elapsed() > Duration::from_secs(4)).then_some(()));
+    sending_jobs(&silent, || (begun.elapsed() > Duration::from_secs(4)).then_some(()));
     let before = good.accepted();
-    sending_jobs(&deaf, || (good.accepted() > before + 3).then_some(()));
+    sending_jobs(&silent, || (good.accepted() > before + 3).then_some(()));
     let said = said(&miner);
-    assert_eq!(said.iter().filter(|(_, source, _)| *source == deaf.url()).count(), 2, "{said:?}");
-    assert!(said.contains(&(SourceState::Lost, deaf.url(), WHY.into())), "{said:?}");
-    assert!(deaf.shares().is_empty() && deaf.connections() == 2);
+    assert_eq!(said.iter().filter(|(_, source, _)| *source == silent.url()).count(), 2, "{said:?}");
+    assert!(said.contains(&(SourceState::Lost, silent.url(), WHY.into())), "{said:?}");
+    assert!(silent.shares().is_empty() && silent.connections() == 2);
     miner.stop().outcome.unwrap();
 }
 
 #[test]
 fn a_pool_that_answered_no_share_gets_another_chance() {
-    let (first, is_deaf) = pool();
+    let (first, is_silent) = pool();
     let good = ScriptedPool::start(Rules::default());
-    let miner = Miner::start_on(vec![impatient(&first, Duration::from_secs(2)), config(&good)]);
+    let miner =
+        Miner::start_on(vec![short_timeouts(&first, Duration::from_secs(2)), config(&good)]);
     sending_jobs(&first, || (good.accepted() > 3).then_some(()));
-    is_deaf.store(false, Ordering::SeqCst);
+    is_silent.store(false, Ordering::SeqCst);
     sending_jobs(&first, || (first.accepted() > 3).then_some(()));
     miner.wait(|event| match event {
         Event::Source { source, reason: Some(why), .. } => {

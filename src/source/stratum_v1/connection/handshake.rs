@@ -1,31 +1,29 @@
-//! From the first words to the login: version rolling, the session, the worker, and what is nice to
-//! have.
+//! The handshake: version rolling, subscription and login; and the optional requests after it.
 
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::super::client::{OptionalRequest, Resume, Resumption, Trust};
 use super::super::difficulty::target_of;
 use super::super::message::{self, Answer, quoted};
+use super::super::profile::{OptionalRequest, Resume, Resumption, Trust};
 use super::super::reject;
 use super::super::work::{self, Extranonce};
 use super::{AGENT, Connection, End, HandshakePhase, PoolJob, Request, ResumedJobs};
 use crate::chain::version::VersionMask;
 use crate::printable::printable;
-use crate::source::{Refused, SourceError};
 
-/// How often a login is tried again when the pool says that it does not know us.
+/// How often the login is repeated at most where the pool refuses shares for want of one.
 const REAUTHORIZE_AFTER: Duration = Duration::from_secs(60);
-/// How often a first login is refused for what may pass until it is final.
+/// How many first logins are refused, for reasons that may pass, until that is final.
 const LOGINS_MAX: u32 = 8;
 /// How long the answer to `mining.extranonce.subscribe` is waited for before the next request.
 const OPTIONAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Connection<'_> {
-    /// The first words.
+    /// Begins the handshake with `mining.configure`, or without it where it is not wanted.
     pub(super) fn send_configure(&mut self) {
-        if self.client.config.version_rolling && self.client.wants(OptionalRequest::Configure) {
+        if self.config.version_rolling && self.pool.profile.wants(OptionalRequest::Configure) {
             let mask = VersionMask::BIP320.bits();
             let params = format!(
                 "[[\"version-rolling\"],{{\"version-rolling.mask\":\"{mask:08x}\",\
@@ -38,8 +36,9 @@ impl Connection<'_> {
         }
     }
 
+    /// Sends `mining.subscribe`, with the session's id where the pool may resume it.
     pub(super) fn subscribe(&mut self) {
-        let (resuming, params) = match &self.client.resumption {
+        let (resuming, params) = match &self.pool.profile.resumption {
             Resumption::May(resume) => {
                 (true, format!("[{},{}]", quoted(AGENT), quoted(&resume.id)))
             }
@@ -49,26 +48,27 @@ impl Connection<'_> {
         self.enter_phase(HandshakePhase::Subscribing);
     }
 
+    /// Sends `mining.authorize`.
     pub(super) fn authorize(&mut self) {
-        let config = &self.client.config;
+        let config = &self.config;
         let params = format!("[{},{}]", quoted(&config.user), quoted(config.password.reveal()));
         self.send_request(Request::Authorize, "mining.authorize", &params);
         self.reauthorize_at = Instant::now() + REAUTHORIZE_AFTER;
     }
 
-    /// Asks for what is nice to have, and sends what has waited.
+    /// Completes the handshake: sends the optional requests, and the shares that wait.
     pub(super) fn start_mining(&mut self) {
         self.enter_phase(HandshakePhase::Mining);
         self.warn_if_rolling_stopped();
         self.suggest_at = Some(Instant::now() + OPTIONAL_REQUEST_TIMEOUT);
-        if self.client.wants(OptionalRequest::Extranonce) {
+        if self.pool.profile.wants(OptionalRequest::Extranonce) {
             self.send_request(Request::Extranonce, "mining.extranonce.subscribe", "[]");
         } else {
             self.suggest_difficulty_again();
         }
-        let mut queued = self.client.take_queued();
+        let mut queued = self.pool.session.take_queued();
         if self.resumed_jobs == ResumedJobs::Unproven && !queued.is_empty() {
-            // If the pool does not know the newest one's job, it knows none.
+            // The newest first: if the pool does not know its job, it knows none of them.
             queued.rotate_right(1);
         }
         for solution in queued {
@@ -76,14 +76,15 @@ impl Connection<'_> {
         }
     }
 
-    /// Asks for a difficulty, once. What had no answer until then is not to blame for what follows.
+    /// Suggests a difficulty again, once. `mining.extranonce.subscribe` without an answer until then is
+    /// not the cause of what follows.
     pub(super) fn suggest_difficulty_again(&mut self) {
         if self.suggest_at.take().is_none() || self.phase != HandshakePhase::Mining {
             return;
         }
-        self.pending_requests.retain(|(_, ask, _)| *ask != Request::Extranonce);
-        // Some heed it only after the login.
-        let suggested = self.client.config.suggest_difficulty.as_deref();
+        self.pending_requests.retain(|(_, request, _)| *request != Request::Extranonce);
+        // Some pools honour it only after the login.
+        let suggested = self.config.suggest_difficulty.as_deref();
         let has_it = suggested.is_none_or(|text| target_of(text) == Ok(self.target));
         if !(self.target_set && has_it) {
             self.suggest_difficulty();
@@ -91,8 +92,8 @@ impl Connection<'_> {
     }
 
     fn suggest_difficulty(&mut self) {
-        if let Some(difficulty) = self.client.config.suggest_difficulty.clone()
-            && self.client.wants(OptionalRequest::Suggest)
+        if let Some(difficulty) = self.config.suggest_difficulty.clone()
+            && self.pool.profile.wants(OptionalRequest::Suggest)
         {
             self.send_request(
                 Request::Suggest,
@@ -102,15 +103,15 @@ impl Connection<'_> {
         }
     }
 
-    /// Says that the version is not rolled any more, where it was.
+    /// Tells the user if the version is not rolled any more.
     fn warn_if_rolling_stopped(&mut self) {
-        let session = &mut *self.client;
-        if session.config.version_rolling
+        let profile = &mut self.pool.profile;
+        if self.config.version_rolling
             && self.mask.is_none()
-            && !session.wants(OptionalRequest::Configure)
-            && std::mem::take(&mut session.rolled)
+            && !profile.wants(OptionalRequest::Configure)
+            && std::mem::take(&mut profile.was_rolling)
         {
-            let minutes = session.config.timing.skip_for.as_secs() / 60;
+            let minutes = self.config.timing.skip_for.as_secs() / 60;
             self.notice(format!(
                 "the pool did not answer mining.configure: no version rolling for up to {minutes} \
                  minutes"
@@ -118,22 +119,24 @@ impl Connection<'_> {
         }
     }
 
+    /// Handles the answer to `mining.configure`.
     pub(super) fn on_configured(&mut self, answer: &Answer<'_>) {
         self.mask = answer.result.and_then(agreed_mask);
         if self.mask.is_some() {
-            self.client.rolled = true;
-            self.client.restore(OptionalRequest::Configure);
+            self.pool.profile.was_rolling = true;
+            self.pool.profile.restore(OptionalRequest::Configure);
         } else {
-            tracing::debug!("the pool does not let the version roll");
+            tracing::debug!("the pool does not agree to version rolling");
         }
         if self.phase == HandshakePhase::Configuring {
             self.subscribe();
         } else if let Some(current) = self.current_job.clone() {
-            // A late answer is an agreement too.
+            // A late answer counts too.
             self.republish(current);
         }
     }
 
+    /// Handles the answer to `mining.subscribe`.
     pub(super) fn on_subscribed(&mut self, answer: &Answer<'_>, resuming: bool) -> Result<(), End> {
         if self.phase != HandshakePhase::Subscribing {
             return Ok(());
@@ -144,8 +147,8 @@ impl Connection<'_> {
             .unwrap_or_default();
         if fields.len() < 3 {
             if resuming {
-                // It may only mind the session's id.
-                self.client.resumption = Resumption::Never;
+                // It may refuse no more than the session's id.
+                self.pool.profile.resumption = Resumption::Never;
                 self.subscribe();
                 return Ok(());
             }
@@ -153,21 +156,22 @@ impl Connection<'_> {
                 Some(error) if !error.words.is_empty() => error.words.clone(),
                 _ => "it gives no extranonce".to_owned(),
             };
-            return Err(End::Lost(format!("it does not let us subscribe: {why}")));
+            return Err(End::Lost(format!("subscription failed: {why}")));
         }
         let extranonce = Extranonce::read(Some(fields[1]), Some(fields[2]))
-            .map_err(|error| End::Lost(format!("its extranonce is of no use: {error}")))?;
-        let resumed = match &self.client.resumption {
+            .map_err(|error| End::Lost(format!("it gives an invalid extranonce: {error}")))?;
+        let resumed = match &self.pool.profile.resumption {
             Resumption::May(before) if resuming => before.extranonce == extranonce,
             _ => false,
         };
         if resumed {
-            self.client.resume_session();
+            self.pool.session.resume();
             self.resumed_jobs = ResumedJobs::Unproven;
         } else {
-            self.client.begin_session();
+            self.pool.session.begin(self.port);
         }
-        self.client.resumption = match (&self.client.resumption, session_id(fields[0])) {
+        self.pool.profile.resumption = match (&self.pool.profile.resumption, session_id(fields[0]))
+        {
             (Resumption::Never, _) => Resumption::Never,
             _ if resuming && !resumed => Resumption::Never,
             (_, Some(id)) => Resumption::May(Resume { id, extranonce: extranonce.clone() }),
@@ -183,48 +187,48 @@ impl Connection<'_> {
             });
         }
         self.extranonce = Some(extranonce);
-        // A pool that sends the next job only in a minute has the first at this difficulty.
+        // Before the login, so that the first job has this difficulty: the next may be a minute away.
         self.suggest_difficulty();
         self.enter_phase(HandshakePhase::Authorizing);
         self.authorize();
         Ok(())
     }
 
+    /// Handles the answer to `mining.authorize`.
     pub(super) fn on_authorized(&mut self, answer: &Answer<'_>) -> Result<(), End> {
         let refused =
             answer.error.is_some() || answer.result.is_some_and(|result| result.get() == "false");
         if refused {
             let words = answer.error.as_ref().map(|error| error.words.as_str()).unwrap_or_default();
-            // A pool that has let us in before is rather out of order itself.
-            if self.client.trust > Trust::Unknown {
-                return Err(End::Lost(format!("it does not let us log in any more: {words}")));
+            // A pool that has authorized the worker before is likely to be out of order.
+            if self.pool.profile.trust > Trust::Unknown {
+                return Err(End::Lost(format!(
+                    "authorization failed, as it did not before: {words}"
+                )));
             }
-            self.client.logins_refused += 1;
-            let is_final = answer.error.as_ref().is_none_or(reject::is_final_login)
-                || self.client.logins_refused >= LOGINS_MAX;
+            let refused = self.pool.profile.login_refused();
+            let is_final =
+                answer.error.as_ref().is_none_or(reject::is_final_login) || refused >= LOGINS_MAX;
             return Err(if is_final {
-                End::Final(self.refused(words))
+                End::Rejected(self.rejection(words))
             } else {
-                End::Lost(format!("it does not let us log in: {words}"))
+                End::Lost(format!("authorization failed: {words}"))
             });
         }
-        self.client.trust = self.client.trust.max(Trust::Authorized);
+        self.pool.profile.trust = self.pool.profile.trust.max(Trust::Authorized);
         if self.phase == HandshakePhase::Authorizing {
             self.start_mining();
         }
         Ok(())
     }
 
-    /// The pool will not have this worker.
-    pub(super) fn refused(&self, words: &str) -> SourceError {
-        let user = printable(&self.client.config.user, 80);
-        let why = match words {
-            "" => format!("it refuses the worker {user:?}"),
-            words => format!("it refuses the worker {user:?}: {words}"),
-        };
-        SourceError::new(Refused::BySource, self.client.what(), why).hint(
-            "check --user and ADIT_POOL_PASSWORD; many pools take a pay-out address as the user name",
-        )
+    /// Why the run ends where the pool rejects the worker in these words.
+    pub(super) fn rejection(&self, words: &str) -> String {
+        let user = printable(&self.config.user, 80);
+        match words {
+            "" => format!("it rejects the worker {user:?}"),
+            words => format!("it rejects the worker {user:?}: {words}"),
+        }
     }
 }
 

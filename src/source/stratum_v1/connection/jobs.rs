@@ -1,4 +1,4 @@
-//! From what the pool has sent to a job of the engine's.
+//! Turns what the pool has sent into jobs for the engine.
 
 use std::time::Instant;
 
@@ -9,61 +9,62 @@ use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
 use crate::job::{Job, MerkleRoot, TimeRange};
 
-/// How far nTime is rolled beyond a job's own, with the clock. It is only rolled when all else is
-/// used up, and pools take some minutes at least.
+/// How far nTime is rolled beyond a job's own, in seconds, as the clock advances. It is only rolled when
+/// all else is used up, and pools accept some minutes at least.
 const NTIME_AHEAD: u32 = 600;
 
-/// A job to be published, with what the connection has added.
+/// A job of the pool's with what the connection adds to it.
 #[derive(Clone, Debug)]
 pub(super) struct PoolJob {
     pub(super) notify: Notify,
     pub(super) extranonce: Extranonce,
     /// The target at which it is mined.
     pub(super) target: Target,
-    /// The one that held when it came.
+    /// The target that was set when the job came.
     pub(super) target_at_arrival: Target,
     pub(super) received: Instant,
 }
 
 impl Connection<'_> {
-    /// Begins a job that the pool has sent.
+    /// Publishes a job that the pool has sent.
     pub(super) fn publish(&mut self, job: PoolJob) {
         let clean = job.notify.clean;
-        // The difficulty may have been set after the job, and both have come at once.
+        // The difficulty may have been set after the job, and both have come in one read.
         self.lower_difficulty = self.lowered_for(&job, Instant::now());
-        self.begin_job(&job, clean);
+        self.publish_job(&job, clean);
         self.current_job = Some(job);
     }
 
-    /// Begins the current job anew, since something about it has changed: not its work, of which
-    /// what was found for it still counts. Nothing is begun where the pool wants us to connect anew.
+    /// Publishes the current job again, since something about it has changed, but not its work: what was
+    /// found for it still counts. Nothing is published once the pool has asked for a new connection.
     pub(super) fn republish(&mut self, mut job: PoolJob) {
         if self.phase == HandshakePhase::Leaving {
             return;
         }
         job.received = Instant::now();
-        self.begin_job(&job, false);
+        self.publish_job(&job, false);
         self.current_job = Some(job);
     }
 
-    fn begin_job(&mut self, upcoming: &PoolJob, clean: bool) {
+    fn publish_job(&mut self, upcoming: &PoolJob, clean: bool) {
         let PoolJob { notify, extranonce, target, received, .. } = upcoming;
         let work = &notify.work;
-        if self.client.share_limiter.limits(target) && self.client.share_limiter.announce_once() {
+        if self.pool.share_limiter.limits(target) && self.pool.share_limiter.announce_once() {
             self.notice(format!(
-                "the pool's difficulty, {}, asks for more shares than anybody needs: only the best \
-                 of them are sought, some hundred a second",
+                "the pool's difficulty, {}, is so low that shares would come by the thousand: only \
+                 the best are searched for, some hundred a second",
                 target.difficulty(),
             ));
         }
-        let (key, again) = self.client.job_table.add(&notify.id, work, extranonce, *target, clean);
-        // What was found for the same work is not worthless, whatever was said; the table sees to it
-        // that everything else is.
-        let clean = clean && !again;
-        // A bit that the job sets itself is never cleared: pools differ in what they make of that.
+        let (key, is_known) =
+            self.pool.session.job_table.add(&notify.id, work, extranonce, *target, clean);
+        // What was found for the same work still counts, even if the pool calls the job clean; the table
+        // sees to it that nothing else does.
+        let clean = clean && !is_known;
+        // A bit that the job sets itself is never cleared: pools differ in how they read that.
         let rolled = self.mask.unwrap_or(0) & VersionMask::BIP320.bits() & !work.version;
-        self.client.report_healthy();
-        self.client.port.publish(Job {
+        self.pool.health.has_job(self.port);
+        self.port.publish(Job {
             key,
             version: work.version,
             version_mask: VersionMask::new(rolled),
@@ -78,7 +79,7 @@ impl Connection<'_> {
                 suffix: work.suffix.clone(),
                 merkle_branch: work.merkle_branch.clone(),
             }),
-            share_target: (*target).min(self.client.share_limiter.floor()),
+            share_target: (*target).min(self.pool.share_limiter.easiest_target()),
             network_target: work.network_target,
             clean,
             ends_when_solved: false,
@@ -87,17 +88,17 @@ impl Connection<'_> {
         });
     }
 
-    /// Mines the current job at the floor of now.
+    /// Publishes the current job again after the share limit has moved.
     pub(super) fn republish_at_limit(&mut self) {
         if let Some(current) = self.current_job.clone() {
             self.republish(current);
         }
     }
 
-    /// Whether the floor keeps shares of the current job away.
+    /// Whether the share limit excludes shares that the current job asks for.
     pub(super) fn is_limited(&self) -> bool {
         self.current_job
             .as_ref()
-            .is_some_and(|current| self.client.share_limiter.limits(&current.target))
+            .is_some_and(|current| self.pool.share_limiter.limits(&current.target))
     }
 }

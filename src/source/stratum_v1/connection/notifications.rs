@@ -1,17 +1,17 @@
-//! What the pool says unasked: jobs, difficulties, extranonces, masks, another port, and words.
+//! What the pool sends unasked: jobs, difficulties, extranonces, version masks, redirects, messages.
 
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::super::client::Resumption;
 use super::super::difficulty;
 use super::super::message::{self, Params, WORDS_MAX, quoted};
+use super::super::profile::Resumption;
 use super::super::work::{self, Extranonce, Notify};
 use super::{AGENT, Connection, End, HandshakePhase, PoolJob};
 use crate::printable::printable;
 
-/// The longest wait before a new connection that a pool may ask for.
+/// The longest wait before a new connection that a pool may impose.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 impl Connection<'_> {
@@ -32,19 +32,21 @@ impl Connection<'_> {
                 Ok(extranonce) => {
                     self.extranonce = Some(extranonce);
                     self.extranonce_changes += 1;
-                    // What was given with the session's id does not hold any more.
-                    if let Resumption::May(_) = self.client.resumption {
-                        self.client.resumption = Resumption::Unknown;
+                    // The session's id belongs to the extranonce before.
+                    if self.pool.profile.may_resume() {
+                        self.pool.profile.resumption = Resumption::Unknown;
                     }
                     Ok(())
                 }
-                Err(error) => Err(End::Lost(format!("its extranonce is of no use: {error}"))),
+                Err(error) => Err(End::Lost(format!("it gives an invalid extranonce: {error}"))),
             },
             "mining.set_version_mask" => {
                 match params.get(0).map(work::mask) {
                     Some(Ok(mask)) if self.mask.is_some() => self.on_mask(mask),
-                    Some(Ok(_)) => tracing::debug!("a version mask without an agreement"),
-                    _ => return self.on_unusable("a version mask that is none"),
+                    Some(Ok(_)) => {
+                        tracing::debug!("a version mask, though version rolling was not agreed on")
+                    }
+                    _ => return self.on_unusable("an invalid version mask"),
                 }
                 Ok(())
             }
@@ -67,10 +69,7 @@ impl Connection<'_> {
                 Ok(())
             }
             _ => {
-                tracing::debug!(
-                    method = printable(method, 60),
-                    "the pool calls what we do not know"
-                );
+                tracing::debug!(method = printable(method, 60), "unknown method");
                 if let Some(id) = id {
                     self.send_answer(&message::unknown_method(id));
                 }
@@ -82,13 +81,12 @@ impl Connection<'_> {
     fn on_notify(&mut self, params: &Params<'_>) -> Result<(), End> {
         let mut notify = match Notify::read(params) {
             Ok(notify) => notify,
-            Err(error) => return self.on_unusable(&format!("a job that is of no use: {error}")),
+            Err(error) => return self.on_unusable(&format!("an invalid job: {error}")),
         };
-        self.unusable_lines.0 = 0;
-        // A clean job that another one has overtaken still ended those before it.
-        let overtaken =
-            self.next_job.as_ref().map(|fresh| &fresh.notify).or(self.early_notify.as_ref());
-        notify.clean |= overtaken.is_some_and(|overtaken| overtaken.clean);
+        self.unusable_messages.reset();
+        // A clean job that another replaces before it is published still ends those before it.
+        let replaced = self.next_job.as_ref().map(|job| &job.notify).or(self.early_notify.as_ref());
+        notify.clean |= replaced.is_some_and(|replaced| replaced.clean);
         match &self.extranonce {
             Some(extranonce) => {
                 self.next_job = Some(PoolJob {
@@ -104,9 +102,9 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// A difficulty holds for later jobs, unless this pool has shown another habit. The first one also
-    /// holds for the job at hand: that came from a pool which says it afterwards, and was begun at a
-    /// difficulty that the pool had not named.
+    /// A difficulty holds for later jobs, unless this pool has shown otherwise. The first one of a
+    /// connection also holds for the current job: such a pool sets it after the job, which was published
+    /// at a difficulty that the pool had not set.
     fn on_difficulty(&mut self, value: Option<&RawValue>) {
         let text = value.map_or("nothing", RawValue::get);
         match difficulty::target_of(text) {
@@ -129,7 +127,7 @@ impl Connection<'_> {
         }
     }
 
-    /// A mask holds at once (BIP 310).
+    /// A version mask holds at once (BIP 310).
     fn on_mask(&mut self, mask: u32) {
         if self.mask.replace(mask) != Some(mask)
             && let Some(current) = self.current_job.clone()
@@ -138,7 +136,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Another port of the same host is no harm; another host could be anybody's.
+    /// Another port of the same host is accepted; another host could be an attacker's.
     fn on_reconnect(&mut self, params: &Params<'_>) {
         let host = params.text(0).unwrap_or_default();
         let port = match params.get(1).map(message::number) {
@@ -146,28 +144,28 @@ impl Connection<'_> {
             Some(None) if says_nothing(params.get(1)) => None,
             Some(port) => Some(port.and_then(|port| u16::try_from(port).ok())),
         };
-        let ours = &self.client.config.endpoint;
+        let ours = &self.config.endpoint;
         let same =
             host.is_empty() || host.trim_matches(['[', ']']).eq_ignore_ascii_case(&ours.host);
         match (same, port) {
             (true, None) => {}
-            (true, Some(Some(port))) => self.client.moved_to = Some(port),
+            (true, Some(Some(port))) => self.redirect.port = Some(port),
             (true, Some(None)) | (false, _) => {
                 let to = printable(&host, 60);
                 self.notice(format!(
-                    "the pool wants to send us to {to:?}, which is not where you sent us: refused"
+                    "the pool redirects to {to:?}, which is not the host that you named: ignored"
                 ));
                 return;
             }
         }
         let wait = params.get(2).and_then(message::number);
-        self.client.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
+        self.redirect.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
         if self.phase != HandshakePhase::Leaving {
             self.enter_phase(HandshakePhase::Leaving);
-            // What is found from now on would count nowhere.
-            if !matches!(self.client.resumption, Resumption::May(_)) {
+            // What is found from now on could not be sent.
+            if !self.pool.profile.may_resume() {
                 self.next_job = None;
-                self.client.port.clear_job();
+                self.port.clear_job();
             }
         }
     }

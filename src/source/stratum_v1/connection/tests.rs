@@ -1,4 +1,4 @@
-//! A connection without a stream and without a clock: lines in, jobs and the end out.
+//! A connection without a stream and with a clock of the test's: lines go in, jobs and the end come out.
 
 use std::sync::Arc;
 
@@ -6,9 +6,11 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
 use serde_json::{Value, json};
 
-use super::super::client::Trust;
+use super::super::client::Client;
+use super::super::config::Timing;
+use super::super::difficulty;
+use super::super::profile::Trust;
 use super::super::quirks::DifficultyHolds;
-use super::super::{Config, Timing, difficulty};
 use super::*;
 use crate::chain::coinbase::Coinbase;
 use crate::chain::version::VersionMask;
@@ -18,7 +20,7 @@ use crate::job::{Job, JobKey, MerkleRoot, Solution, SourceId, TimeRange};
 use crate::secret::Secret;
 use crate::source::net::{Endpoint, Transport};
 
-/// A session at an engine that hashes nothing.
+/// A client at an engine that hashes nothing.
 struct Bench {
     _engine: Engine,
     sources: Sources,
@@ -46,7 +48,7 @@ impl Bench {
         Self { _engine: engine, sources, events, client }
     }
 
-    /// How many jobs were begun since this was last asked.
+    /// How many jobs were published since this was last called.
     fn jobs(&self) -> usize {
         self.events.try_iter().filter(|told| matches!(told.event, Event::Job { .. })).count()
     }
@@ -86,7 +88,7 @@ fn notify(id: &str) -> Value {
     call("mining.notify", &params)
 }
 
-/// Something found for a job.
+/// A solution of a job.
 fn solution(key: JobKey) -> Solution {
     let job = Job {
         key,
@@ -123,7 +125,7 @@ fn solution(key: JobKey) -> Solution {
 }
 
 #[test]
-fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
+fn nothing_is_published_once_the_pool_has_asked_for_a_new_connection() {
     let late_mask = json!({"version-rolling": true, "version-rolling.mask": "00006000"});
     for line in [
         call("mining.set_version_mask", &json!(["00006000"])),
@@ -132,7 +134,7 @@ fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
         json!({"id": 77, "result": late_mask, "error": null}),
     ] {
         let mut bench = Bench::new(Timing::default());
-        let mut connection = Connection::new(&mut bench.client);
+        let mut connection = bench.client.connection();
         connection.log_in(&json!([]));
         assert!(connection.handle_message(&notify("a")).is_ok());
         connection.pending_requests.push((77, Request::Configure, Instant::now()));
@@ -145,9 +147,9 @@ fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
 }
 
 #[test]
-fn a_session_that_may_be_resumed_is_not_begun_anew_while_it_is_left() {
+fn the_job_of_a_session_that_may_be_resumed_stays_while_the_connection_is_left() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!(["mining.notify", "session"]));
     assert!(connection.handle_message(&notify("a")).is_ok());
     assert!(connection.handle_message(&call("client.reconnect", &json!([]))).is_ok());
@@ -156,7 +158,7 @@ fn a_session_that_may_be_resumed_is_not_begun_anew_while_it_is_left() {
     assert!(bench.sources.health()[0].is_ready, "what is found for its job may still count");
 }
 
-/// Shares that the pool takes, and their answers that never come in time; all else is heard of it.
+/// A connection to a pool that takes shares and answers none in time, and sends everything else.
 struct SilentPool<'a> {
     connection: Connection<'a>,
     begun: Instant,
@@ -166,13 +168,13 @@ struct SilentPool<'a> {
 
 impl<'a> SilentPool<'a> {
     fn on(bench: &'a mut Bench, number: u64) -> Self {
-        let mut connection = Connection::new(&mut bench.client);
+        let mut connection = bench.client.connection();
         connection.log_in(&json!([]));
         assert!(connection.handle_message(&notify("a")).is_ok());
         Self { connection, begun: Instant::now(), number }
     }
 
-    /// Sends so many shares; gives the last one's number.
+    /// Sends this many shares; gives the id of the last one's request.
     fn send(&mut self, shares: u32) -> u64 {
         // One job a session, and one session a connection.
         let number = self.number;
@@ -182,13 +184,13 @@ impl<'a> SilentPool<'a> {
         self.connection.next_id - 1
     }
 
-    /// What happens so many seconds after the beginning, where the pool has taken all and sent
-    /// something of no weight.
+    /// What happens this many seconds after the beginning, where the pool has read everything and sent
+    /// something without effect.
     fn at(&mut self, seconds: u64) -> Result<(), End> {
         let now = self.begun + Duration::from_secs(seconds);
         self.connection.last_message = now;
         (self.connection.write_blocked, self.connection.out) = (None, BytesMut::new());
-        self.connection.on_time(now)
+        self.connection.on_timer(now)
     }
 }
 
@@ -215,7 +217,7 @@ fn a_pool_that_answers_no_share_is_left() {
 }
 
 #[test]
-fn any_answer_to_a_share_is_a_sign_of_life_also_a_late_one() {
+fn any_answer_to_a_share_shows_that_the_pool_responds_even_a_late_one() {
     for (late, answer) in [
         (false, json!({"result": true, "error": null})),
         (true, json!({"result": true, "error": null})),
@@ -233,7 +235,7 @@ fn any_answer_to_a_share_is_a_sign_of_life_also_a_late_one() {
         assert!(shares.connection.handle_message(&answer).is_ok());
         assert!(shares.at(1_000).is_ok(), "{answer} {late}");
     }
-    // An answer to something else is none.
+    // An answer to something else does not count.
     let mut bench = Bench::new(Timing::default());
     let mut shares = SilentPool::on(&mut bench, 1);
     shares.send(8);
@@ -250,11 +252,11 @@ fn any_answer_to_a_share_is_a_sign_of_life_also_a_late_one() {
 }
 
 #[test]
-fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
-    for (fault_cooldown, answers, is_healthy) in
+fn a_pool_that_answers_no_share_is_not_healthy_until_it_does_or_the_cooldown_is_over() {
+    for (cooldown, answers, is_healthy) in
         [(600, false, false), (600, true, true), (0, false, true)]
     {
-        let fault_cooldown = Duration::from_secs(fault_cooldown);
+        let fault_cooldown = Duration::from_secs(cooldown);
         let mut bench = Bench::new(Timing { fault_cooldown, ..Timing::default() });
         let mut shares = SilentPool::on(&mut bench, 1);
         shares.send(8);
@@ -270,11 +272,11 @@ fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
         }
         let health = bench.sources.health()[0];
         assert!(health.is_ready, "its job is there, should there be nothing better");
-        assert_eq!(health.is_healthy(), is_healthy, "{fault_cooldown:?} {answers}");
+        assert_eq!(health.is_healthy(), is_healthy, "{cooldown} {answers}");
     }
 }
 
-/// Something found for the first job, whose hash begins with so many zero bits.
+/// A solution of the first job whose hash begins with this many zero bits.
 fn found(zeros: usize, is_block: bool) -> Solution {
     let mut found = solution(JobKey { connection: 1, number: 1 });
     let job = Arc::get_mut(&mut found.job).unwrap();
@@ -291,7 +293,7 @@ fn found(zeros: usize, is_block: bool) -> Solution {
 #[test]
 fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!([]));
     assert!(connection.handle_message(&call("mining.set_difficulty", &json!([65_536]))).is_ok());
     assert!(connection.handle_message(&notify("a")).is_ok());
@@ -305,7 +307,7 @@ fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
     connection.probe_lower(later());
     assert_eq!(
         (connection.lower_difficulty, mined_at(&connection)),
-        (LowerDifficulty::Seeking, connection.target)
+        (LowerDifficulty::Searching, connection.target)
     );
     // Another difficulty: the job at hand has its own again, until that one is tried.
     assert!(connection.handle_message(&call("mining.set_difficulty", &json!([4]))).is_ok());
@@ -314,24 +316,24 @@ fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
     connection.probe_lower(later());
     assert_eq!(
         (connection.lower_difficulty, mined_at(&connection)),
-        (LowerDifficulty::Seeking, connection.target)
+        (LowerDifficulty::Searching, connection.target)
     );
 
-    // A block that is too easy for a share is sent, and tells nothing of the difficulty.
+    // A block that is too easy for a share is sent, and shows nothing about the difficulty.
     connection.take_solution(found(32, true));
     assert_eq!(
         (connection.in_flight.len(), connection.lower_difficulty),
-        (1, LowerDifficulty::Seeking)
+        (1, LowerDifficulty::Searching)
     );
     connection.take_solution(found(36, false));
-    assert!(matches!(connection.lower_difficulty, LowerDifficulty::Asked(_)));
+    assert!(matches!(connection.lower_difficulty, LowerDifficulty::Sent(_)));
     connection.take_solution(found(37, false));
     assert_eq!(connection.in_flight.len(), 2, "one is enough");
     assert_eq!(mined_at(&connection), target_at_arrival);
     let id = connection.next_id - 1;
     let refused = json!({"id": id, "result": false, "error": [23, "Low difficulty share", null]});
     assert!(connection.handle_message(&refused).is_ok());
-    assert_eq!(connection.client.quirks.difficulty(), Some(DifficultyHolds::ForLaterJobs));
+    assert_eq!(connection.pool.profile.quirks.difficulty(), Some(DifficultyHolds::ForLaterJobs));
     assert_eq!(
         (connection.lower_difficulty, mined_at(&connection)),
         (LowerDifficulty::No, target_at_arrival)
@@ -341,7 +343,7 @@ fn a_lower_difficulty_is_tried_with_one_share_whatever_comes_meanwhile() {
 #[test]
 fn a_difficulty_that_comes_right_after_its_job_is_tried_too() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!([]));
     assert!(connection.handle_message(&call("mining.set_difficulty", &json!([65_536]))).is_ok());
     connection.lines.room().extend_from_slice(format!("{}\n", notify("a")).as_bytes());
@@ -354,12 +356,12 @@ fn a_difficulty_that_comes_right_after_its_job_is_tried_too() {
 }
 
 #[test]
-fn a_refused_request_is_left_out_only_if_little_was_said_after_it() {
+fn a_refused_request_is_skipped_only_if_the_pool_sent_nothing_much_later() {
     let refused = json!({"result": null, "error": [-3, "Method not found", null]});
     for (seconds, wants) in [(0, false), (9, false), (11, true), (7_200, true)] {
         for answer in [&refused, &json!({"result": false, "error": null})] {
             let mut bench = Bench::new(Timing::default());
-            let mut connection = Connection::new(&mut bench.client);
+            let mut connection = bench.client.connection();
             connection.log_in(&json!([]));
             let (id, ask, _) = *connection.pending_requests.last().unwrap();
             assert_eq!(ask, Request::Extranonce);
@@ -369,7 +371,7 @@ fn a_refused_request_is_left_out_only_if_little_was_said_after_it() {
             connection.last_bytes += Duration::from_secs(seconds);
             connection.skip_suspects();
             assert_eq!(
-                bench.client.wants(OptionalRequest::Extranonce),
+                bench.client.pool.profile.wants(OptionalRequest::Extranonce),
                 wants,
                 "{seconds} {answer}"
             );
@@ -378,9 +380,9 @@ fn a_refused_request_is_left_out_only_if_little_was_said_after_it() {
 }
 
 #[test]
-fn lines_of_no_use_are_counted_by_time_and_between_those_of_use() {
+fn unusable_messages_are_counted_by_time_and_between_usable_ones() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!([]));
     let begun = Instant::now();
     let garbage = |connection: &mut Connection<'_>, seconds: u64| {
@@ -397,12 +399,12 @@ fn lines_of_no_use_are_counted_by_time_and_between_those_of_use() {
     for second in (100..10_000).step_by(5) {
         assert!(garbage(&mut connection, second).is_ok(), "twelve a minute");
     }
-    let of_use = call("mining.notify", &json!([]));
+    let unusable = call("mining.notify", &json!([]));
     let last = (20_000..20_016).map(|second| {
-        // What can be read and is of no use counts too, and what is small talk changes nothing.
+        // What is readable and unusable counts too, and a ping changes nothing.
         connection.last_bytes = begun + Duration::from_secs(second);
         connection.on_line(call("mining.ping", &json!([])).to_string().as_bytes())?;
-        connection.on_line(of_use.to_string().as_bytes())
+        connection.on_line(unusable.to_string().as_bytes())
     });
     let ends: Vec<bool> = last.map(|outcome| outcome.is_err()).collect();
     assert_eq!(ends.iter().position(|ended| *ended), Some(15), "{ends:?}");
@@ -411,7 +413,7 @@ fn lines_of_no_use_are_counted_by_time_and_between_those_of_use() {
 #[test]
 fn a_share_that_is_refused_while_the_login_has_no_answer_does_not_end_the_run() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!([]));
     connection.pending_requests.push((500, Request::Authorize, Instant::now()));
     assert!(connection.handle_message(&notify("a")).is_ok());
@@ -427,13 +429,13 @@ fn a_share_that_is_refused_while_the_login_has_no_answer_does_not_end_the_run() 
     }
     assert!(connection.handle_message(&json!({"id": 500, "result": true, "error": null})).is_ok());
     let outcomes: Vec<_> = (0..3).map(|_| refuse(&mut connection)).collect();
-    assert!(matches!(outcomes[..], [Ok(()), Ok(()), Err(End::Final(_))]));
+    assert!(matches!(outcomes[..], [Ok(()), Ok(()), Err(End::Rejected(_))]));
 }
 
-/// Sends so many shares for the one job of this connection, counted from 1, and has each answered so.
-/// Before the answers come, the pool may have replaced the job. Whether the pool is left.
+/// Sends this many shares for the one job of this session, counted from 1, and gives each the same
+/// answer. Before the answers come, the pool may have replaced the job. Whether the pool is left.
 fn answered(bench: &mut Bench, session: u64, shares: u64, answer: &Value, replaced: bool) -> bool {
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!([]));
     assert!(connection.handle_message(&notify("a")).is_ok());
     let first = connection.next_id;
@@ -464,8 +466,8 @@ fn refusals_are_counted_over_connections_until_one_is_accepted() {
     ] {
         let refused = json!({"result": null, "error": error});
         let mut bench = Bench::new(timing);
-        // Else a worker that is not known is the end.
-        bench.client.trust = Trust::ShareAccepted;
+        // Otherwise an unknown worker ends the run.
+        bench.client.pool.profile.trust = Trust::ShareAccepted;
         assert!(!answered(&mut bench, 1, 15, &refused, false), "{refused}");
         assert!(answered(&mut bench, 2, 1, &refused, false), "{refused}");
         bench.client.lost("for that".to_owned());
@@ -474,12 +476,12 @@ fn refusals_are_counted_over_connections_until_one_is_accepted() {
         assert!(!answered(&mut bench, 4, 1, &json!({"result": true, "error": null}), false));
         assert!(bench.sources.health()[0].is_healthy(), "{refused}");
 
-        // What was late for its job is no wonder.
+        // A share that is late for its job does not count.
         let mut bench = Bench::new(timing);
-        bench.client.trust = Trust::ShareAccepted;
+        bench.client.pool.profile.trust = Trust::ShareAccepted;
         assert_eq!(answered(&mut bench, 1, 40, &refused, true), leaves_if_replaced, "{refused}");
         let mut bench = Bench::new(timing);
-        bench.client.trust = Trust::ShareAccepted;
+        bench.client.pool.profile.trust = Trust::ShareAccepted;
         for session in (1..20).step_by(2) {
             assert!(!answered(&mut bench, session, 8, &refused, false), "{refused}");
             let accepted = json!({"result": true, "error": null});
@@ -489,7 +491,7 @@ fn refusals_are_counted_over_connections_until_one_is_accepted() {
 }
 
 /// A connection on which the pool seems to have resumed the session of the one before, with shares for
-/// the job of that one; gives the number of the only one that is sent.
+/// the job of that one; gives the id of the only one that is sent.
 fn resumed(connection: &mut Connection<'_>, found: Vec<Solution>) -> u64 {
     connection.send_configure();
     for solution in found {
@@ -518,20 +520,20 @@ fn one_share_tells_whether_a_resumed_pool_knows_its_jobs() {
         (json!({"result": null, "error": [21, "Job not found", null]}), 0, false),
     ] {
         let mut bench = Bench::new(Timing::default());
-        let mut connection = Connection::new(&mut bench.client);
+        let mut connection = bench.client.connection();
         connection.log_in(&json!(["mining.notify", "session"]));
         assert!(connection.handle_message(&notify("a")).is_ok());
         let found = || solution(JobKey { connection: 1, number: 1 });
         let found: Vec<Solution> = (0..6).map(|_| found()).collect();
-        bench.client.connected = true;
-        let mut connection = Connection::new(&mut bench.client);
+        bench.client.pool.session.is_connected = true;
+        let mut connection = bench.client.connection();
         let id = resumed(&mut connection, found);
         let mut line = answer.clone();
         line["id"] = json!(id);
         assert!(connection.handle_message(&line).is_ok());
         assert_eq!(connection.in_flight.len(), sent, "{answer}");
         connection.take_solution(solution(JobKey { connection: 1, number: 1 }));
-        let resumption = &bench.client.resumption;
+        let resumption = &bench.client.pool.profile.resumption;
         assert_eq!(matches!(resumption, Resumption::May(_)), resumes, "{answer} {resumption:?}");
     }
 }
@@ -539,13 +541,13 @@ fn one_share_tells_whether_a_resumed_pool_knows_its_jobs() {
 #[test]
 fn a_resumed_pool_that_does_not_answer_the_first_share_gets_the_others_all_the_same() {
     let mut bench = Bench::new(Timing::default());
-    let mut connection = Connection::new(&mut bench.client);
+    let mut connection = bench.client.connection();
     connection.log_in(&json!(["mining.notify", "session"]));
     assert!(connection.handle_message(&notify("a")).is_ok());
     let found: Vec<Solution> =
         (0..6).map(|_| solution(JobKey { connection: 1, number: 1 })).collect();
-    bench.client.connected = true;
-    let mut connection = Connection::new(&mut bench.client);
+    bench.client.pool.session.is_connected = true;
+    let mut connection = bench.client.connection();
     resumed(&mut connection, found);
     let late = connection.opened + Duration::from_secs(61);
     connection.last_message = late;
