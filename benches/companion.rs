@@ -9,7 +9,7 @@
 //! takes a few rounds of each. The times are those at which the node has the block, and for `every`
 //! those that adit gives its blocks.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common.rs"]
 mod common;
 
 use std::time::{Duration, Instant};

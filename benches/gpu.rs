@@ -1,15 +1,14 @@
-//! The batch of a graphics card, bare: one dispatch after another, two in flight, nothing of the
-//! miner around it.
+//! Batches on a graphics card without the rest of the miner: one dispatch after another, two in flight.
 //!
-//! `cargo bench --bench gpu` measures each variant in criterion's way, in hashes.
+//! `cargo bench --bench gpu` measures each variant with criterion, in hashes per second.
 //!
-//! `cargo bench --bench gpu -- --variants` is for a real card: one call measures all nine variants,
-//! in slices that take turns, and then the best of them in other shapes. It names the card and its
-//! driver. Every hit is hashed again on the CPU, and hits are counted against what chance allows, so
-//! that no figure comes from a shader that leaves work out.
+//! `cargo bench --bench gpu -- --variants` is for a real card. It measures all nine variants, in slices
+//! that take turns, and then the best of them in other shapes, and names the card and its driver. Every
+//! hit is hashed again on the CPU, and the number of hits is compared with its expectation, so that no
+//! figure comes from a shader that skips work.
 //!
-//! Measured is the first card that is no software device, else the software device; the variable
-//! `ADIT_BENCH_GPU` names another by its number in the list that is printed first.
+//! It measures the first card that is not a software device, or else the software device. The variable
+//! `ADIT_BENCH_GPU` selects another by its number in the list that is printed first.
 
 #[path = "../src/scan/gpu/shader/tests/bare.rs"]
 mod bare;
@@ -23,26 +22,27 @@ use sha2::{Digest, Sha256};
 
 use bare::{Card, Pipeline};
 
-/// In what shape variants are compared.
+/// The shape in which variants are compared.
 const USUAL: Shape = Shape { workgroup_size: 64, nonces_per_invocation: 64 };
-/// In what shapes the best of them are.
+/// The other shapes in which the best variants are measured.
 const WORKGROUP_SIZES: [u32; 3] = [64, 128, 256];
 const NONCES_PER_INVOCATION: [u32; 4] = [1, 4, 16, 64];
 /// How long a batch should take.
 const BATCH: f64 = 0.05;
-/// A hit has this many zero bits: few enough that hits can be counted, more than hinder the shader.
+/// Hits have this many leading zero bits: few enough that hits can be counted, and enough that reporting
+/// them does not slow the shader down.
 const ZEROS: u32 = 20;
 
-/// Under `cargo test` everything runs once and shortly.
-fn in_earnest() -> bool {
-    asked("--bench") && !asked("--test")
+/// Whether to measure. Under `cargo test` everything runs once, briefly.
+fn is_measuring() -> bool {
+    has_argument("--bench") && !has_argument("--test")
 }
 
-fn asked(word: &str) -> bool {
+fn has_argument(word: &str) -> bool {
     std::env::args().any(|argument| argument == word)
 }
 
-/// The card to measure. Prints a line on each there is.
+/// The card to measure. Prints a line about each.
 fn card() -> Card {
     let named = std::env::var("ADIT_BENCH_GPU").ok();
     let mut cards = Vec::new();
@@ -63,14 +63,14 @@ fn card() -> Card {
         }
     };
     let Some((index, card)) = chosen else {
-        panic!("no such device (Debian: apt-get install libvulkan1 mesa-vulkan-drivers)")
+        panic!("no such device (on Debian: apt-get install libvulkan1 mesa-vulkan-drivers)")
     };
-    println!("measured: {index}");
+    println!("measuring: {index}");
     card
 }
 
-/// A variant in a shape, with nonces to scan.
-struct Entry {
+/// A variant in a shape, and what was measured of it.
+struct MeasuredVariant {
     shader: Shader,
     shape: Shape,
     pipeline: Pipeline,
@@ -82,7 +82,7 @@ struct Entry {
     rates: Vec<f64>,
 }
 
-impl Entry {
+impl MeasuredVariant {
     fn new(card: &Card, variant: Variant, shape: Shape) -> Self {
         let shader = Shader::new(variant).expect("it expands");
         let text = shader.wgsl(shape).expect("it expands");
@@ -99,7 +99,7 @@ impl Entry {
         Self { shader, shape, pipeline, headers, midstates, next, hashes, hits, rates }
     }
 
-    /// Begins a batch of so many nonces, or fewer where they end. How many hashes that makes.
+    /// Starts a batch of this many nonces, or fewer at the end of the nonces. Returns its number of hashes.
     fn submit(&mut self, slot: usize, nonces: u64) -> u64 {
         let nonces = NonceRange::full().after(self.next).split(nonces).0;
         self.next = nonces.end() as u32;
@@ -117,7 +117,7 @@ impl Entry {
         hashes
     }
 
-    /// Ends the batch, and looks at every hit.
+    /// Waits for the batch, and checks every hit.
     fn wait(&mut self, slot: usize) {
         let outcome = self.pipeline.wait(slot, Hits::read).expect("a whole buffer");
         for hit in &outcome.hits {
@@ -125,12 +125,12 @@ impl Entry {
             header[76..].copy_from_slice(&hit.nonce.to_le_bytes());
             let hash = Sha256::digest(Sha256::digest(header));
             let top = u32::from_le_bytes(hash[28..].try_into().unwrap());
-            assert!(top.leading_zeros() >= ZEROS, "{}: {hit:?} is none", self.shader);
+            assert!(top.leading_zeros() >= ZEROS, "{}: {hit:?} is not a hit", self.shader);
         }
         self.hits += u64::from(outcome.found);
     }
 
-    /// Batches of so many nonces for that long, two in flight; hashes a second.
+    /// Runs batches of this many nonces for this long, two in flight. Returns the rate in hashes per second.
     fn slice(&mut self, nonces: u64, long: Duration) -> f64 {
         let begun = Instant::now();
         let mut hashes = self.submit(0, nonces);
@@ -151,14 +151,14 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Measures these in turns, prints a table, and returns them, the fastest first.
-fn in_turns(card: &Card, candidates: &[(Variant, Shape)]) -> Vec<Entry> {
-    let rounds = if in_earnest() { 11 } else { 1 };
-    let slice = Duration::from_millis(if in_earnest() { 400 } else { 1 });
-    let mut entries: Vec<Entry> = Vec::new();
+/// Measures these in turns, prints a table, and returns them with the fastest first.
+fn in_turns(card: &Card, candidates: &[(Variant, Shape)]) -> Vec<MeasuredVariant> {
+    let rounds = if is_measuring() { 11 } else { 1 };
+    let slice = Duration::from_millis(if is_measuring() { 400 } else { 1 });
+    let mut entries: Vec<MeasuredVariant> = Vec::new();
     for (variant, shape) in candidates {
         let begun = Instant::now();
-        let mut entry = Entry::new(card, *variant, *shape);
+        let mut entry = MeasuredVariant::new(card, *variant, *shape);
         entry.slice(1, Duration::ZERO);
         let Shape { workgroup_size, nonces_per_invocation } = shape;
         let took = begun.elapsed().as_secs_f64();
@@ -167,9 +167,9 @@ fn in_turns(card: &Card, candidates: &[(Variant, Shape)]) -> Vec<Entry> {
         );
         entries.push(entry);
     }
-    // From small batches upwards, so that the first is no trial of anyone's patience.
+    // Begins with small batches, so that the first does not take long on a slow device.
     let mut hashes = 1 << 12;
-    while in_earnest() && hashes < 1 << 29 {
+    while is_measuring() && hashes < 1 << 29 {
         let first = &mut entries[0];
         let nonces = hashes / first.headers.len() as u64;
         if first.slice(nonces, Duration::ZERO) * BATCH < 1.5 * hashes as f64 {
@@ -202,18 +202,18 @@ fn in_turns(card: &Card, candidates: &[(Variant, Shape)]) -> Vec<Entry> {
             entry.hits,
             entry.hashes as f64 / f64::from(1 << ZEROS),
         );
-        // Six standard deviations: a shader that leaves out work is far outside.
+        // Six standard deviations: a shader that skips work is far outside.
         let expected = entry.hashes as f64 / f64::from(1 << ZEROS);
         let off = (entry.hits as f64 - expected).abs();
         assert!(off <= 6.0 * expected.sqrt() + 6.0, "{}: hits are missing", entry.shader);
     }
     println!();
-    let speed = |entry: &Entry| median(entry.rates.iter().copied());
+    let speed = |entry: &MeasuredVariant| median(entry.rates.iter().copied());
     entries.sort_by(|a, b| speed(b).total_cmp(&speed(a)));
     entries
 }
 
-/// All variants, and the best ones in all shapes: the best of all, and the best with one midstate.
+/// Measures all variants, then the fastest of all and the fastest with one midstate in all shapes.
 fn all_variants() {
     let card = card();
     let candidates: Vec<_> = Variant::all().map(|variant| (variant, USUAL)).collect();
@@ -236,8 +236,8 @@ fn all_variants() {
 
 fn batch(c: &mut Criterion) {
     let card = card();
-    if !in_earnest() {
-        let plain = Variant::all().next().expect("there is one");
+    if !is_measuring() {
+        let plain = Variant::all().next().expect("at least one variant");
         in_turns(&card, &[(plain, USUAL)]);
         return;
     }
@@ -245,9 +245,9 @@ fn batch(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(500));
     group.measurement_time(Duration::from_secs(3));
     for variant in Variant::all() {
-        let mut entry = Entry::new(&card, variant, USUAL);
+        let mut entry = MeasuredVariant::new(&card, variant, USUAL);
         let rate = entry.slice(1 << 16, Duration::from_millis(100));
-        // A power of two and from the beginning: every batch is a whole one.
+        // A power of two, and from nonce 0, so that every batch is complete.
         let nonces = ((rate * BATCH) as u64 / entry.headers.len() as u64).clamp(1, 1 << 29);
         let nonces = 1 << nonces.ilog2();
         entry.next = 0;
@@ -265,7 +265,7 @@ fn batch(c: &mut Criterion) {
 criterion_group!(benches, batch);
 
 fn main() {
-    if asked("--variants") {
+    if has_argument("--variants") {
         all_variants();
     } else {
         benches();

@@ -7,7 +7,7 @@
 //! `cargo bench --bench node` takes five rounds of three seconds; `cargo test` one short slice. Quote
 //! the ratio of the medians: the machine is shared with the node.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common.rs"]
 mod common;
 
 use std::process::Command;

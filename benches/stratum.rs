@@ -139,13 +139,13 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let source = Box::new(StratumV1::new(Config {
-            endpoint: Endpoint { host: "127.0.0.1".into(), port, tls: false },
+            endpoint: Endpoint { host: "127.0.0.1".into(), port },
             transport: Transport::new(),
             user: "bench".into(),
             password: Secret::from("x".to_owned()),
             version_rolling: true,
             suggest_difficulty: None,
-            habits: None,
+            quirks_dir: None,
             timing: Timing::default(),
         }));
         let (announcer, events) = Announcer::new();

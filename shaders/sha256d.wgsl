@@ -1,12 +1,12 @@
-// SHA-256d of block headers, one nonce after another, for each of a few midstates.
+// SHA-256d of block headers: hashes a range of nonces with each of a few midstates.
 //
-// This file is valid WGSL, and right, and slow: loops over arrays are what graphics compilers are
-// worst at. What runs is its expansion (src/scan/gpu/shader.rs): `try_nonce` is evaluated ahead of
-// time with everything but the nonce taken as known. Loops unroll, arrays become scalars, what
-// depends on constants alone becomes a constant, what depends on the parameters alone is computed by
-// the host once a batch, what nothing depends on disappears. So there is no need here for a special
-// case of any round: that the host does the first three, that most of the padding is zero, or that
-// the second hash ends as soon as H7 is known, comes out by itself. The tests run both forms.
+// This file is valid and correct WGSL, but slow: graphics compilers are bad at loops over arrays. What
+// runs is its expansion (src/scan/gpu/shader.rs), for which `try_nonce` is evaluated ahead of time with
+// everything but the nonce taken as known. Loops are unrolled, arrays become scalars, what depends only
+// on constants becomes a constant, what depends only on the parameters is computed by the host once for
+// each batch, and what nothing depends on disappears. So no round needs a special case here: that the
+// host does the first three, that most of the padding is zero, and that the second hash ends as soon as
+// H7 is known, all follow from the evaluation. The tests run both forms.
 //
 // Names of functions and variables follow FIPS 180-4, sections 4.1.2, 4.2.2 and 6.2.2.
 
@@ -19,20 +19,20 @@ const NONCES_PER_INVOCATION: u32 = 1;
 const SPAN: u32 = WORKGROUP_SIZE * NONCES_PER_INVOCATION;
 
 struct Params {
-    // Always 1, which the compiler must not know. `x * one + y` is x + y on the multiply-add units;
-    // the expansion writes as many additions so as it is asked to.
+    // Always 1, but unknown to the compiler: `x * one + y` computes x + y on the multiply-add units. The
+    // expansion can write additions in this way.
     one: u32,
-    // A hash is a hit if all these bits of its last word, H7, are 0.
+    // A hash is a hit if these bits of its last word, H7, are all 0.
     hit_mask: u32,
     // The nonces are first_nonce ..= first_nonce + last, without wrapping.
     first_nonce: u32,
     last: u32,
-    // How many of the midstates are in use. Hits of others are not reported.
+    // How many midstates are in use. Hits of the others are not reported.
     midstates_used: u32,
-    // <expanded: in their place, the words that the host computes from them>
-    // W0, W1 and W2 of the header's second block: merkle root's end, nTime, nBits.
+    // <expanded: replaced by the words that the host computes from them>
+    // W0, W1 and W2 of the header's second block: the merkle root's last 4 bytes, nTime, nBits.
     second_block: vec3<u32>,
-    // The state after the header's first block, once for each version: words 0..4 and 4..8.
+    // The state after the header's first block, for each version: words 0..4 and 4..8.
     midstates: array<array<vec4<u32>, 2>, MIDSTATES>,
     // </expanded>
 }
@@ -43,7 +43,7 @@ struct Hit {
 }
 
 struct Hits {
-    // Goes on counting when the list is full.
+    // Keeps counting when the list is full.
     found: atomic<u32>,
     list: array<Hit, HIT_CAPACITY>,
 }
@@ -52,8 +52,8 @@ const HIT_CAPACITY: u32 = 4096;
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> hits: Hits;
 
-// Invocations of a workgroup take neighbouring nonces. Workgroups are numbered row by row: a
-// dimension of a dispatch ends at 65535.
+// Invocations of a workgroup hash adjacent nonces. Workgroups are numbered row by row, since a
+// dimension of a dispatch has at most 65535 of them.
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn scan(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -61,7 +61,7 @@ fn scan(
     @builtin(local_invocation_index) invocation: u32,
 ) {
     let number = workgroup.y * workgroups.x + workgroup.x;
-    // The last row is seldom full. Whoever goes on from here cannot make start wrap.
+    // The last row is seldom full. Past this check, `start` cannot wrap.
     if (number > params.last / SPAN) {
         return;
     }
@@ -72,7 +72,7 @@ fn scan(
 }
 
 fn report(nonce: u32, midstate: u32) {
-    // The last workgroup runs past the end, perhaps past 2^32; so do midstates that are not there.
+    // The last workgroup may run past the end, even past 2^32; unused midstates are hashed as well.
     if (nonce - params.first_nonce > params.last || midstate >= params.midstates_used) {
         return;
     }
@@ -82,7 +82,7 @@ fn report(nonce: u32, midstate: u32) {
     }
 }
 
-// <expanded: in its place, the same in a straight line>
+// <expanded: replaced by the same computation as straight-line code>
 const IV = array<u32, 8>(
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 );
@@ -126,7 +126,7 @@ fn maj(x: u32, y: u32, z: u32) -> u32 {
     return (x & y) | (z & (x | y));
 }
 
-// The schedule keeps the last 16 words: W(t) takes the place of W(t - 16).
+// The schedule keeps the last 16 words: W(t) replaces W(t - 16).
 fn scheduled(w: array<u32, 16>, t: u32) -> u32 {
     if (t < 16u) {
         return w[t];
@@ -152,10 +152,10 @@ fn midstate_word(midstate: u32, i: u32) -> u32 {
     return params.midstates[midstate][i / 4u][i % 4u];
 }
 
-// Hashes the header with this nonce, for every midstate, and reports the hits.
+// Hashes the header with this nonce for every midstate, and reports the hits.
 fn try_nonce(nonce: u32) {
-    // The header's second block: its last 16 bytes, and the padding of an 80-byte message. The
-    // nonce is little-endian in the header, and SHA-256 reads big-endian words.
+    // The header's second block: its last 16 bytes, and the padding of an 80-byte message. The nonce
+    // is little-endian in the header, and SHA-256 reads big-endian words.
     var w = array<u32, 16>();
     w[0] = params.second_block[0];
     w[1] = params.second_block[1];
@@ -170,7 +170,7 @@ fn try_nonce(nonce: u32) {
             states[m][i] = midstate_word(m, i);
         }
     }
-    // The schedule does not depend on the midstate: one for all of them.
+    // The schedule does not depend on the midstate, so all midstates share it.
     for (var t = 0u; t < 64u; t++) {
         w[t % 16u] = scheduled(w, t);
         let kw = K[t] + w[t % 16u];

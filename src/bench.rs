@@ -3,8 +3,8 @@
 //! Each runs in the very loop that mines, on a feed of its own that records the ranges it
 //! deals out and the candidates that come back. The results take turns in short slices, so that
 //! whatever else the machine does hits all of them alike; every other turn goes backwards, so that
-//! a drift within a turn favours nobody. The first turn warms up and is not counted. After each
-//! slice, off the clock, every candidate is hashed again by plain code, and a random sample of the
+//! a drift within a turn favours none of them. The first turn warms up and is not counted. After each
+//! slice, off the clock, every candidate is hashed again by the reference implementation, and a random sample of the
 //! ranges is searched again.
 
 pub mod compare;
@@ -129,7 +129,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// These backends, for so long each, and nothing but their rates.
+    /// These backends, each for this time, and nothing but their rates.
     #[must_use]
     pub fn of(scanners: Vec<Arc<dyn Scanner>>, run_for: Duration) -> Self {
         let teams = scanners.into_iter().map(Team::from).collect();
@@ -167,7 +167,7 @@ pub struct Progress {
 pub struct Slice {
     /// Hashes done.
     pub hashes: u64,
-    /// In so many seconds, from the first range dealt to the last one counted.
+    /// In this many seconds, from the first range dealt to the last one counted.
     pub seconds: f64,
     /// The share of the cores' time that was ours, of that in which our threads wanted to run, 0 to
     /// 1. Less than 1 where other programs ran on them.
@@ -206,7 +206,7 @@ pub struct Measurement {
     pub cycles_per_hash: Result<f64, NoCycles>,
     /// What it took.
     pub energy: Result<Energy, NoReading>,
-    /// Whether its candidates were exactly those that plain code finds.
+    /// Whether its candidates were exactly those that the reference implementation finds.
     pub verified: Result<Tried, Disagreement>,
 }
 

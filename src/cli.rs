@@ -36,6 +36,7 @@ use texts::{
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::target::Difficulty;
 use crate::plot::PlotFile;
+use crate::report::log::LogOptions;
 use crate::scan::Throttle;
 use crate::scan::cpu::CpuFeatures;
 use crate::secret::Secret;
@@ -74,7 +75,7 @@ pub enum Command {
     /// Solve one block header: a drop-in for `bitcoin-util grind`
     #[command(long_about = GRIND_ABOUT, mut_arg("backend", one_kernel))]
     Grind(GrindArgs),
-    /// Hold every backend of this machine against plain code
+    /// Check every backend of this machine against the reference implementation
     #[command(long_about = CHECK_ABOUT)]
     Check(CheckArgs),
     /// List what this machine can hash with, and what not and why
@@ -137,6 +138,13 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// How much is to be logged, and in which form.
+    #[must_use]
+    pub fn log_options(&self) -> LogOptions {
+        let json = self.log_format == LogFormat::Json;
+        LogOptions { quiet: self.quiet, verbose: self.verbose, json }
+    }
+
     /// The CPU features that kernels may use.
     #[must_use]
     pub fn cpu_features(&self) -> CpuFeatures {
@@ -296,13 +304,9 @@ pub struct PoolArgs {
 #[derive(Clone, Debug, Args)]
 pub struct HashingArgs {
     /// What hashes, by commas: auto, cpu, gpu, cpu:KERNEL or gpu:N
-    ///
-    /// `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and
-    /// `gpu` are the one or the other; `cpu:KERNEL` names one of the kernels sha2, sha-ni, avx2 and
-    /// avx512, of which `bench` and `check` take several; `gpu:N` is the device that `adit devices`
-    /// lists under this number.
     #[arg(
         long,
+        long_help = backend::long_help(),
         value_name = "LIST",
         default_value = "auto",
         value_parser = suggesting(backend::suggested_backends, str::parse::<BackendList>),

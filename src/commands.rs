@@ -1,4 +1,4 @@
-//! One file a command: they wire rooms together and hold no logic of their own.
+//! One file a command: they connect modules and hold no logic of their own.
 
 mod backends;
 pub mod bench;
@@ -36,7 +36,7 @@ fn network_runtime() -> anyhow::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Writes a result to stdout and ends with `exit`. Whoever closed stdout does not want the result,
+/// Writes a result to stdout and ends with `exit`. If stdout was closed the result is not wanted,
 /// and that is no failure of ours.
 fn finish(text: &str, exit: Exit) -> anyhow::Result<Exit> {
     match print(text) {

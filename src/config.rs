@@ -66,7 +66,7 @@ impl fmt::Debug for Surroundings<'_> {
 pub struct Invocation {
     /// The command and its options.
     pub cli: Cli,
-    /// What a person should be warned of as soon as there is a log.
+    /// What to warn the user of as soon as there is a log.
     pub warnings: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn invocation_by(
     surroundings: &Surroundings<'_>,
 ) -> Result<Invocation, NotRun> {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let matches = grammar.command_line().try_get_matches_from(&argv)?;
+    let matches = grammar.parse(&argv)?;
     let (command, given) = matches.subcommand().unwrap_or(("", &matches));
 
     let mut layers = BTreeMap::new();
@@ -213,7 +213,7 @@ fn settle_login(
                     *url_user = None;
                 }
             }
-            // Whoever logs in takes what the URL says first.
+            // The login in the URL is taken first.
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal if !alone => {}
             std::cmp::Ordering::Equal => {

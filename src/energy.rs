@@ -15,7 +15,7 @@ pub enum NoReading {
     #[error("this system has no RAPL counters (no package domain in /sys/class/powercap)")]
     NoRapl,
     /// They are there, and we may not read them.
-    #[error("RAPL's energy_uj may not be read by this user (as a rule only by root)")]
+    #[error("RAPL's energy_uj may not be read by this user (usually only by root)")]
     Forbidden,
     /// A counter holds no number, or vanished.
     #[error("RAPL: {0}")]

@@ -38,7 +38,7 @@ impl Wait {
     }
 }
 
-/// Three significant digits in the unit that a person would choose.
+/// Three significant digits in the most readable unit.
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(f64, &str); 11] = [
@@ -58,7 +58,7 @@ impl fmt::Display for Wait {
         let found = UNITS.iter().find(|(size, _)| self.0 >= size * 0.999_5);
         let (size, unit) = *found.unwrap_or(&UNITS[UNITS.len() - 1]);
         let value = self.0 / size;
-        // Up to a million of the largest there is in words; beyond that nobody has any.
+        // Up to a million of the largest there is in words; beyond that in powers of ten.
         if value >= 1e6 {
             return write!(f, "{:.2e} years", self.years());
         }
@@ -115,7 +115,7 @@ impl Outlook {
         }
     }
 
-    /// How likely it is found within so many seconds, 0 to 1.
+    /// The probability that it is found within `seconds`, 0 to 1.
     #[must_use]
     pub fn chance_within(&self, seconds: f64) -> f64 {
         // Exact where the chance is tiny, too.

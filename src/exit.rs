@@ -82,7 +82,7 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
-/// An error as a person is told it: what failed and why, and where something can be done about it,
+/// An error as the user sees it: what failed and why, and where something can be done about it,
 /// what.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Failure {

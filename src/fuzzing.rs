@@ -1,5 +1,5 @@
 //! The parsers of what other programs and people send, as functions of bytes that check what must
-//! hold for every input. They are for `fuzz/` and `tests/fuzz.rs` only.
+//! hold for every input. They are for `fuzz/` and `tests/it/fuzz.rs` only.
 //!
 //! Each panics where something does not hold; none does on any input that is handled well.
 

@@ -121,7 +121,7 @@ pub struct Progress {
 }
 
 /// Tries all nonces from 0 on with `scanner`. Every `tick` the caller is shown how far it is, and may
-/// break it off: then there is `Ok(None)`. The nonce that is given was verified by plain code.
+/// break it off: then there is `Ok(None)`. The nonce that is given was verified by the reference implementation.
 ///
 /// # Errors
 /// When no nonce meets the target.
@@ -244,7 +244,7 @@ impl Feed for Grindstone {
     }
 }
 
-/// Says that the scanner has ended, even by a panic: nobody is to wait for it for ever.
+/// Says that the scanner has ended, even by a panic: nothing waits for it forever.
 struct Ended<'a>(&'a Grindstone);
 
 impl Drop for Ended<'_> {

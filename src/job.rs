@@ -116,7 +116,7 @@ impl Job {
     }
 }
 
-/// A candidate that was hashed again in plain code and meets its job's share target, the network's,
+/// A candidate that was hashed again by the reference implementation and meets its job's share target, the network's,
 /// or both.
 #[derive(Clone, Debug)]
 pub struct Solution {
@@ -164,7 +164,7 @@ pub enum Verdict {
     Rejected(Refusal),
     /// Right, but too late.
     Stale(Refusal),
-    /// No answer was had: sent or not, nobody knows.
+    /// There was no answer; whether it arrived is not known.
     Unknown(Refusal),
 }
 

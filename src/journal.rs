@@ -369,6 +369,25 @@ fn others_may_write(dir: &Path) -> Result<Option<Warning>, JournalError> {
     }
 }
 
+/// Only what an adit does at its start with the files of dead processes: the blocks without a fate,
+/// each with its network.
+pub(crate) fn recover(dir: &Path) -> Result<Vec<(String, BlockHash)>, JournalError> {
+    let mut files = adopt_all(dir, &mut Vec::new())?;
+    let mut blocks = Vec::new();
+    for file in files.values_mut() {
+        let ids: Vec<u64> = file.live().map(|(id, _)| id).collect();
+        for id in ids {
+            let line = file.line(id)?.unwrap_or_default();
+            if let Some(Record::Found(found)) = record::parse(&line)
+                && let Some((_, hash)) = found.verified()
+            {
+                blocks.push((found.network.into_owned(), hash));
+            }
+        }
+    }
+    Ok(blocks)
+}
+
 /// Adopts the files of dead processes.
 fn adopt_all(
     dir: &Path,

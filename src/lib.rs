@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod grind;
 pub mod job;
 pub mod journal;
+pub mod output;
 pub mod plot;
 pub mod printable;
 pub mod report;

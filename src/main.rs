@@ -54,7 +54,7 @@ fn run(
             Ok(invocation) => invocation,
             Err(NotRun::Display(text)) => {
                 signals.end_at_once();
-                // Whoever closed our stdout does not want to read it.
+                // stdout was closed: there is no reader for it.
                 let _ = text.print();
                 return Ok(if text.use_stderr() { Exit::Usage } else { Exit::Done });
             }
@@ -70,7 +70,7 @@ fn run(
         line.finish();
         log::flush();
     });
-    log::init(&output, &progress, stderr);
+    log::init(output.log_options(), &progress, stderr);
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -1,4 +1,4 @@
-//! Words of strangers (a node, a pool, a command line), made fit for a terminal and a log.
+//! Text from outside (a node, a pool, a command line), made safe for a terminal and a log.
 
 use std::fmt::{self, Write as _};
 

@@ -1,13 +1,10 @@
 //! Shows what is announced: lines for people or JSON for scripts on stdout, progress and log on
 //! stderr. Nothing waits for it.
 
-pub mod bench;
-pub mod estimates;
 mod json;
 mod lines;
 pub mod log;
 mod progress;
-pub mod results;
 mod writer;
 
 use std::io::{self, IsTerminal as _, Write as _};

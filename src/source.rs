@@ -1,11 +1,14 @@
 //! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
 
+mod backoff;
+pub mod block_schedule;
 pub mod builtin;
+mod connection_state;
 pub mod failover;
 pub mod getblocktemplate;
 pub mod net;
 pub mod node_reject;
-pub mod pace;
+mod pool;
 pub mod stratum_v1;
 
 use std::fmt;

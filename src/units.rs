@@ -107,7 +107,7 @@ impl Watts {
         self.0
     }
 
-    /// What this power comes to in so many seconds.
+    /// The energy of this power over `seconds`.
     #[must_use]
     pub const fn over(self, seconds: f64) -> Joules {
         Joules(self.0 * seconds)

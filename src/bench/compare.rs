@@ -2,7 +2,7 @@
 //!
 //! Three things make two runs of one program differ. Other programs take the cores away: Linux
 //! counts how long our threads waited for one, and each slice's rate is divided by the share of the
-//! time that they had. The clock rises and falls, and neighbours on the same cores or the same host
+//! time that they had. The clock rises and falls, and other programs on the same cores or the same host
 //! slow everything down: where the run has the reference kernel on as many threads, each slice is
 //! divided by the reference's slice of the same turn. What is left is drift, which the error
 //! includes since it is taken from blocks of slices; and what sets one run apart from another
@@ -72,7 +72,7 @@ impl Row {
             && self.version_rolling == other.version_rolling
     }
 
-    /// Whether it can be held against the reference: that is a processor's, as the others are.
+    /// Whether it can be compared with the reference: that is a processor's, as the others are.
     fn is_cpu(&self) -> bool {
         self.name.starts_with("cpu:")
     }
@@ -153,7 +153,7 @@ pub enum Basis {
 /// Whether two runs are of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machines {
-    /// Hashes per second of the one can be held against those of the other.
+    /// Hashes per second of the one can be compared with those of the other.
     Same,
     /// They can not.
     Different,
@@ -295,7 +295,7 @@ impl Comparison {
     }
 
     /// The rows of which luck decides whether a slowdown to about `ratio` is shown: the noise is
-    /// larger. A reference is left out: it is there to be divided by.
+    /// larger. A reference is omitted: it is there to be divided by.
     pub fn undecided(&self, ratio: f64) -> impl Iterator<Item = &Compared> {
         self.rows.iter().filter(move |row| {
             let is_divisor = self.rows.iter().any(|other| row.row.divides(&other.row));

@@ -1,5 +1,5 @@
 //! One slice: a feed that records the ranges it deals out and the candidates that come back, and
-//! holds both against plain code afterwards.
+//! checks both with the reference implementation afterwards.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -20,15 +20,15 @@ use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::scan::cpu::{Differ, Random};
 use crate::scan::{Candidate, Feed, Hit, NonceRange, Prepared, WorkUnit};
 
-/// How many leading zero bits make a candidate. Few enough for a sample to hold some, and so many
+/// How many leading zero bits make a candidate. Few enough for a sample to hold some, and enough
 /// that reporting them costs a fast kernel less than a thousandth.
 pub(super) const ZEROS_CPU: u32 = 16;
 /// The same for a GPU, which hashes a hundred times as much and reports through a short list.
 pub(super) const ZEROS_GPU: u32 = 20;
 
-/// About how many hashes of each slice are done again by plain code.
+/// About how many hashes of each slice are repeated by the reference implementation.
 const SAMPLED_HASHES: u64 = 1 << 18;
-/// At most so many of them in one place.
+/// The most of them in one place.
 const SAMPLE: u64 = 1 << 14;
 
 /// What it was tried with.
@@ -54,7 +54,7 @@ impl std::ops::Add for Tried {
     }
 }
 
-/// How a backend differed from plain code.
+/// How a backend differed from the reference implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disagreement {
     /// It reported what is no candidate, or lies outside of its range.
@@ -81,7 +81,7 @@ pub enum Disagreement {
     Sample {
         /// How many there are.
         expected: usize,
-        /// How many it left out.
+        /// How many it missed.
         missing: usize,
         /// How many it made up.
         extra: usize,
@@ -297,7 +297,7 @@ fn compare(unit: &WorkUnit, found: &[Found], zeros: u32) -> Result<u64, Disagree
     }
 }
 
-/// Whether a header's hash begins, as it is displayed, with so many zero bits.
+/// Whether a header's hash begins, as it is displayed, with this many zero bits.
 fn has_zeros(header: &[u8], zeros: u32) -> bool {
     let [.., a, b, c, d] = sha256d(header);
     u32::from_le_bytes([a, b, c, d]).leading_zeros() >= zeros

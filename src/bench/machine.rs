@@ -41,7 +41,7 @@ pub struct Machine {
     pub smt: Option<bool>,
     /// To how many cores' time the cgroup limits us.
     pub cgroup_cpus: Option<f64>,
-    /// Threads that wanted to run during the last minute, on the average, as we began.
+    /// Threads that wanted to run during the last minute, on average, as the run began.
     pub load_average: Option<f64>,
 }
 

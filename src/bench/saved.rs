@@ -1,5 +1,5 @@
 //! A run that `adit bench --json` has saved, read back. The file may be anything: it is read as what
-//! a stranger sends.
+//! an untrusted peer sends.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -141,7 +141,7 @@ impl SavedResult {
                 return Err(nonsense("a slice without a hash"));
             }
             if cores.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-                return Err(nonsense("a share of the cores that is none"));
+                return Err(nonsense("an impossible share of the cores"));
             }
             Ok(Slice { hashes, seconds, cores })
         };

@@ -37,7 +37,7 @@ pub fn outliers(values: &[f64]) -> Vec<usize> {
 /// Into how many blocks a run's slices are parted for its error.
 pub const BLOCKS: usize = 5;
 
-/// The error is so many times what it would be if blocks that follow each other had nothing in
+/// How many times larger the error is than it would be if blocks that follow each other had nothing in
 /// common. Drifts are longer than a block; this is for one as long as a block or a little longer.
 const ALIKE: f64 = 1.5;
 
@@ -51,7 +51,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Of values in the order of time. Neighbours in time are alike, so single values say too much
+    /// Of values in the order of time. Values close in time are alike, so single values say too much
     /// of their sureness: the error comes from the medians of [`BLOCKS`] blocks that follow each
     /// other. `None` where there are fewer values than that.
     #[must_use]

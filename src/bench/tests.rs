@@ -3,7 +3,7 @@
 use super::*;
 use crate::scan::Kernel;
 use crate::scan::cpu::tests::runnable_kernels;
-use crate::scan::cpu::{CpuScanner, Fault, Liar, Sha2};
+use crate::scan::cpu::{CpuScanner, Fault, FaultyKernel, Sha2};
 
 fn plan(kernels: Vec<Arc<dyn Kernel>>) -> Plan {
     let scanner = |kernel: &Arc<dyn Kernel>, threads| {
@@ -34,18 +34,18 @@ fn every_kernel_is_measured_and_found_true() {
 }
 
 #[test]
-fn a_liar_is_not_verified() {
-    for fault in [Fault::Leaves, Fault::MakesUp, Fault::Twice, Fault::Miscounts] {
-        let liar = Arc::new(Liar { kernel: Arc::new(Sha2), fault });
-        let mut plan = plan(vec![liar]);
-        // Long enough for some candidates to be there to be lied about.
+fn a_faulty_kernel_is_not_verified() {
+    for fault in [Fault::DropsHits, Fault::InventsHits, Fault::RepeatsHits, Fault::Miscounts] {
+        let faulty = Arc::new(FaultyKernel { kernel: Arc::new(Sha2), fault });
+        let mut plan = plan(vec![faulty]);
+        // Long enough that there are candidates to be wrong about.
         plan.run_for = Duration::from_millis(400);
         for result in measured(plan) {
             let disagreement = result.verified.unwrap_err();
             let told = match fault {
-                Fault::Leaves => matches!(disagreement, Disagreement::Sample { .. }),
-                Fault::MakesUp => matches!(disagreement, Disagreement::Wrong { .. }),
-                Fault::Twice => matches!(disagreement, Disagreement::Twice { .. }),
+                Fault::DropsHits => matches!(disagreement, Disagreement::Sample { .. }),
+                Fault::InventsHits => matches!(disagreement, Disagreement::Wrong { .. }),
+                Fault::RepeatsHits => matches!(disagreement, Disagreement::Twice { .. }),
                 _ => matches!(disagreement, Disagreement::Count { .. }),
             };
             assert!(told, "{fault:?}: {disagreement}");

@@ -81,7 +81,7 @@ pub struct CoinbaseText(String);
 /// Why a text cannot go into the coinbase.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// It takes too much room.
+    /// It is too long.
     #[error(
         "the coinbase text has {len} bytes, {} more than the {} that fit",
         .len - CoinbaseText::MAX_LEN,
@@ -127,7 +127,7 @@ impl CoinbaseText {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScriptSigData(Vec<u8>);
 
-/// The node wants more bytes in the scriptSig than there is room for.
+/// The node wants more bytes in the scriptSig than fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("coinbaseaux has {len} bytes, {over} more than fit into the coinbase beside its text")]
 pub struct AuxTooLong {
@@ -141,7 +141,7 @@ impl ScriptSigData {
     /// `aux` as it is, and `text` as a push.
     ///
     /// # Errors
-    /// When both together leave no room for height and extranonce.
+    /// When height and extranonce no longer fit beside the two.
     pub fn new(aux: &[u8], text: &CoinbaseText) -> Result<Self, AuxTooLong> {
         let pushed = Self::from(text).0;
         match (aux.len() + pushed.len()).checked_sub(DATA_MAX) {

@@ -9,7 +9,7 @@ pub struct Params {
     pub network: Network,
     /// As a node names it: `getblockchaininfo`'s `chain`, and the node's option `-chain`.
     pub chain_name: &'static str,
-    /// As a source on our command line names it, and as a person does.
+    /// As a source on the command line names it.
     pub name: &'static str,
     /// The port on which a node of this chain answers JSON-RPC unless told otherwise.
     pub rpc_port: u16,
@@ -93,7 +93,7 @@ impl Params {
         self.min_difficulty_blocks && self.network != Network::Regtest
     }
 
-    /// Whether blocks are made there at will, at the pace that whoever makes them likes: regtest,
+    /// Whether blocks are made there on demand, at any rate: regtest,
     /// and signets that one may mine.
     #[must_use]
     pub const fn is_paced_at_will(&self) -> bool {

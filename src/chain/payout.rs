@@ -10,7 +10,7 @@ use crate::printable::printable;
 /// How much of an address a message shows. The longest real one (regtest, taproot) has 64.
 const SHOWN: usize = 70;
 
-/// The script of the coinbase's output that pays whoever mines.
+/// The script of the coinbase's output that pays the miner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayoutScript(ScriptBuf);
 
@@ -24,7 +24,7 @@ pub enum PayoutError {
     #[error("`{0}` is not a Bitcoin address: its checksum, length or prefix is wrong")]
     NotAnAddress(String),
     /// It is an address of a kind that no rules of spending exist for yet, so that everyone or
-    /// nobody could take the money.
+    /// the coins could never be spent.
     #[error(
         "`{0}` is an address of an unknown kind: known are p2pkh, p2sh, p2wpkh, p2wsh and p2tr"
     )]
@@ -58,7 +58,7 @@ impl PayoutScript {
         Self::of(&parsed, network)
     }
 
-    /// The same for an address that was read already and not held against a chain.
+    /// The same for an address that was parsed before and not yet checked against a chain.
     ///
     /// # Errors
     /// When it is of a kind without rules, or an address of another chain.
@@ -99,7 +99,7 @@ impl PayoutScript {
     }
 }
 
-/// Which chains an address is made for, as a person says it.
+/// Which chains an address is for, in words.
 fn owner(address: &Address<NetworkUnchecked>) -> &'static str {
     let on = |network| address.is_valid_for_network(network);
     match (on(Network::Bitcoin), on(Network::Testnet), on(Network::Regtest)) {

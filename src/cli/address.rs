@@ -112,7 +112,7 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// What to tell whoever gets an address wrong.
+/// The hint for a wrong address.
 struct Peer {
     /// Where the address goes on after the port.
     path: &'static str,

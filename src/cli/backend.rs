@@ -17,6 +17,18 @@ fn kernel(text: &str) -> Result<KernelName, ValueError> {
     })
 }
 
+/// The long help of `--backend`, with the kernels from their table.
+pub(super) fn long_help() -> String {
+    let kernels: Vec<_> = KernelName::all().map(KernelName::as_str).collect();
+    format!(
+        "What hashes, by commas: auto, cpu, gpu, cpu:KERNEL or gpu:N\n\n\
+         `auto` is all CPU cores with the fastest kernel, and every real graphics card; `cpu` and \
+         `gpu` are one or the other; `cpu:KERNEL` names a kernel ({}), of which `bench` and `check` \
+         take several; `gpu:N` is the device that `adit devices` lists with this number.",
+        kernels.join(", "),
+    )
+}
+
 /// What can stand in `--backend` on any machine.
 pub(super) fn suggested_backends() -> Vec<String> {
     let kernels = KernelName::all().map(|kernel| format!("cpu:{kernel}"));

@@ -66,7 +66,7 @@ pub fn complaint(error: &clap::Error) -> Failure {
             if others.is_empty() || others.contains(&name) {
                 usage(name, "it is given more than once".into())
             } else {
-                usage(name, format!("it does not go together with {}", others.join(", ")))
+                usage(name, format!("it cannot be used with {}", others.join(", ")))
             }
         }
         ErrorKind::TooManyValues => usage(name, "it takes no value".into()),
@@ -90,7 +90,7 @@ fn unknown(error: &clap::Error) -> Failure {
         return Failure::new(
             Exit::Usage,
             format!("argument {:?}", echo(&given)),
-            "it is one too many",
+            "unexpected argument",
         )
         .hint(HELP);
     }

@@ -75,7 +75,7 @@ pub fn price(text: &str) -> Result<Price, ValueError> {
 /// Takes a quotient, such as 0.95.
 ///
 /// # Errors
-/// When it is none, or not above zero.
+/// When it is not a number, or not above zero.
 pub fn ratio(text: &str) -> Result<f64, ValueError> {
     number(text).filter(|ratio| *ratio > 0.0 && *ratio <= 1.0).ok_or_else(|| {
         ValueError::new("it is no ratio above 0 and up to 1").hint("0.9 stands for 10 % slower")
@@ -93,7 +93,7 @@ pub fn plot_file(name: &str) -> Result<PlotFile, ValueError> {
 /// Takes an amount of coins.
 ///
 /// # Errors
-/// When it is none, negative, or more coins than there will be.
+/// When it is not a number, negative, or more coins than there will be.
 pub fn coins(text: &str) -> Result<Amount, ValueError> {
     number(text)
         .and_then(|coins| Amount::from_btc(coins).ok())

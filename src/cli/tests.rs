@@ -79,7 +79,7 @@ fn wrong_usage_is_told_in_the_promised_form() {
         ),
         (
             "adit devices regtest",
-            "error: argument \"regtest\": it is one too many\nhint: --help lists what there is\n",
+            "error: argument \"regtest\": unexpected argument\nhint: --help lists what there is\n",
         ),
         (
             "adit mine http://bob:hunter2@h",
@@ -92,7 +92,7 @@ fn wrong_usage_is_told_in_the_promised_form() {
         ),
         (
             "adit mine --rpc-cookie c --rpc-user u",
-            "error: --rpc-cookie: it does not go together with --rpc-user\n",
+            "error: --rpc-cookie: it cannot be used with --rpc-user\n",
         ),
         ("adit mine --blocks 1 --blocks 2", "error: --blocks: it is given more than once\n"),
         ("adit mine --json=1", "error: --json: it takes no value\n"),

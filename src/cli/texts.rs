@@ -48,7 +48,7 @@ thread and on all (or on as many as --threads says), and where there are cards, 
 
 The results are measured in short slices that take turns, so that whatever else the machine does \
 hits all of them alike: compare the results of one run. Each comes with the candidates of the ranges \
-that were timed, every one hashed again, and a sample of the ranges searched again, by plain code; \
+that were timed, every one hashed again, and a sample of the ranges searched again, by the reference implementation; \
 a result is `verified` when none is wrong and none is missing.
 
 Cycles are shown where the processor's own counter can be read, energy where its counters (RAPL) or \
@@ -68,7 +68,7 @@ nonce changes. The solved header goes to stdout in hex; where there is none, std
 words of `bitcoin-util grind`, and the exit code is 1.";
 
 pub(super) const CHECK_ABOUT: &str = "\
-Holds every backend of this machine against plain code, on all threads at once (or on as many as \
+Checks every backend of this machine against the reference implementation, on all threads at once (or on as many as \
 --threads says): known blocks, and headers that are random in each run. A backend that this machine \
 lacks is no failure; one that computes wrongly is, and the exit code is 3.";
 

@@ -9,7 +9,7 @@ use crate::chain::coinbase::CoinbaseText;
 use crate::scan::Throttle;
 use crate::source::stratum_v1::target_of;
 
-/// Why a value is not taken. It never repeats the value: that may hold a secret, and whoever shows
+/// Why a value is not taken. It never repeats the value: that may hold a secret, and the caller that shows
 /// the error knows what may be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
@@ -63,7 +63,7 @@ pub fn redact(value: &str) -> String {
 /// Takes a difficulty: a decimal number above 0 that a hash can meet.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not one.
 pub fn difficulty(text: &str) -> Result<String, ValueError> {
     target_of(text).map_err(|error| ValueError::new(error.to_string()))?;
     // As JSON writes numbers: nothing but what a float's own form has.

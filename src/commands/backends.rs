@@ -1,4 +1,4 @@
-//! From `--backend` to kernels, with the failures and the log line that go with it.
+//! Turns `--backend` into scanners, with the errors and log lines that belong to it.
 
 use std::num::NonZero;
 use std::ops::ControlFlow;
@@ -9,24 +9,27 @@ use adit::bench::compare::Row;
 use adit::bench::{BenchError, Measurement, Plan, measure};
 use adit::cli::{BackendSpec, HashingArgs};
 use adit::exit::{Exit, Failure};
-use adit::report::{self, Progress};
-use adit::scan::cpu::{self, CpuFeatures, KernelName, Measured, Opened, Timed, Unavailable};
+use adit::output;
+use adit::report::Progress;
+use adit::scan::cpu::{
+    self, Calibration, CpuFeatures, KernelName, Opened, TimedKernel, Unavailable,
+};
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
 use adit::scan::{BackendError, Kernel, Scanner, Throttle};
 use adit::signals::Signals;
 use anyhow::Context as _;
 
-/// How long a measurement may take to notice a signal. Some of its steps do not look for one, such as
-/// the first opening of a card; then it is ended.
+/// How long a measurement may take to stop after a signal. Some of its steps do not check for one, such as
+/// opening a card; then the process is ended.
 pub const BREAK_OFF: Duration = Duration::from_secs(2);
 
-/// As many threads as were asked for.
+/// How many CPU threads to use: `--threads`, or as many as the process may use.
 pub fn threads(hashing: &HashingArgs) -> usize {
     hashing.threads.map_or_else(cpu::usable_threads, NonZero::get)
 }
 
-/// The backends that were asked for, throttled so. One that fails its self-test is named and left out,
-/// as long as another is there. Cards are tested once they are up: the processor does not wait for
+/// The backends that `--backend` selects. One that fails its self-test is logged and disabled as long as
+/// another remains. Cards test themselves when they are initialised, so that the CPU need not wait for
 /// them.
 pub fn scanners(
     hashing: &HashingArgs,
@@ -34,7 +37,7 @@ pub fn scanners(
     version_rolling: bool,
     throttle: Throttle,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
-    // Drivers take their time to say what there is; meanwhile the kernels are measured.
+    // Drivers take time to list their cards; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
         let aside = std::thread::Builder::new().name("gpus".into());
         let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("threads")?;
@@ -59,15 +62,14 @@ pub fn scanners(
     match failed {
         Some(failure) if scanners.is_empty() => Err(failure.into()),
         Some(failure) => {
-            tracing::error!("{failure}; it is left out");
+            tracing::error!("{failure}; it is disabled");
             Ok(scanners)
         }
         None => Ok(scanners),
     }
 }
 
-/// The processor as a backend, where it was asked for: with the fastest of the kernels, where there
-/// is more than one to choose from.
+/// The CPU backend, if it is selected: with the named kernel, or the fastest of those selected.
 fn cpu_scanner(
     hashing: &HashingArgs,
     features: CpuFeatures,
@@ -79,7 +81,7 @@ fn cpu_scanner(
     let (kernel, midstates) = match (wanted.next(), wanted.next()) {
         (None, _) => return Ok(None),
         (Some(BackendSpec::Cpu(Some(name))), None) => {
-            let kernel = trusted(*name, features)?;
+            let kernel = self_tested(*name, features)?;
             let midstates = kernel.midstates();
             (kernel, midstates)
         }
@@ -97,8 +99,8 @@ fn options(version_rolling: bool, throttle: Throttle) -> Options {
     Options { version_rolling, throttle, cache: adit::dirs::cache_dir() }
 }
 
-/// Every graphics card that `--backend` speaks of. One that was named must be there; `gpu` needs at
-/// least one; for `auto` there may be none.
+/// The graphics cards that `--backend` selects. `gpu:N` must exist, and `gpu` needs at least one card;
+/// `auto` accepts none.
 pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
     let specs = hashing.backend.specs();
     let named = specs.iter().any(|spec| matches!(spec, BackendSpec::Gpu(_)));
@@ -106,18 +108,18 @@ pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
         if !specs.contains(&BackendSpec::Auto) {
             return Ok(Vec::new());
         }
-        if !gpu::may_be_there() {
-            tracing::debug!("no graphics card: the system has no device file of one");
+        if !gpu::may_be_present() {
+            tracing::debug!("no graphics card: the system has no device file for one");
             return Ok(Vec::new());
         }
     }
     let all = gpu::enumerate();
-    let mut taken: Vec<Gpu> = Vec::new();
+    let mut selected: Vec<Gpu> = Vec::new();
     for spec in specs {
         let found: Vec<&Gpu> = match spec {
             BackendSpec::Cpu(_) => continue,
             BackendSpec::Auto | BackendSpec::Gpu(None) => {
-                all.iter().filter(|gpu| gpu.is_taken_unasked()).collect()
+                all.iter().filter(|gpu| gpu.is_default()).collect()
             }
             BackendSpec::Gpu(Some(index)) => all.iter().filter(|gpu| gpu.index == *index).collect(),
         };
@@ -127,34 +129,34 @@ pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
             _ => {}
         }
         for gpu in found {
-            if taken.iter().all(|other| other.index != gpu.index) {
-                taken.push(gpu.clone());
+            if selected.iter().all(|other| other.index != gpu.index) {
+                selected.push(gpu.clone());
             }
         }
     }
-    Ok(taken)
+    Ok(selected)
 }
 
-/// There is no such card.
+/// The error for a card that was not found among `all`.
 fn no_gpu(index: Option<usize>, all: &[Gpu]) -> Failure {
     let name = index.map_or_else(|| "gpu".to_owned(), |index| format!("gpu:{index}"));
     let failure = |why: &str| Failure::new(Exit::Usage, format!("backend {name}"), why);
     match (index, all) {
-        (_, []) => failure("no graphics card was found, and no driver of one").hint(
-            "it takes the card's driver with Vulkan (on Debian libvulkan1 and mesa-vulkan-drivers, \
-             or NVIDIA's own), Metal or DX12; --backend cpu needs none",
+        (_, []) => failure("no graphics card and no driver for one was found").hint(
+            "a card needs a driver for Vulkan (on Debian libvulkan1 and mesa-vulkan-drivers, or \
+             NVIDIA's own), Metal or DX12; --backend cpu needs none",
         ),
         (None, [first, ..]) => {
-            failure("only software devices were found, and they are not taken unless named")
-                .hint(format!("--backend gpu:{} takes {}", first.index, first.name))
+            failure("only software devices were found, which are used only if named")
+                .hint(format!("--backend gpu:{} selects {}", first.index, first.name))
         }
-        (Some(_), all) => failure("there is no device of this number")
-            .hint(format!("there are 0 to {}; `adit devices` lists them", all.len() - 1)),
+        (Some(_), all) => failure("there is no device with this number")
+            .hint(format!("the devices are 0 to {}; `adit devices` lists them", all.len() - 1)),
     }
 }
 
-/// Every kernel that `--backend` speaks of. One that was named must be there; the others
-/// come with the reason why they are not.
+/// The kernels that `--backend` selects. One that is named must be available; others that are not come
+/// with the reason.
 pub fn kernels(hashing: &HashingArgs, features: CpuFeatures) -> Result<Vec<Opened>, Failure> {
     let mut kernels = Vec::new();
     for spec in hashing.backend.specs() {
@@ -167,7 +169,7 @@ pub fn kernels(hashing: &HashingArgs, features: CpuFeatures) -> Result<Vec<Opene
     Ok(kernels)
 }
 
-/// On how many threads kernels are measured.
+/// The numbers of threads on which kernels are measured.
 fn thread_counts(hashing: &HashingArgs) -> Vec<usize> {
     match hashing.threads {
         Some(threads) => vec![threads.get()],
@@ -176,8 +178,8 @@ fn thread_counts(hashing: &HashingArgs) -> Vec<usize> {
     }
 }
 
-/// Whether `row` of an earlier run is of a backend and of a number of threads that are to be measured
-/// now, were they there. All backends together are not: each of them is by itself.
+/// Whether this run would measure the backend and number of threads of `row`, a result of an earlier run,
+/// if the backend exists. False for rows of all backends together: each backend is measured by itself.
 pub fn is_to_measure(hashing: &HashingArgs, row: &Row) -> bool {
     let specs = hashing.backend.specs();
     if let Some(kernel) = row.name.strip_prefix("cpu:") {
@@ -196,8 +198,8 @@ pub fn is_to_measure(hashing: &HashingArgs, row: &Row) -> bool {
     })
 }
 
-/// Every backend that `--backend` speaks of and that is there: kernels on one thread and on all, or
-/// on as many as were asked for; and graphics cards.
+/// The available backends that `--backend` selects: kernels on one thread and on all, or on `--threads`;
+/// and graphics cards.
 pub fn to_measure(
     hashing: &HashingArgs,
     features: CpuFeatures,
@@ -223,7 +225,7 @@ pub fn to_measure(
     Ok(scanners)
 }
 
-/// What to say of a backend with which nothing can be measured.
+/// The error for a backend that cannot be measured.
 pub fn unfit(error: BenchError) -> Failure {
     let exit = match &error.error {
         BackendError::Lies(_) => Exit::SelfTest,
@@ -232,17 +234,17 @@ pub fn unfit(error: BenchError) -> Failure {
     Failure::from_chain(exit, &error)
 }
 
-/// What `plan` comes to, shown as it goes on; or with which code to end where a signal broke it off.
+/// Runs `plan` and shows its progress. Returns the exit code instead if a signal interrupts it.
 pub fn measured(
     plan: Plan,
     signals: &Signals,
     progress: &Progress,
 ) -> anyhow::Result<Result<Vec<Measurement>, Exit>> {
-    // What is found is verified by rayon's own threads, and it panics where it gets none.
+    // Results are verified on rayon's global pool, whose lazy start would panic on failure.
     rayon::ThreadPoolBuilder::new().build_global().context("threads")?;
     let _ending = signals.ends_cleanly(BREAK_OFF);
     let measured = measure(plan, &mut |at| {
-        progress.show(&report::bench::measuring(at));
+        progress.show(&output::bench::measuring(at));
         if signals.received().is_some() {
             ControlFlow::Break(())
         } else {
@@ -254,7 +256,7 @@ pub fn measured(
     Ok(measured.ok_or_else(|| signals.received().unwrap_or(Exit::Failed)))
 }
 
-/// One backend that is there, not yet initialised: what the first entry of `--backend` names.
+/// The backend that the first entry of `--backend` selects, not yet initialised.
 pub enum One {
     /// A graphics card.
     Gpu(Box<Gpu>),
@@ -265,28 +267,27 @@ pub enum One {
 }
 
 impl One {
-    /// Looks for it. Nothing is measured yet, so that this can come before anything else that may
-    /// be wrong.
+    /// Finds it. Nothing is measured yet, so that a wrong option is reported before anything else.
     pub fn find(hashing: &HashingArgs, features: CpuFeatures) -> Result<Self, Failure> {
         match hashing.backend.specs() {
             [BackendSpec::Gpu(_), ..] => {
                 let gpu = gpus(hashing)?.into_iter().next().ok_or_else(|| no_gpu(None, &[]))?;
                 Ok(Self::Gpu(Box::new(gpu)))
             }
-            [BackendSpec::Cpu(Some(name)), ..] => trusted(*name, features).map(Self::Named),
+            [BackendSpec::Cpu(Some(name)), ..] => self_tested(*name, features).map(Self::Named),
             _ => Ok(Self::Fastest(cpu::open_all(features))),
         }
     }
 
-    /// A scanner on it, which rolls no versions. Where `easy` says that the work is done before a
-    /// measurement would be, the kernel that usually is the fastest is taken unmeasured.
+    /// A scanner on it that does not roll versions. If the work is `easy`, so that it takes less time than
+    /// a measurement, the usually fastest kernel is used without measuring.
     pub fn scanner(self, hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
         let kernel = match self {
             Self::Gpu(gpu) => {
                 return Ok(Arc::new(GpuScanner::new(*gpu, options(false, Throttle::NONE))));
             }
             Self::Named(kernel) => kernel,
-            Self::Fastest(opened) if easy => cpu::usually_fastest(&opened).ok_or_else(none)?,
+            Self::Fastest(opened) if easy => cpu::usually_fastest(&opened).ok_or_else(no_kernel)?,
             Self::Fastest(opened) => {
                 let (fastest, line) = fastest(&opened, false)?;
                 tracing::debug!("{line}");
@@ -297,43 +298,42 @@ impl One {
     }
 }
 
-/// The kernel of this name, if it is there.
+/// Opens the named kernel.
 fn named(name: KernelName, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Failure> {
     name.kernel(features).map_err(|unavailable| {
         let hint = match unavailable {
-            Unavailable::Missing(_) => "--backend auto takes the fastest that this processor has",
+            Unavailable::Missing(_) => "--backend auto selects the fastest that this processor has",
             Unavailable::Disabled(_) => {
-                "it is on the command line, in ADIT_DISABLE_CPU_FEATURES or in adit.toml; \
-                 --backend auto takes the fastest kernel that is left"
+                "the option is on the command line, in ADIT_DISABLE_CPU_FEATURES or in adit.toml; \
+                 --backend auto selects the fastest remaining kernel"
             }
         };
         Failure::new(Exit::Usage, format!("backend cpu:{name}"), unavailable.to_string()).hint(hint)
     })
 }
 
-/// The same, if it does not lie either.
-fn trusted(name: KernelName, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Failure> {
+/// Opens the named kernel and runs its self-test.
+fn self_tested(name: KernelName, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Failure> {
     let kernel = named(name, features)?;
     match cpu::self_test(&*kernel) {
         Ok(()) => Ok(kernel),
-        Err(lie) => {
-            Err(Failure::new(Exit::SelfTest, format!("backend cpu:{name}"), lie.to_string()))
+        Err(error) => {
+            Err(Failure::new(Exit::SelfTest, format!("backend cpu:{name}"), error.to_string()))
         }
     }
 }
 
-/// The one of these kernels that is fastest here, and a line for the log that names it beside the
-/// others' rates.
-fn fastest(opened: &[Opened], version_rolling: bool) -> Result<(Timed, String), Failure> {
-    let Measured { timed, failed } = cpu::calibrate(opened, version_rolling);
-    for (name, lie) in &failed {
-        tracing::error!("backend cpu:{name} failed its self-test and is left out: {lie}");
+/// The fastest of these kernels, and a line for the log with the rates of all.
+fn fastest(opened: &[Opened], version_rolling: bool) -> Result<(TimedKernel, String), Failure> {
+    let Calibration { timed, failed } = cpu::calibrate(opened, version_rolling);
+    for (name, error) in &failed {
+        tracing::error!("backend cpu:{name} failed its self-test and is disabled: {error}");
     }
-    let fastest = timed.first().ok_or_else(none)?;
-    // The best of each kernel; they come sorted.
+    let fastest = timed.first().ok_or_else(no_kernel)?;
+    // The first, and so the best, entry of each kernel.
     let mut named: Vec<&str> = Vec::new();
     let mut rates = Vec::new();
-    for Timed { kernel, rate, .. } in &timed {
+    for TimedKernel { kernel, rate, .. } in &timed {
         if !named.contains(&kernel.name()) {
             named.push(kernel.name());
             rates.push(format!("{} {rate}", kernel.name()));
@@ -344,10 +344,11 @@ fn fastest(opened: &[Opened], version_rolling: bool) -> Result<(Timed, String), 
         k => format!(" with {k} versions at once"),
     };
     let name = fastest.kernel.name();
-    let line = format!("kernel {name}{versions}, of {} on one thread", rates.join(", "));
+    let line =
+        format!("kernel {name}{versions}, the fastest of {} on one thread", rates.join(", "));
     Ok((fastest.clone(), line))
 }
 
-fn none() -> Failure {
+fn no_kernel() -> Failure {
     Failure::new(Exit::SelfTest, "backend cpu", "no kernel passed its self-test")
 }

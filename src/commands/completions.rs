@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use adit::cli::{Cli, CompletionsArgs, OutputArgs};
 use adit::exit::Exit;
-use adit::report::results::{Text, shown};
+use adit::output::results::{Text, shown};
 use clap::{Arg, Command, CommandFactory as _, ValueHint};
 use clap_complete::Shell;
 

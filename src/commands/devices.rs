@@ -1,8 +1,8 @@
-//! `adit devices`: what this machine can hash with, and what not and why.
+//! `adit devices`: the kernels and graphics cards, which of them are available, and why others are not.
 
 use adit::cli::{DevicesArgs, OutputArgs};
 use adit::exit::Exit;
-use adit::report::results;
+use adit::output::results;
 use adit::scan::{cpu, gpu};
 
 /// Lists them.

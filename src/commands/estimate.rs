@@ -6,18 +6,20 @@ use adit::chain::subsidy::subsidy;
 use adit::cli::{EstimateArgs, OutputArgs, SourceSpec};
 use adit::estimate::{Outlook, Terms};
 use adit::exit::{Exit, Failure};
-use adit::report::estimates::{Estimate, Origin};
-use adit::report::{Progress, bench, results};
+use adit::output::estimates::{Estimate, Origin};
+use adit::output::{bench, results};
+use adit::report::Progress;
 use adit::scan::Throttle;
 use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
-use adit::source::getblocktemplate::{Endpoint, MiningInfo, local_endpoint};
+use adit::source::getblocktemplate::{MiningInfo, local_endpoint};
+use adit::source::net::Endpoint;
 use adit::units::{HashRate, Watts};
 use anyhow::Context as _;
 
 use super::{backends, node};
 
-/// Measures and asks what was not given, and reckons.
+/// Measures and asks what was not given, and computes the rest.
 pub fn run(
     args: &EstimateArgs,
     output: &OutputArgs,

@@ -8,7 +8,8 @@ use adit::bench::BenchError;
 use adit::cli::{GrindArgs, OutputArgs};
 use adit::exit::Exit;
 use adit::grind::{GrindError, Puzzle, grind};
-use adit::report::{Progress, log, results};
+use adit::output::results;
+use adit::report::{Progress, log};
 use adit::signals::Signals;
 
 use super::backends;
@@ -62,14 +63,14 @@ pub fn run(
     }
 }
 
-/// A script gets the promised sentence and nothing else; a person at a terminal the why as well.
+/// A script gets the promised sentence and nothing else; on a terminal the reason is shown as well.
 fn refuse(error: GrindError) -> Exit {
     let mut text = format!("{error}\n");
     if std::io::stderr().is_terminal() {
         text.extend(["hint: ", &error.hint(), "\n"]);
     }
     log::flush();
-    // Nobody is left to tell if stderr is gone.
+    // If stderr is gone there is nothing left to report to.
     let _ = std::io::stderr().write_all(text.as_bytes());
     Exit::Failed
 }

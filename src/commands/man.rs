@@ -2,7 +2,7 @@
 
 use adit::cli::{Cli, ManArgs, OutputArgs};
 use adit::exit::Exit;
-use adit::report::results::{Text, shown};
+use adit::output::results::{Text, shown};
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_mangen::Man;

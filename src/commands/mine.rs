@@ -16,11 +16,11 @@ use adit::report::{Format, OutputError, Progress, Report, Writer};
 use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
+use adit::source::block_schedule::Pace;
 use adit::source::builtin::Builtin;
 use adit::source::failover::{Failover, Make};
-use adit::source::getblocktemplate::{Config, Endpoint, GetBlockTemplate, local_endpoint};
-use adit::source::net::{self, Transport};
-use adit::source::pace::Pace;
+use adit::source::getblocktemplate::{Config, GetBlockTemplate, local_endpoint};
+use adit::source::net::{Endpoint, Transport};
 use adit::source::stratum_v1::{self, StratumV1, Timing};
 use anyhow::Context as _;
 use bitcoin::Network;
@@ -299,13 +299,13 @@ fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<
     let PoolLogin { user, password } = args.pool.login(url)?;
     let PoolUrl { host, port, tls, .. } = url.clone();
     let config = stratum_v1::Config {
-        endpoint: net::Endpoint { host, port, tls },
-        transport,
+        endpoint: Endpoint { host, port },
+        transport: if tls { transport.tls() } else { transport },
         user,
         password,
         version_rolling: args.version_rolling == VersionRolling::Auto,
         suggest_difficulty: args.pool.suggest_difficulty.clone(),
-        habits: adit::dirs::cache_dir(),
+        quirks_dir: adit::dirs::cache_dir(),
         timing: Timing::default(),
     };
     Ok(Box::new(move || Box::new(StratumV1::new(config.clone()))))

@@ -2,7 +2,8 @@
 
 use adit::cli::RpcLogin;
 use adit::source::SourceError;
-use adit::source::getblocktemplate::{Credentials, Endpoint, local_login};
+use adit::source::getblocktemplate::{Credentials, local_login};
+use adit::source::net::Endpoint;
 use bitcoin::Network;
 
 /// How we prove to the node at `endpoint`, which is said to be on `network`, who we are.

@@ -1,4 +1,4 @@
-//! The file itself: read, taken apart, and each value held against the grammar.
+//! The file itself: read, taken apart, and each value checked against the grammar.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -196,7 +196,7 @@ fn plain_integer(number: &toml::de::DeInteger<'_>) -> String {
         .map_or_else(|_| number.as_str().to_owned(), |number| number.to_string())
 }
 
-/// The type of a value as a person says it.
+/// The type of a value in words.
 fn value_type(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -220,7 +220,7 @@ pub(super) fn read(
 ) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let file = match (named, &surroundings.default_file) {
         (Some(file), _) => file.clone(),
-        // Where we may not even see whether there is one, there is none for us.
+        // Where it may not even be seen whether there is one, it counts as absent.
         (None, Some(file)) if fs::metadata(file).is_ok() => file.clone(),
         _ => return Ok(None),
     };

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Arg, CommandFactory as _};
+use clap::{Arg, ArgMatches, CommandFactory as _};
 
 use crate::cli::{Cli, complaint};
 use crate::exit::Failure;
@@ -20,8 +21,8 @@ pub(crate) struct Grammar {
     plain: clap::Command,
     /// With all that clap adds, so that it can be asked.
     root: clap::Command,
-    /// What values are checked with: clap prepares it once, and not for each value.
-    checker: RefCell<clap::Command>,
+    /// What is parsed with: clap prepares it once, and not for each value.
+    parser: RefCell<clap::Command>,
 }
 
 impl Grammar {
@@ -30,12 +31,15 @@ impl Grammar {
         // `adit help mine` is a way of asking, and nothing that has settings.
         let mut root = plain.clone().disable_help_subcommand(true);
         root.build();
-        Self { checker: RefCell::new(plain.clone()), plain, root }
+        Self { parser: RefCell::new(plain.clone()), plain, root }
     }
 
-    /// The grammar itself, to read a command line with.
-    pub(super) fn command_line(&self) -> clap::Command {
-        self.plain.clone()
+    /// Reads a command line.
+    pub(super) fn parse<T: Into<OsString> + Clone>(
+        &self,
+        argv: impl IntoIterator<Item = T>,
+    ) -> Result<ArgMatches, clap::Error> {
+        self.parser.borrow_mut().try_get_matches_from_mut(argv)
     }
 
     pub(super) fn commands(&self) -> impl Iterator<Item = &str> {
@@ -70,7 +74,7 @@ impl Grammar {
         command: &str,
         values: &BTreeMap<String, Vec<String>>,
     ) -> clap::Command {
-        let mut root = self.command_line();
+        let mut root = self.plain.clone();
         for (key, values) in values {
             let Some(arg) = self.arg(command, key) else { continue };
             let id = arg.get_id().clone();
@@ -94,7 +98,7 @@ impl Grammar {
             Some(_) => vec!["adit", command, &argument],
             None => vec!["adit", command, "--", &argument],
         };
-        match self.checker.borrow_mut().try_get_matches_from_mut(argv) {
+        match self.parse(argv) {
             Ok(_) => Ok(()),
             // What else the command needs is for its own command line to bring.
             Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),

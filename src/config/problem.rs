@@ -67,7 +67,7 @@ pub enum Problem {
         hint: Option<String>,
     },
     /// Two keys exclude each other.
-    #[error("`{0}` does not go together with `{1}`")]
+    #[error("`{0}` cannot be used with `{1}`")]
     Rivals(String, String),
 }
 

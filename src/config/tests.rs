@@ -37,7 +37,7 @@ impl Run {
         *mine
     }
 
-    /// The error, with `configuration file` and the folder's name left away.
+    /// The error, with `configuration file` and the folder's name omitted.
     fn refused(&self, line: &str) -> String {
         match self.run(line) {
             Err(NotRun::Failure(failure)) => {
@@ -150,7 +150,7 @@ fn logins_come_from_the_highest_layer() {
     let twice = run.refused("adit mine http://a:b@h:1 --rpc-password c");
     assert!(twice.contains("both the source's URL and rpc-password"), "{twice}");
     let rivals = file("rpc-cookie = 'c'\nrpc-user = 'u'").refused("adit mine");
-    assert_eq!(rivals, "error: /adit.toml:2: `rpc-user` does not go together with `rpc-cookie`\n");
+    assert_eq!(rivals, "error: /adit.toml:2: `rpc-user` cannot be used with `rpc-cookie`\n");
     assert_eq!(
         login(&file("rpc-cookie = 'c'").password(""), "adit mine"),
         RpcLogin::Cookie("c".into())

@@ -16,7 +16,7 @@ impl Nvml {
     /// Loads it.
     ///
     /// # Errors
-    /// When there is none, or it finds no driver.
+    /// When the library is missing, or it finds no driver.
     pub fn open() -> Result<Self, NoReading> {
         let library = nvml_wrapper::Nvml::init().map_err(reason)?;
         let count = library.device_count().map_err(reason)?;

@@ -32,7 +32,7 @@ impl Rapl {
     /// The packages below `powercap`.
     ///
     /// # Errors
-    /// When there is none, or when it cannot be read.
+    /// When there is no such counter, or it cannot be read.
     pub fn open(powercap: &Path) -> Result<Self, NoReading> {
         Self::open_by(powercap, |path| fs::read_to_string(path))
     }

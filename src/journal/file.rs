@@ -469,7 +469,14 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn write_zeros(file: &mut File, count: u64) -> io::Result<()> {
-    io::copy(&mut io::repeat(0).take(count), file).map(|_| ())
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    let mut left = count;
+    while left > 0 {
+        let some = left.min(ZEROS.len() as u64);
+        file.write_all(&ZEROS[..some as usize])?;
+        left -= some;
+    }
+    Ok(())
 }
 
 /// Opens a regular file for reading and writing; `None` if it is something else.

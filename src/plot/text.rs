@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use ab_glyph::{Font as _, FontRef, Glyph, ScaleFont as _, point};
 
-/// What plotters calls the size of a font is so many times what everybody else does.
+/// plotters' font size is this many times the em size that is usual elsewhere.
 pub(super) const PLOTTERS_EM: f64 = 1.24;
 
 static REGULAR: LazyLock<Option<FontRef<'static>>> =

@@ -11,7 +11,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{Progress, Stream, Writer};
-use crate::cli::{LogFormat, OutputArgs};
+
+/// How much is logged, and in which form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogOptions {
+    /// How often `-q` was given.
+    pub quiet: u8,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
 
 /// Whether the terminal says of itself that it can only add lines.
 pub(super) fn dumb() -> bool {
@@ -26,8 +36,8 @@ pub(super) fn colours() -> bool {
 /// What is logged: of ourselves, what a user should know, and more or less of it as `-v` and `-q`
 /// say. What the crates we use log is about them (a Vulkan layer, a driver): it comes with `-v`, which
 /// shows whose line it is. What of it concerns the user is an error of ours as well.
-fn levels(output: &OutputArgs) -> Targets {
-    let (ours, theirs) = match (output.quiet, output.verbose) {
+fn levels(options: LogOptions) -> Targets {
+    let (ours, theirs) = match (options.quiet, options.verbose) {
         (2.., _) => (LevelFilter::ERROR, LevelFilter::OFF),
         (1, _) => (LevelFilter::WARN, LevelFilter::OFF),
         (0, 0) => (LevelFilter::INFO, LevelFilter::OFF),
@@ -57,19 +67,19 @@ pub fn write(writer: &Writer, text: &str) {
 }
 
 /// Sets the log up for the whole process. To be called once; a second call changes nothing.
-pub fn init(output: &OutputArgs, progress: &Progress, log: &Writer) {
+pub fn init(options: LogOptions, progress: &Progress, log: &Writer) {
     let _ = WRITER.set(log.clone());
     let terminal = io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(AroundProgress { progress: progress.clone(), log: log.clone() })
         .with_ansi(terminal && colours())
-        .with_target(output.verbose > 0);
-    let registry = tracing_subscriber::registry().with(levels(output));
-    // A person at a terminal knows what time it is; whoever reads a file later does not.
-    let _ = match output.log_format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-        LogFormat::Text if terminal => registry.with(layer.without_time()).try_init(),
-        LogFormat::Text => registry.with(layer).try_init(),
+        .with_target(options.verbose > 0);
+    let registry = tracing_subscriber::registry().with(levels(options));
+    // On a terminal the time is known; in a file that is read later it is not.
+    let _ = match (options.json, terminal) {
+        (true, _) => registry.with(layer.json().flatten_event(true)).try_init(),
+        (false, true) => registry.with(layer.without_time()).try_init(),
+        (false, false) => registry.with(layer).try_init(),
     };
 }
 
@@ -107,15 +117,8 @@ mod tests {
     use super::*;
 
     fn logs(quiet: u8, verbose: u8, target: &str, level: Level) -> bool {
-        let output = OutputArgs {
-            config: None,
-            json: false,
-            quiet,
-            verbose,
-            log_format: LogFormat::Text,
-            disable_cpu_features: None,
-        };
-        levels(&output).would_enable(target, &level)
+        let options = LogOptions { quiet, verbose, json: false };
+        levels(options).would_enable(target, &level)
     }
 
     #[test]

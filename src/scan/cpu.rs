@@ -1,146 +1,63 @@
-//! Scanning on the processor: one file a kernel, and this one to choose among them.
+//! Scanning on the processor.
+//!
+//! `kernels` is the table of kernels, each of which stands in a file of its own: `portable`, and those in
+//! `x86_64`. `features` says which CPU features they may use, `calibration` which kernel is fastest, and
+//! `check` whether they are correct. [`CpuScanner`] is the backend.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-mod checkup;
-mod choice;
+mod calibration;
+mod check;
 #[cfg(any(test, debug_assertions))]
-mod fault;
+mod faults;
 mod features;
-#[cfg(target_arch = "x86_64")]
-mod lanes;
-#[cfg(target_arch = "x86_64")]
-mod pending;
-mod sha2;
-#[cfg(target_arch = "x86_64")]
-mod sha_ni;
+mod implementation;
+mod kernels;
+mod portable;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
-use std::fmt;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::checkup::{Checked, Unfit, check_up};
-pub use self::choice::{Failed, Measured, Opened, Timed, calibrate, open_all, usually_fastest};
+pub use self::calibration::{Calibration, FailedKernel, TimedKernel, calibrate, usually_fastest};
+pub use self::check::{CheckError, KernelCheck, check_kernel};
 #[cfg(test)]
-pub(crate) use self::fault::{Fault, Liar};
+pub(crate) use self::faults::{Fault, FaultyKernel};
 pub use self::features::{CpuFeature, CpuFeatures, Unavailable};
-pub use self::sha2::Sha2;
+pub use self::kernels::{KernelName, Opened, open_all};
+pub use self::portable::Sha2;
 pub(crate) use crate::scan::self_test::{Differ, Random};
-pub use crate::scan::self_test::{Lie, long_self_test, self_test};
+pub use crate::scan::self_test::{SelfTestError, long_self_test, self_test};
 
-use crate::scan::{
-    BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scan, Scanner, Throttle,
-};
+use crate::scan::{BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scanner, Throttle};
 
-/// How long one range of nonces should take: short enough that a job change reaches every thread
-/// within a millisecond or two, long enough that fetching the next one costs nothing.
+/// How long one range of nonces should take: short enough that every thread notices a job change within
+/// a millisecond or two, long enough that fetching the next range costs nothing measurable.
 const RANGE: Duration = Duration::from_millis(1);
 
-/// A kernel's name, and how to get it.
-type Entry = (&'static str, fn(CpuFeatures) -> Result<Arc<dyn Kernel>, Unavailable>);
-
-/// Every kernel there is for this kind of processor, the reference first; as a rule, the further
-/// down the faster. A new one is one more line here.
-const KERNELS: &[Entry] = &[
-    ("sha2", |_| Ok(Arc::new(Sha2))),
-    #[cfg(target_arch = "x86_64")]
-    ("avx2", |features| opened(avx2::Avx2::new(features))),
-    #[cfg(target_arch = "x86_64")]
-    ("sha-ni", |features| opened(sha_ni::ShaNi::new(features))),
-    #[cfg(target_arch = "x86_64")]
-    ("avx512", |features| opened(avx512::Avx512::new(features))),
-];
-
-/// A kernel that was opened, or not, on its way into the table.
-#[cfg(target_arch = "x86_64")]
-fn opened<K: Kernel + 'static>(
-    kernel: Result<K, Unavailable>,
-) -> Result<Arc<dyn Kernel>, Unavailable> {
-    kernel.map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>)
-}
-
-/// What every kernel demands of its caller.
-fn check(scan: &Scan<'_>) {
-    assert!(
-        (1..=MAX_MIDSTATES).contains(&scan.midstates.len()),
-        "a scan takes 1 to {MAX_MIDSTATES} midstates, not {}",
-        scan.midstates.len(),
-    );
-}
-
-/// The name of a kernel that there is, whether or not this processor can run it: its place in the
-/// table of kernels.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct KernelName(usize);
-
-impl KernelName {
-    /// Every kernel.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..KERNELS.len()).map(Self)
-    }
-
-    /// The kernel of this name.
-    #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
-        Self::all().find(|kernel| kernel.as_str() == name)
-    }
-
-    /// As `--backend cpu:NAME` takes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        KERNELS[self.0].0
-    }
-
-    /// The kernel itself, which uses none but these `features`.
-    ///
-    /// # Errors
-    /// When it needs others, or ones that this processor lacks.
-    pub fn kernel(self, features: CpuFeatures) -> Result<Arc<dyn Kernel>, Unavailable> {
-        let kernel = KERNELS[self.0].1(features);
-        #[cfg(debug_assertions)]
-        let kernel = kernel.map(fault::perhaps);
-        kernel
-    }
-}
-
-impl fmt::Display for KernelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for KernelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KernelName({self})")
-    }
-}
-
-/// As many threads as the process may use: its affinity and its cgroup are respected.
+/// How many threads the process may use, by its CPU affinity and its cgroup.
 #[must_use]
 pub fn usable_threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// A kernel on some threads.
+/// The CPU backend: one kernel on a pool of threads.
 #[derive(Debug)]
 pub struct CpuScanner {
     kernel: Arc<dyn Kernel>,
-    /// How many midstates it is handed at once, where there are so many.
+    /// How many midstates it gets at once, where a job has that many.
     midstates: usize,
     pool: rayon::ThreadPool,
     throttle: Throttle,
 }
 
 impl CpuScanner {
-    /// `kernel` on `threads` threads of a rayon pool, hashing all of the time.
+    /// Runs `kernel` on `threads` threads (at least one) of a rayon pool, without throttling.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// When the threads cannot be created.
     pub fn new(
         kernel: Arc<dyn Kernel>,
         threads: usize,
@@ -153,7 +70,7 @@ impl CpuScanner {
         Ok(Self { kernel, midstates, pool, throttle: Throttle::NONE })
     }
 
-    /// The same with this many midstates at once instead of as many as the kernel likes.
+    /// Hands the kernel this many midstates at once instead of its preferred number.
     #[must_use]
     pub fn with_midstates(self, midstates: usize) -> Self {
         Self { midstates: midstates.clamp(1, MAX_MIDSTATES), ..self }
@@ -165,17 +82,17 @@ impl CpuScanner {
         Self { throttle, ..self }
     }
 
-    /// One thread's loop.
+    /// The loop of one thread.
     fn scan(&self, thread: usize, feed: &dyn Feed) {
-        // Grows to what a range's time allows; the first ones are small, since on an easy target
-        // one vector of nonces is plenty.
+        // Ranges grow until they take RANGE. The first are small, since on an easy target a few nonces
+        // are enough.
         let mut nonces: u64 = 256;
         while let Some(unit) = feed.next(self.midstates, nonces) {
             let scan = unit.scan();
             let begun = Instant::now();
             let hashes = self.kernel.scan(&scan, &mut |hit| {
                 let flow = feed.hit(&unit, hit);
-                // Every core hashes, so whoever is to send this would wait for a time slice to end.
+                // Every core is busy hashing; this lets the thread run that submits the hit.
                 std::thread::yield_now();
                 flow
             });
@@ -189,8 +106,8 @@ impl CpuScanner {
     }
 }
 
-/// How many nonces take [`RANGE`], when `nonces` took `took`. At most twice as many as before, so
-/// that one odd measurement does no harm.
+/// How many nonces take [`RANGE`] if `nonces` took `took`. At most twice as many as before, so that one
+/// odd measurement does little harm.
 fn next_range(nonces: u64, took: Duration) -> u64 {
     let ideal = nonces as f64 * RANGE.as_secs_f64() / took.as_secs_f64().max(1e-9);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
@@ -222,9 +139,14 @@ impl Scanner for CpuScanner {
     }
 }
 
-/// The processor as it names itself; its architecture where it does not say.
+/// The processor's model name, or the name of its architecture where that is unknown.
 #[must_use]
 pub fn model_name() -> String {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(read_model_name).clone()
+}
+
+fn read_model_name() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {

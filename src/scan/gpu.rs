@@ -1,26 +1,37 @@
-//! Scanning on graphics cards, through wgpu: Vulkan, Metal and DX12, without a line of unsafe code.
+//! Scanning on graphics cards through wgpu (Vulkan, Metal and DX12), without unsafe code.
 //!
-//! `adapter` finds the cards, `device` is one of them open, `programs` what it runs, `calibration`
-//! which variant that is, `suspects` what a device may have died of, `worker` the thread that a device
-//! belongs to and `thread` the wait for it, `batch` how much it is given at once, and `scanner` the
-//! backend that is made of it. `shader` makes the variants from `shaders/sha256d.wgsl`.
+//! | module | contents |
+//! | --- | --- |
+//! | `adapter` | finds and describes the cards |
+//! | `scanner` | the backend: takes units from the engine, sizes batches (`batch`), recovers from failures |
+//! | `worker`, `thread` | the thread that owns a device, and the wait for its replies (`deadlines`) |
+//! | `device`, `error` | an open device: programs, buffers, errors |
+//! | `programs` | the two compiled programs, their self-test and known-answer test |
+//! | `tuning`, `calibration`, `tuning_cache` | which variant and shape a card runs, how that is measured, and where it is kept |
+//! | `quarantine` | operations that may have made a device fail |
+//! | `check` | `adit check` for a card |
+//! | `faults` | faults that tests inject |
+//! | `shader` | makes the variants from `shaders/sha256d.wgsl` |
 
 mod adapter;
 mod batch;
 mod calibration;
-mod checkup;
+mod check;
+mod deadlines;
 mod device;
-#[cfg(debug_assertions)]
-mod fault;
+mod error;
+mod faults;
 mod programs;
+mod quarantine;
 mod scanner;
 pub mod shader;
-mod suspects;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod tuning;
+mod tuning_cache;
 mod worker;
 
-pub use self::adapter::{Gpu, Kind, enumerate, may_be_there};
-pub use self::checkup::{CheckUp, check_up};
+pub use self::adapter::{Gpu, GpuKind, enumerate, may_be_present};
+pub use self::check::{GpuCheck, check_gpu};
 pub use self::scanner::{GpuScanner, Options};

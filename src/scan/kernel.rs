@@ -61,7 +61,7 @@ impl NonceRange {
         Self { first: 0, count: Self::ALL }
     }
 
-    /// `count` nonces from `first`; `None` if that is none at all or runs past 2^32.
+    /// `count` nonces from `first`; `None` if `count` is 0 or the range runs past 2^32.
     #[must_use]
     pub fn new(first: u32, count: u64) -> Option<Self> {
         (count > 0 && count <= Self::ALL - u64::from(first)).then_some(Self { first, count })

@@ -1,44 +1,44 @@
-//! Holds a kernel against the `sha2` crate before it is trusted: known blocks, and versions of them
-//! that nobody has seen before. The tests of all kernels use the same comparison.
+//! Compares a kernel with the `sha2` crate before it is used: over known blocks, and over the same
+//! blocks with other versions. The tests of all kernels use the same comparison.
 
 use std::ops::ControlFlow;
 
 use crate::chain::merkle::sha256d;
 use crate::scan::{Hit, HitMask, Kernel, MAX_MIDSTATES, Midstate, NonceRange, Scan, SecondBlock};
 
-/// What a kernel got wrong.
+/// How a kernel failed its self-test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lie {
-    /// It reported other pairs than there are.
+pub enum SelfTestError {
+    /// It missed hits, or reported pairs that are not hits.
     #[error(
-        "{header}: {missing} of {expected} hits missing, {extra} reported that are none; \
-         the first of them: nonce {:08x} of midstate {}", first.nonce, first.midstate
+        "{header}: {missing} of {expected} hits missing, {extra} false or repeated; \
+         the first: nonce {:08x} of midstate {}", first.nonce, first.midstate
     )]
     Hits {
         /// Which header: its name, or its 80 bytes in hex.
         header: String,
-        /// Hits that there are.
+        /// Hits that it should have reported.
         expected: usize,
-        /// Hits that it left out.
+        /// Hits that it missed.
         missing: usize,
-        /// Hits that it made up, or reported twice.
+        /// Pairs that it reported although they are not hits, or more than once.
         extra: usize,
-        /// The first hit that it left out, or made up.
+        /// The first of these.
         first: Hit,
     },
-    /// It counted other than it did.
-    #[error("{header}: {counted} hashes counted, and {done} asked for")]
+    /// It returned a wrong number of hashes.
+    #[error("{header}: {counted} hashes counted instead of {expected}")]
     Count {
         /// Which header: its name, or its 80 bytes in hex.
         header: String,
-        /// What it said.
+        /// What it returned.
         counted: u64,
-        /// What it was to do.
-        done: u64,
+        /// What it should have returned.
+        expected: u64,
     },
 }
 
-/// Real headers: their hashes have at least 32 zero bits.
+/// Headers of blocks, whose hashes have at least 32 leading zero bits.
 pub(super) const KNOWN: [(&str, &str); 4] = [
     (
         "block 0",
@@ -66,17 +66,17 @@ pub(super) const KNOWN: [(&str, &str); 4] = [
 pub(super) fn known() -> impl Iterator<Item = (&'static str, [u8; 80])> {
     KNOWN.into_iter().filter_map(|(name, hex)| {
         let mut header = [0; 80];
-        // A test holds each of these constants to be 80 bytes that hash to a block.
+        // A test checks that each of these constants is a block's header.
         hex::decode_to_slice(hex, &mut header).ok().map(|()| (name, header))
     })
 }
 
-/// Runs `kernel` over known blocks with one midstate, and over rolled versions of them with an easy
-/// mask, and compares every hit with plain code.
+/// Runs `kernel` over known blocks, with one midstate and with several rolled versions, and compares
+/// every hit with the reference implementation.
 ///
 /// # Errors
-/// What it got wrong first.
-pub fn self_test(kernel: &dyn Kernel) -> Result<(), Lie> {
+/// The first difference.
+pub fn self_test(kernel: &dyn Kernel) -> Result<(), SelfTestError> {
     let hard = HitMask::for_top_word(0);
     let easy = HitMask::for_top_word(0x07ff_ffff);
     for (name, header) in known() {
@@ -94,12 +94,12 @@ pub fn self_test(kernel: &dyn Kernel) -> Result<(), Lie> {
     Ok(())
 }
 
-/// [`self_test`], and the same over `headers` random ones: any number of midstates, odd ranges, the
-/// last nonces there are, easy masks and harder ones. `seed` says which headers.
+/// [`self_test`], and the same over `headers` random headers generated from `seed`, with any number of
+/// midstates, odd ranges, the highest nonces, and easier and harder masks.
 ///
 /// # Errors
-/// What it got wrong first.
-pub fn long_self_test(kernel: &dyn Kernel, seed: u64, headers: u32) -> Result<(), Lie> {
+/// The first difference.
+pub fn long_self_test(kernel: &dyn Kernel, seed: u64, headers: u32) -> Result<(), SelfTestError> {
     self_test(kernel)?;
     let mut random = Random(seed);
     for _ in 0..headers {
@@ -143,7 +143,7 @@ impl Random {
     }
 }
 
-/// A header in a few versions, to scan and to hash in plain code.
+/// A header in several versions, to be scanned by a kernel and hashed by the reference implementation.
 pub(super) struct Sample {
     name: String,
     headers: Vec<[u8; 80]>,
@@ -176,7 +176,7 @@ impl Sample {
         Scan { midstates: &self.midstates, second_block: self.second_block, nonces, hit_mask }
     }
 
-    /// The last word of one hash, by hashing the whole header.
+    /// The last word of a hash (H7), computed from the whole header.
     pub(super) fn h7(&self, hit: Hit) -> u32 {
         let mut header = self.headers[hit.midstate];
         header[76..].copy_from_slice(&hit.nonce.to_le_bytes());
@@ -184,13 +184,16 @@ impl Sample {
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// Scans, and compares every hit, and the count, with plain code.
+    /// Scans with `kernel`, and compares every hit and the count with the reference implementation.
+    ///
+    /// # Errors
+    /// The first difference.
     pub(super) fn check(
         &self,
         kernel: &dyn Kernel,
         nonces: NonceRange,
         hit_mask: HitMask,
-    ) -> Result<(), Lie> {
+    ) -> Result<(), SelfTestError> {
         let mut reported = Vec::new();
         let counted = kernel.scan(&self.scan(nonces, hit_mask), &mut |hit| {
             reported.push(hit);
@@ -207,29 +210,29 @@ impl Sample {
         if let Some(differ) = Differ::between(&expected, &reported) {
             let Differ { missing, extra, first } = differ;
             let (header, expected) = (self.name.clone(), expected.len());
-            return Err(Lie::Hits { header, expected, missing, extra, first });
+            return Err(SelfTestError::Hits { header, expected, missing, extra, first });
         }
-        let done = nonces.count() * self.headers.len() as u64;
-        if counted != done {
-            return Err(Lie::Count { header: self.name.clone(), counted, done });
+        let expected = nonces.count() * self.headers.len() as u64;
+        if counted != expected {
+            return Err(SelfTestError::Count { header: self.name.clone(), counted, expected });
         }
         Ok(())
     }
 }
 
-/// How the hits that a kernel reported differ from those that there are.
+/// The difference between the hits that a kernel should report and those that it reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Differ {
-    /// Hits that it left out.
+    /// Hits that it missed.
     pub missing: usize,
-    /// Hits that it made up, or reported more than once.
+    /// Pairs that it reported although they are not hits, or more than once.
     pub extra: usize,
     /// The first of either.
     pub first: Hit,
 }
 
 impl Differ {
-    /// `None` where both hold the same hits, each as often, in whatever order.
+    /// Compares both lists in any order; `None` if they hold the same hits equally often.
     pub(crate) fn between(expected: &[Hit], reported: &[Hit]) -> Option<Self> {
         let (mut expected, mut reported) = (expected.to_vec(), reported.to_vec());
         expected.sort_unstable();
@@ -263,7 +266,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::scan::cpu::{Fault, Liar, Sha2};
+    use crate::scan::cpu::{Fault, FaultyKernel, Sha2};
 
     #[test]
     fn the_known_headers_are_solved() {
@@ -274,17 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn lies_are_found_out() {
+    fn wrong_results_are_detected() {
         assert_eq!(long_self_test(&Sha2, 1, 10), Ok(()));
-        for fault in [Fault::Leaves, Fault::MakesUp, Fault::Twice, Fault::Miscounts] {
-            let liar = Liar { kernel: Arc::new(Sha2), fault };
-            let lie = self_test(&liar).unwrap_err().to_string();
-            assert!(lie.starts_with("block 0: "), "{fault:?}: {lie}");
+        for fault in [Fault::DropsHits, Fault::InventsHits, Fault::RepeatsHits, Fault::Miscounts] {
+            let faulty = FaultyKernel { kernel: Arc::new(Sha2), fault };
+            let error = self_test(&faulty).unwrap_err().to_string();
+            assert!(error.starts_with("block 0: "), "{fault:?}: {error}");
         }
-        // One that tells the truth about the known blocks alone.
-        let liar = Liar { kernel: Arc::new(Sha2), fault: Fault::LastNonce };
-        let lie = long_self_test(&liar, 1, 10).unwrap_err();
-        let Lie::Hits { first, .. } = lie else { panic!("{lie}") };
+        // One that is right about the known blocks only.
+        let faulty = FaultyKernel { kernel: Arc::new(Sha2), fault: Fault::MissesLastNonce };
+        let error = long_self_test(&faulty, 1, 10).unwrap_err();
+        let SelfTestError::Hits { first, .. } = error else { panic!("{error}") };
         assert_eq!(first.nonce, u32::MAX);
     }
 }

@@ -57,7 +57,7 @@ impl WorkUnit {
     }
 }
 
-/// A (unit, midstate index, nonce) that a backend reports. It may be one too many: only the top 32
+/// A (unit, midstate index, nonce) that a backend reports. It may be a false positive: only the top 32
 /// bits of its hash were looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {

@@ -8,7 +8,7 @@ use bitcoin::Network;
 
 pub use self::chain::{KEPT, RegtestChain, Reject, Template};
 
-use super::pace::{Schedule, left_out};
+use super::block_schedule::{Schedule, left_out};
 use super::{NO_ADDRESS, Run, Source, SourceError};
 use crate::chain::block;
 use crate::chain::coinbase::{CoinbaseText, ScriptSigData};

@@ -1,5 +1,6 @@
-//! Connections for the protocols that need no more than a stream of bytes: TCP to whichever of a
-//! name's addresses answers, TLS on top of it, a SOCKS5 proxy in between.
+//! Connections to servers: TCP to the first of a name's addresses that answers ([`dial`]); and for the
+//! protocols that need no more than a stream of bytes, TLS on top of it and a SOCKS5 proxy in between
+//! ([`Transport`]).
 
 mod dial;
 mod proxy;
@@ -7,6 +8,7 @@ mod proxy;
 mod tests;
 mod tls;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,14 +20,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+pub use self::dial::dial;
 pub use self::proxy::Proxy;
 pub use self::tls::{CaFile, CaFileError};
 
 use self::tls::Tls;
 
-/// How long a connection may take to come about, name resolution and handshakes included.
+/// How long connecting may take, name resolution and handshakes included.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The same through a proxy, which may be Tor: a fresh circuit takes its time.
+/// The same through a proxy, which may be Tor: building a circuit takes time.
 const DEADLINE_BY_PROXY: Duration = Duration::from_secs(30);
 
 /// Where a server listens.
@@ -35,8 +38,14 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Whether it speaks TLS.
-    pub tls: bool,
+}
+
+impl Endpoint {
+    /// Whether it is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
 }
 
 /// `host:port`, an IPv6 address in brackets.
@@ -51,7 +60,7 @@ fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Re
     if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
 }
 
-/// Why there is no connection. The text names no endpoint: who asked for it knows which.
+/// Why there is no connection. The text does not name the endpoint: the caller knows it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name has no address.
@@ -59,26 +68,26 @@ pub enum ConnectError {
     Name {
         /// The name.
         host: String,
-        /// The system's words.
+        /// The system's error message.
         why: String,
     },
-    /// No address took the connection: each with its reason where there are several.
+    /// No address accepted the connection: each with its reason where there are several.
     #[error("{0}")]
     Tcp(String),
     /// It took too long.
     #[error("no connection within {} s", .0.as_secs())]
     Deadline(Duration),
-    /// The proxy was not reached, or did not connect us.
+    /// The proxy was not reached, or did not connect to the server.
     #[error("proxy {proxy}: {why}")]
     Proxy {
-        /// The proxy as a person names it, without secrets.
+        /// The proxy as the user names it, without secrets.
         proxy: String,
-        /// What it said, or what kept us from asking.
+        /// What it answered, or why it was not asked.
         why: String,
-        /// Whether it refuses us, and not just this attempt.
+        /// Whether it will refuse every other attempt too.
         lasting: bool,
     },
-    /// The server did not prove that it is the one that was asked for.
+    /// The server did not prove that it is the one that is wanted.
     #[error("the server's certificate {why}")]
     Certificate {
         /// What is wrong with it.
@@ -86,19 +95,19 @@ pub enum ConnectError {
         /// What can be done about it.
         hint: Option<&'static str>,
     },
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     #[error("TLS: {why}")]
     Tls {
         /// What went wrong.
         why: String,
-        /// Whether it is because the other side speaks no TLS that we could speak.
+        /// Whether it is because the server speaks no TLS, or no version of it that is supported.
         lasting: bool,
     },
 }
 
 impl ConnectError {
-    /// Whether the same attempt will fail again until a person changes something: on this side or
-    /// on the server's.
+    /// Whether the same attempt will fail again until the user or the server's operator changes
+    /// something.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
@@ -108,7 +117,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether it may be that what the server sent did not arrive as it was sent.
+    /// Whether the cause may be that what the server sent was damaged on its way.
     #[must_use]
     pub const fn may_be_garbled(&self) -> bool {
         matches!(self, Self::Tls { .. } | Self::Certificate { .. })
@@ -143,15 +152,30 @@ fn is_onion(host: &str) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct Transport {
     proxy: Option<Arc<Proxy>>,
+    encrypts: bool,
     tls: Arc<Tls>,
     deadline: Option<Duration>,
 }
 
 impl Transport {
-    /// Straight to the server, trusting the system's root certificates and the bundled ones.
+    /// TCP straight to the server. Once TLS is asked for, it trusts the system's root certificates and
+    /// the bundled ones.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.encrypts = true;
+        self
+    }
+
+    /// Whether it uses TLS.
+    #[must_use]
+    pub const fn uses_tls(&self) -> bool {
+        self.encrypts
     }
 
     /// The same by way of a proxy, which also resolves the names.
@@ -175,55 +199,55 @@ impl Transport {
         self
     }
 
-    /// Connects to `to`: TCP, through the proxy where there is one, and TLS where it is asked for.
-    /// Small writes go out at once, and a dead peer is noticed by keep-alive probes.
+    /// Connects to `to`: TCP, through the proxy where there is one, and TLS where the transport uses
+    /// it. Small writes are not delayed (no Nagle), and keep-alive probes notice a dead peer.
     ///
     /// # Errors
     /// When there is no connection within the deadline; [`ConnectError::is_final`] says whether
     /// trying again can help.
-    pub async fn connect(&self, to: &Endpoint) -> Result<Connection, ConnectError> {
+    pub async fn connect(&self, to: &Endpoint) -> Result<Stream, ConnectError> {
         let usual = if self.proxy.is_some() { DEADLINE_BY_PROXY } else { DEADLINE };
         let deadline = self.deadline.unwrap_or(usual);
         timeout(deadline, self.attempt(to)).await.unwrap_or(Err(ConnectError::Deadline(deadline)))
     }
 
-    async fn attempt(&self, to: &Endpoint) -> Result<Connection, ConnectError> {
+    async fn attempt(&self, to: &Endpoint) -> Result<Stream, ConnectError> {
         let tcp = match &self.proxy {
             Some(proxy) => proxy.connect(to).await?,
-            None => dial::tcp(&to.host, to.port).await?,
+            None => dial(to).await?,
         };
-        let stream = if to.tls {
-            Stream::Tls(Box::new(self.tls.handshake(&to.host, tcp).await?))
+        let inner = if self.encrypts {
+            Inner::Tls(Box::new(self.tls.handshake(&to.host, tcp).await?))
         } else {
-            Stream::Tcp(tcp)
+            Inner::Tcp(tcp)
         };
-        Ok(Connection { stream })
+        Ok(Stream { inner })
     }
 }
 
-/// A connection: bytes in, bytes out.
+/// An open connection, with or without TLS.
 #[derive(Debug)]
-pub struct Connection {
-    stream: Stream,
+pub struct Stream {
+    inner: Inner,
 }
 
 #[derive(Debug)]
-enum Stream {
+enum Inner {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => match Pin::new(stream).poll_read(cx, buf) {
-                // Many servers close without TLS's own goodbye. The protocols on top mark their
-                // messages' ends themselves, so that nothing can be cut off unnoticed.
+        match &mut self.get_mut().inner {
+            Inner::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Inner::Tls(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                // Many servers close without TLS's close_notify. The protocols on top mark the
+                // ends of their messages themselves, so nothing can be cut off unnoticed.
                 Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
                     Poll::Ready(Ok(()))
                 }
@@ -233,29 +257,29 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().inner {
+            Inner::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().inner {
+            Inner::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().inner {
+            Inner::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -4,15 +4,14 @@
 //! [`session::Session`], what belongs to one of them in [`talk::Talk`]. docs/STRATUM_DIALECTS.md says
 //! what pools do differently, and what is done about it.
 
+mod client;
+mod connection;
 pub(crate) mod difficulty;
-mod habits;
+mod job_table;
 pub(crate) mod line;
 pub(crate) mod message;
-mod pace;
-mod session;
-mod table;
-mod talk;
-mod verdict;
+mod quirks;
+mod reject;
 mod version_bits;
 pub(crate) mod work;
 
@@ -22,7 +21,7 @@ use std::time::Duration;
 pub use self::difficulty::{DifficultyError, target_of};
 pub use self::line::LINE_MAX;
 
-use self::session::Session;
+use self::client::Client;
 use super::net::{Endpoint, Transport};
 use super::{Run, Source};
 use crate::engine::Port;
@@ -45,7 +44,7 @@ pub struct Config {
     pub suggest_difficulty: Option<String>,
     /// The folder in which what was learned of pools is kept for the next run; nowhere if there is
     /// none.
-    pub habits: Option<PathBuf>,
+    pub quirks_dir: Option<PathBuf>,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -67,12 +66,12 @@ pub struct Timing {
     pub answer: Duration,
     /// A pool that has left so many shares without an answer, over so long and with no answer to any
     /// in between, is left: it may be throwing all of them away.
-    pub unheeded: (u32, Duration),
+    pub unanswered_shares: (u32, Duration),
     /// A pool that has refused so many shares in a row, over so long, is left.
     pub refused: (u32, Duration),
     /// How long such a pool is not taken for well after that, unless it answers a share, or accepts
     /// one.
-    pub deaf: Duration,
+    pub fault_cooldown: Duration,
     /// Bytes that the pool does not take.
     pub write: Duration,
     /// A lost connection over which the last job is mined on, where the pool resumes sessions.
@@ -80,7 +79,7 @@ pub struct Timing {
     /// How long last shares are waited for where the pool asks to be connected to anew.
     pub leave: Duration,
     /// How long something optional is left out after a pool took it badly.
-    pub grudge: Duration,
+    pub skip_for: Duration,
     /// The shortest and the longest wait between two tries.
     pub backoff: (Duration, Duration),
 }
@@ -94,13 +93,13 @@ impl Default for Timing {
             first_job: Duration::from_secs(60),
             silence: Duration::from_secs(300),
             answer: Duration::from_secs(60),
-            unheeded: (8, Duration::from_secs(180)),
+            unanswered_shares: (8, Duration::from_secs(180)),
             refused: (16, Duration::from_secs(10)),
-            deaf: Duration::from_secs(600),
+            fault_cooldown: Duration::from_secs(600),
             write: Duration::from_secs(30),
             gap: Duration::from_secs(15),
             leave: Duration::from_secs(2),
-            grudge: Duration::from_secs(3600),
+            skip_for: Duration::from_secs(3600),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
         }
     }
@@ -122,12 +121,12 @@ impl StratumV1 {
 
 impl Source for StratumV1 {
     fn name(&self) -> String {
-        let scheme = if self.config.endpoint.tls { "stratum+tls" } else { "stratum+tcp" };
+        let scheme = if self.config.transport.uses_tls() { "stratum+tls" } else { "stratum+tcp" };
         format!("{scheme}://{}", self.config.endpoint)
     }
 
     fn run(self: Box<Self>, port: Port) -> Run {
         let name = self.name();
-        Box::pin(async move { Session::new(self.config, name, port).run().await })
+        Box::pin(async move { Client::new(self.config, name, port).run().await })
     }
 }

@@ -1,4 +1,4 @@
-//! The CPU features that kernels need, and the switch that hides them.
+//! The CPU features that kernels need, and which of them kernels may use.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ pub enum CpuFeature {
     Avx512f,
     /// AVX-512 Byte and Word Instructions.
     Avx512bw,
-    /// Intel's SHA extensions.
+    /// The SHA extensions (SHA-NI).
     Sha,
 }
 
-/// The names that a user may give, each with the features that it stands for.
+/// The names that `--disable-cpu-features` takes, each with the features that it stands for.
 const NAMES: [(&str, &[CpuFeature]); 7] = [
     ("avx512", &[CpuFeature::Avx512f, CpuFeature::Avx512bw]),
     ("avx512bw", &[CpuFeature::Avx512bw]),
@@ -31,12 +31,12 @@ const NAMES: [(&str, &[CpuFeature]); 7] = [
 ];
 
 impl CpuFeature {
-    /// The names that [`CpuFeature::named`] knows.
+    /// The names that [`CpuFeature::named`] accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMES.into_iter().map(|(name, _)| name)
     }
 
-    /// The features that a name stands for: one, or those of a family (`avx512`).
+    /// The features that a name stands for: one, or those of a family (`avx512`); `None` for other names.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static [Self]> {
         NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, features)| features)
@@ -55,8 +55,8 @@ impl CpuFeature {
         }
     }
 
-    /// The feature that every processor with this one has as well, and that the compiler therefore
-    /// assumes: without it, there is no this one either.
+    /// The feature that every processor with this one also has, and that the compiler therefore assumes
+    /// with it. Disabling that feature disables this one.
     const fn builds_on(self) -> Option<Self> {
         match self {
             Self::Ssse3 | Self::Sha => None,
@@ -106,9 +106,9 @@ pub enum Unavailable {
     Disabled(CpuFeature),
 }
 
-/// The features that kernels may use: those that the processor has, less those that were disabled.
+/// The features that kernels may use: those that the processor has and that are not disabled.
 ///
-/// What the compiler was told to assume, and what other crates detect for themselves, is beyond it.
+/// This governs neither what the compiler was told to assume nor what other crates detect by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuFeatures {
     /// A bit for each disabled feature.
@@ -116,28 +116,28 @@ pub struct CpuFeatures {
 }
 
 impl CpuFeatures {
-    /// All that the processor has.
+    /// All features of the processor.
     #[must_use]
     pub const fn detected() -> Self {
         Self { disabled: 0 }
     }
 
-    /// The same without these, and without whatever builds on them.
+    /// The same without these, and without those that build on them.
     #[must_use]
     pub fn without(self, features: &[CpuFeature]) -> Self {
         let disabled = features.iter().fold(self.disabled, |all, feature| all | feature.bit());
         Self { disabled }
     }
 
-    /// Checks that kernels may use all of `needed`, and that the processor has them.
+    /// Checks that the processor has all of `needed`, and that none of them is disabled.
     ///
     /// # Errors
     /// Names the first feature that is disabled or missing.
     pub fn require(self, needed: &[CpuFeature]) -> Result<(), Unavailable> {
         for feature in needed {
-            let with_what_it_builds_on =
+            let with_prerequisites =
                 std::iter::successors(Some(*feature), |feature| feature.builds_on());
-            for feature in with_what_it_builds_on {
+            for feature in with_prerequisites {
                 if self.disabled & feature.bit() != 0 {
                     return Err(Unavailable::Disabled(feature));
                 }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_feature_has_a_name_that_users_may_give() {
+    fn every_feature_has_a_name() {
         let all = [Ssse3, Sse41, Avx2, Avx512f, Avx512bw, Sha];
         for feature in all {
             assert_eq!(CpuFeature::named(feature.as_str()), Some(&[feature][..]));
@@ -167,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn what_builds_on_a_disabled_feature_is_disabled_too() {
+    fn disabling_a_feature_disables_those_that_build_on_it() {
         let disabled = |features: &[CpuFeature], needed| {
             CpuFeatures::detected().without(features).require(&[needed]).err()
         };
-        for (gone, needed) in [
+        for (off, needed) in [
             (Avx2, Avx2),
             (Avx2, Avx512f),
             (Avx2, Avx512bw),
@@ -180,11 +180,11 @@ mod tests {
             (Sse41, Avx2),
             (Sha, Sha),
         ] {
-            assert_eq!(disabled(&[gone], needed), Some(Unavailable::Disabled(gone)), "{needed}");
+            assert_eq!(disabled(&[off], needed), Some(Unavailable::Disabled(off)), "{needed}");
         }
-        // What it builds on itself, and what has nothing to do with it, stays as it is.
-        for (gone, needed) in [(Avx512f, Avx2), (Avx512bw, Avx512f), (Avx2, Sha), (Sha, Ssse3)] {
-            assert_eq!(disabled(&[gone], needed), disabled(&[], needed), "{needed}");
+        // Neither its own prerequisites nor unrelated features are affected.
+        for (off, needed) in [(Avx512f, Avx2), (Avx512bw, Avx512f), (Avx2, Sha), (Sha, Ssse3)] {
+            assert_eq!(disabled(&[off], needed), disabled(&[], needed), "{needed}");
         }
         assert_eq!(CpuFeatures::detected().require(&[]), Ok(()));
     }

@@ -1,7 +1,7 @@
-//! Every kernel against plain code, through the comparison that the self-test uses as well.
+//! Every kernel compared with the reference implementation, in the same way as in the self-test.
 //!
-//! A kernel that this processor cannot run is not tested; one test says so, and fails where
-//! `ADIT_REQUIRE_KERNELS` names the kernel.
+//! A kernel that this processor cannot run is not tested. One test names those kernels, and fails if
+//! `ADIT_REQUIRE_KERNELS` lists one of them.
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -12,11 +12,12 @@ use super::{CpuFeatures, KernelName, Opened, open_all};
 use crate::scan::self_test::{Random, Sample, known};
 use crate::scan::{HitMask, Kernel, MAX_MIDSTATES, NonceRange};
 
-/// One scan against plain code: the very hits, each once, and the exact number of hashes.
+/// Compares one scan with the reference implementation: exactly the right hits, each once, and the exact
+/// number of hashes.
 fn agrees(kernel: &dyn Kernel, sample: &Sample, first: u32, count: u64, mask: HitMask) {
     let nonces = NonceRange::new(first, count).unwrap();
-    if let Err(lie) = sample.check(kernel, nonces, mask) {
-        panic!("{}: nonces {nonces:?}, {mask:?}: {lie}", kernel.name());
+    if let Err(error) = sample.check(kernel, nonces, mask) {
+        panic!("{}: nonces {nonces:?}, {mask:?}: {error}", kernel.name());
     }
 }
 
@@ -31,7 +32,7 @@ fn each_kernel(test: impl Fn(&dyn Kernel)) {
     }
 }
 
-/// A line for each kernel that the tests cannot run, and the first that was `required` all the same.
+/// A line for each kernel that cannot be tested here; an error for the first of them that is `required`.
 fn not_tested(opened: &[Opened], required: &str) -> Result<Vec<String>, String> {
     let mut required: Vec<&str> = required.split(',').filter(|name| !name.is_empty()).collect();
     let mut lines = Vec::new();
@@ -56,7 +57,7 @@ fn not_tested(opened: &[Opened], required: &str) -> Result<Vec<String>, String> 
 fn kernels_that_cannot_run_here_are_named() {
     let required = std::env::var("ADIT_REQUIRE_KERNELS").unwrap_or_default();
     match not_tested(&open_all(CpuFeatures::detected()), &required) {
-        // Straight to stderr, since libtest keeps what a test that passes prints to itself.
+        // Directly to stderr, since libtest captures what passing tests print.
         Ok(lines) => lines.iter().for_each(|line| {
             writeln!(std::io::stderr(), "{line}").unwrap();
         }),
@@ -66,9 +67,8 @@ fn kernels_that_cannot_run_here_are_named() {
 
 #[test]
 fn a_required_kernel_that_cannot_run_is_an_error() {
-    let reference_alone = open_all(
-        CpuFeatures::detected().without(&[super::CpuFeature::Avx2, super::CpuFeature::Sha]),
-    );
+    let features: Vec<_> = KernelName::all().flat_map(|kernel| kernel.needs()).copied().collect();
+    let reference_alone = open_all(CpuFeatures::detected().without(&features));
     let others = KernelName::all().count() - 1;
     assert_eq!(not_tested(&reference_alone, "").unwrap().len(), others);
     assert_eq!(not_tested(&reference_alone, "sha2").unwrap().len(), others);
@@ -77,7 +77,7 @@ fn a_required_kernel_that_cannot_run_is_an_error() {
     #[cfg(target_arch = "x86_64")]
     assert_eq!(
         not_tested(&reference_alone, "sha2,avx512").unwrap_err(),
-        "not tested: kernel avx512: avx2 is disabled by --disable-cpu-features; \
+        "not tested: kernel avx512: avx512f is disabled by --disable-cpu-features; \
          ADIT_REQUIRE_KERNELS names it",
     );
 }
@@ -94,7 +94,7 @@ fn real_headers_are_found() {
             let nonce = u32::from_le_bytes(header[76..].try_into().unwrap());
             for k in [1, 2, 5] {
                 let sample = Sample::new(name, &header, k);
-                // The nonce in each lane of a vector, and last and first of a range.
+                // The nonce in each lane of a vector, last in a range and first.
                 for before in 0..33 {
                     agrees(kernel, &sample, nonce - before, 40, zeros(32));
                     agrees(kernel, &sample, nonce - before, u64::from(before) + 1, zeros(32));
@@ -141,7 +141,7 @@ fn every_short_count_at_odd_places() {
                 for first in [0, 1, 15, 16, 0x7fff_fff3, 0xffff_0001] {
                     agrees(kernel, &sample, first, count, zeros(1));
                 }
-                // Up to the last nonce there is.
+                // Up to the highest nonce.
                 let last = ((1_u64 << 32) - count) as u32;
                 agrees(kernel, &sample, last, count, zeros(0));
                 agrees(kernel, &sample, last, count, zeros(1));
@@ -151,7 +151,7 @@ fn every_short_count_at_odd_places() {
 }
 
 #[test]
-fn every_lane_may_hit() {
+fn every_lane_can_hit() {
     each_kernel(|kernel| {
         for k in [1, 2, 16, 33] {
             let sample = Sample::new("random", &Random(4).header(), k);
@@ -180,7 +180,7 @@ fn a_break_ends_the_scan() {
                 });
                 assert_eq!(hits.len(), stop_at, "{}", kernel.name());
                 assert!(hashes >= stop_at as u64, "{}", kernel.name());
-                // Nothing but the vectors at hand is done after it.
+                // Only the vectors in progress are completed.
                 assert!(hashes <= 64 * k as u64 + 64, "{}: {hashes}", kernel.name());
                 assert!(hits.into_iter().all(|hit| zeros(bits).admits(sample.h7(hit))));
             }
@@ -197,7 +197,7 @@ fn a_range_never_wraps() {
 }
 
 #[test]
-fn a_scan_takes_neither_no_midstates_nor_too_many() {
+fn a_scan_without_midstates_or_with_too_many_panics() {
     each_kernel(|kernel| {
         for k in [0, MAX_MIDSTATES + 1] {
             let sample = Sample::new("random", &Random(6).header(), k);

@@ -1,4 +1,4 @@
-//! Which graphics cards there are: found once, numbered, and described.
+//! Finds the graphics cards, numbers them, and describes them.
 
 use std::fmt;
 use std::path::Path;
@@ -7,29 +7,27 @@ use std::time::Duration;
 
 use wgpu::{Backend, Backends, DeviceType};
 
-use super::device::{Told, Trouble};
+use super::deadlines;
+use super::error::{DeviceError, DeviceErrorSlot};
 use super::thread::{DeviceThread, Waited};
 
-/// How long drivers may take to say which cards they serve. One that hangs must not hang us.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What kind of device it is.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A card with memory of its own.
+pub enum GpuKind {
+    /// A card with its own memory.
     Discrete,
-    /// Part of the processor, and sharing its memory.
+    /// Part of the processor, sharing its memory.
     Integrated,
-    /// A share of a card, given to a virtual machine.
+    /// A share of a card that a virtual machine gets.
     Virtual,
-    /// The driver does not say.
+    /// The driver does not report it.
     Other,
-    /// No card at all: the processor acts as one.
+    /// A software implementation on the processor.
     Software,
 }
 
-impl Kind {
-    /// The word that `--json` shows.
+impl GpuKind {
+    /// The word in `--json` output.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -45,19 +43,19 @@ impl Kind {
 /// A graphics card over one API.
 #[derive(Clone)]
 pub struct Gpu {
-    /// Its number: what `gpu:N` takes.
+    /// Its number, as in `gpu:N`.
     pub index: usize,
-    /// Its name, as the driver tells it.
+    /// Its name, as the driver reports it.
     pub name: String,
     /// `Vulkan`, `Metal` or `DX12`.
     pub api: &'static str,
     /// The driver and its version.
     pub driver: String,
-    /// What kind of device it is.
-    pub kind: Kind,
-    /// The number under which the same card was found before, over another API or driver.
+    /// The kind of device.
+    pub kind: GpuKind,
+    /// The number of an earlier entry for the same card, over another API or driver.
     pub same_as: Option<usize>,
-    /// Where it is on the PCI bus, where that is known: `0000:01:00.0`.
+    /// Its PCI address, such as `0000:01:00.0`; empty where it is unknown.
     pci: String,
     adapter: wgpu::Adapter,
 }
@@ -69,19 +67,19 @@ impl fmt::Debug for Gpu {
 }
 
 impl Gpu {
-    /// Whether `gpu` and `auto` take it: a real card, and not one that they have already.
+    /// Whether `gpu` and `auto` use it: a real card, and not a second entry for one.
     #[must_use]
-    pub fn is_taken_unasked(&self) -> bool {
-        self.kind != Kind::Software && self.same_as.is_none()
+    pub fn is_default(&self) -> bool {
+        self.kind != GpuKind::Software && self.same_as.is_none()
     }
 
-    /// Whether a display may hang on it, which a long batch would make stutter. Where that cannot be
-    /// known, it may.
+    /// Whether a display may be connected to it, which long batches would make stutter. True where that
+    /// is unknown.
     #[must_use]
     pub fn may_have_display(&self) -> bool {
         match self.kind {
-            Kind::Software => false,
-            Kind::Integrated => true,
+            GpuKind::Software => false,
+            GpuKind::Integrated => true,
             _ => !has_no_display(Path::new("/sys/bus/pci/devices"), &self.pci),
         }
     }
@@ -90,8 +88,8 @@ impl Gpu {
         &self.adapter
     }
 
-    /// The same card again, after its driver has been left and loaded anew.
-    pub(super) fn found_again(&self) -> Option<Self> {
+    /// Searches again for the same card, through a new instance of its driver.
+    pub(super) fn find_again(&self) -> Option<Self> {
         let same = |gpu: &Self| {
             (&gpu.name, gpu.api, &gpu.pci) == (&self.name, self.api, &self.pci)
                 && (gpu.index == self.index || !self.pci.is_empty())
@@ -100,9 +98,9 @@ impl Gpu {
     }
 }
 
-/// Linux tells more of a card than its driver does. A PCI "3D controller" has no way to show a
-/// picture; a "VGA controller" has, and its connectors tell whether something is plugged in. Where
-/// no connectors are shown, as with NVIDIA's driver without mode setting, nothing is known.
+/// Whether Linux reports that no display is connected to the card at this PCI address. A PCI "3D
+/// controller" has no display output. A "VGA controller" has, and each of its connectors has a status;
+/// where no connectors are listed, as with NVIDIA's driver without mode setting, nothing is known.
 fn has_no_display(devices: &Path, pci: &str) -> bool {
     if pci.is_empty() || pci.contains(['/', '\\']) {
         return false;
@@ -130,22 +128,23 @@ fn folders(folder: &Path) -> Vec<std::path::PathBuf> {
     entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
 }
 
-/// Every card of every API, numbered in the order in which the drivers tell them. Empty where there
-/// is no driver. A driver that hangs is given up.
+/// Every card of every API, numbered in the order in which the drivers list them. Empty where there is
+/// no driver, or where one does not answer.
 #[must_use]
 pub fn enumerate() -> Vec<Gpu> {
     let search = |found: &mpsc::Sender<_>| {
-        // Nobody listens any more if it took too long.
+        // The receiver is gone if the search took too long.
         let _ = found.send(search());
     };
-    let thread = DeviceThread::start("gpu-search".to_owned(), Told::default(), search);
-    let why = match thread.and_then(|thread| thread.wait(PATIENCE, Duration::ZERO, &|| false)) {
-        Ok(Waited::For(gpus)) => return gpus,
-        Ok(Waited::Ended) => return Vec::new(),
-        Err(Trouble::Hang(_)) => "a driver does not answer".to_owned(),
-        Err(trouble) => trouble.to_string(),
-    };
-    tracing::warn!("looking for graphics cards: {why}; none is used");
+    let thread = DeviceThread::start("gpu-search".to_owned(), DeviceErrorSlot::default(), search);
+    let why =
+        match thread.and_then(|thread| thread.wait(deadlines::SEARCH, Duration::ZERO, &|| false)) {
+            Ok(Waited::Ready(gpus)) => return gpus,
+            Ok(Waited::Stopped) => return Vec::new(),
+            Err(DeviceError::Hung(_)) => "a driver does not answer".to_owned(),
+            Err(error) => error.to_string(),
+        };
+    tracing::warn!("searching for graphics cards: {why}; none is used");
     Vec::new()
 }
 
@@ -153,7 +152,7 @@ fn search() -> Vec<Gpu> {
     let apis = Backends::VULKAN | Backends::METAL | Backends::DX12;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: apis,
-        // Neither validation nor debug information, whatever the build.
+        // No validation and no debug information, not even in a debug build.
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
@@ -166,20 +165,20 @@ fn search() -> Vec<Gpu> {
             Backend::Dx12 => "DX12",
             _ => continue,
         };
-        let words = [info.driver.trim(), info.driver_info.trim()];
-        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let parts = [info.driver.trim(), info.driver_info.trim()];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let kind = match info.device_type {
-            DeviceType::DiscreteGpu => Kind::Discrete,
-            DeviceType::IntegratedGpu => Kind::Integrated,
-            DeviceType::VirtualGpu => Kind::Virtual,
-            DeviceType::Cpu => Kind::Software,
-            DeviceType::Other => Kind::Other,
+            DeviceType::DiscreteGpu => GpuKind::Discrete,
+            DeviceType::IntegratedGpu => GpuKind::Integrated,
+            DeviceType::VirtualGpu => GpuKind::Virtual,
+            DeviceType::Cpu => GpuKind::Software,
+            DeviceType::Other => GpuKind::Other,
         };
         let mut gpu = Gpu {
             index: gpus.len(),
             name: info.name.trim().to_owned(),
             api,
-            driver: words.join(" "),
+            driver: parts.join(" "),
             kind,
             same_as: None,
             pci: info.device_pci_bus_id.clone(),
@@ -196,7 +195,7 @@ fn is_same(a: &Gpu, b: &Gpu) -> bool {
     if !a.pci.is_empty() && !b.pci.is_empty() {
         return a.pci == b.pci;
     }
-    // One API lists a card once, so two that look alike there are two.
+    // One API lists each card once, so equal entries of the same API are different cards.
     let ids = |gpu: &Gpu| {
         let info = gpu.adapter.get_info();
         (info.vendor & 0xffff, info.device & 0xffff)
@@ -204,10 +203,10 @@ fn is_same(a: &Gpu, b: &Gpu) -> bool {
     a.api != b.api && ids(a) == ids(b)
 }
 
-/// Whether looking for a card is worth the time and memory that loading its drivers takes: on Linux
-/// every driver of a real one has a device file.
+/// Whether there may be a card, so that loading its drivers is worth the time and memory: on Linux every
+/// driver of a real card has a device file.
 #[must_use]
-pub fn may_be_there() -> bool {
+pub fn may_be_present() -> bool {
     const FILES: [&str; 8] = [
         "/dev/dri",
         "/dev/nvidia0",
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_card_is_told_by_its_place() {
+    fn a_card_is_identified_by_its_pci_address() {
         let gpu = enumerate().into_iter().next().expect("a software Vulkan device");
         let at = |api, pci: &str| Gpu { api, pci: pci.to_owned(), ..gpu.clone() };
         let (first, second) = ("0000:01:00.0", "0000:02:00.0");
@@ -236,14 +235,14 @@ mod tests {
         assert!(is_same(&at("Vulkan", first), &at("Vulkan", first)), "two drivers");
         assert!(!is_same(&at("Vulkan", first), &at("Vulkan", second)));
         assert!(!is_same(&at("Vulkan", first), &at("DX12", second)));
-        // Where one of them does not tell, what it is decides.
+        // Where an address is unknown, the vendor and device numbers decide.
         assert!(is_same(&at("Vulkan", first), &at("DX12", "")));
         assert!(!is_same(&at("Vulkan", first), &at("Vulkan", "")));
         assert!(!is_same(&at("Vulkan", ""), &at("Vulkan", "")));
     }
 
     #[test]
-    fn displays_are_told_by_what_hangs_on_the_connectors() {
+    fn displays_are_detected_by_the_status_of_the_connectors() {
         let folder = tempfile::tempdir().unwrap();
         let device = |pci: &str, class: &str, connectors: &[&str]| {
             let device = folder.path().join(pci);
@@ -260,7 +259,7 @@ mod tests {
         assert!(device("0000:01:00.0", "0x030200\n", &[]), "a card without outputs");
         assert!(device("0000:02:00.0", "0x030000\n", &["disconnected\n", "disconnected\n"]));
         assert!(!device("0000:03:00.0", "0x030000\n", &["disconnected\n", "connected\n"]));
-        assert!(!device("0000:04:00.0", "0x030000\n", &[]), "its driver does not tell");
+        assert!(!device("0000:04:00.0", "0x030000\n", &[]), "its driver does not list connectors");
         assert!(!device("0000:05:00.0", "0x030000\n", &["unknown\n"]));
         assert!(!has_no_display(folder.path(), "0000:09:00.0"));
         assert!(!has_no_display(folder.path(), ""));

@@ -1,96 +1,32 @@
-//! One open device: its programs, its slots, and what can go wrong with it.
+//! An open device: its compiled programs, its buffers, and its errors.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::adapter::Gpu;
+use super::deadlines::{POLL_INTERVAL, Timeout};
+use super::error::{DeviceError, DeviceErrorSlot};
+use super::faults::Faults;
 use super::shader::{ENTRY_POINT, Hits, Outcome, Params, Shader, Shape, Variant};
-use super::thread::{Patience, TICK, caught};
+use super::thread::catch_panic;
 use crate::scan::Scan;
 
-/// Batches that may be under way at once.
+/// The most batches in flight.
 pub(super) const SLOTS: usize = 2;
 
-/// What went wrong with a device.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
-    /// It is not to be had.
-    #[error("the device cannot be opened: {0}")]
-    Closed(String),
-    /// It is gone, or its driver says so.
-    #[error("the device is lost: {0}")]
-    Lost(String),
-    /// It has no memory left.
-    #[error("the device is out of memory")]
-    OutOfMemory,
-    /// It does not answer.
-    #[error("the device has not answered for {} s", .0.as_secs())]
-    Hang(Duration),
-    /// Its driver refuses what we ask for.
-    #[error("the driver refuses: {0}")]
-    Refused(String),
-    /// It computes wrongly.
-    #[error("{0}")]
-    Lies(String),
-    /// Nothing: it was told to break off.
-    #[error("the device is not wanted any more")]
-    Unwanted,
-}
-
-impl Trouble {
-    /// Whether it may be gone when the device is brought up again.
-    pub(super) fn may_pass(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::Lies(_))
-    }
-
-    /// Whether it may be what the device did last that brought it about.
-    pub(super) fn is_death(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Hang(_) | Self::OutOfMemory)
-    }
-}
-
-/// What the driver told on a thread of its own. The first word counts: the rest follows from it.
-#[derive(Clone, Default)]
-pub(super) struct Told {
-    anything: Arc<AtomicBool>,
-    what: Arc<Mutex<Option<Trouble>>>,
-}
-
-impl Told {
-    pub(super) fn tell(&self, trouble: Trouble) {
-        self.what.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
-        self.anything.store(true, Ordering::Release);
-    }
-
-    /// The first word; where there is none, that the device is lost for such a reason.
-    fn first_or_lost(&self, why: String) -> Trouble {
-        self.check().err().unwrap_or(Trouble::Lost(why))
-    }
-
-    /// The first word that was told.
-    pub(super) fn check(&self) -> Result<(), Trouble> {
-        if !self.anything.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let what = self.what.lock().unwrap_or_else(PoisonError::into_inner);
-        what.clone().map_or(Ok(()), Err)
-    }
-}
-
-/// Keeps a device from being closed that hangs or is lost.
+/// Leaks the handles of a device that hangs or is lost.
 ///
-/// wgpu closes one with its last handle. It first waits, without a deadline, until its queue is idle,
-/// and panics where that fails: such a device would hang us, or panic. So one handle of it is never
-/// dropped, and what it holds is left to the system. One that is out of memory is closed: then there
-/// is some.
-fn leave_open(trouble: &Trouble, handles: (wgpu::Device, wgpu::Queue)) {
-    if matches!(trouble, Trouble::Lost(_) | Trouble::Hang(_)) {
+/// wgpu closes a device when its last handle is dropped. It first waits, without a deadline, until the
+/// queue is idle, and panics if that fails: with such a device it would hang or panic. So one handle is
+/// never dropped, and the operating system frees what it holds. A device that is out of memory is
+/// closed, since that frees memory.
+fn leak_if_unusable(error: &DeviceError, handles: (wgpu::Device, wgpu::Queue)) {
+    if matches!(error, DeviceError::Lost(_) | DeviceError::Hung(_)) {
         std::mem::forget(handles);
     }
 }
 
-/// The buffers of one batch under way.
+/// The buffers of one batch in flight.
 struct Slot {
     params: wgpu::Buffer,
     hits: wgpu::Buffer,
@@ -98,7 +34,7 @@ struct Slot {
     bind_group: wgpu::BindGroup,
 }
 
-/// A variant, compiled.
+/// A compiled variant.
 #[derive(Clone)]
 pub(super) struct Program {
     shader: Shader,
@@ -111,13 +47,13 @@ impl Program {
         self.shader.variant()
     }
 
-    /// How many midstates it takes at once.
+    /// How many midstates it hashes at once.
     pub(super) fn midstates(&self) -> usize {
         self.variant().midstates.count()
     }
 }
 
-/// A batch under way.
+/// A batch in flight.
 pub(super) struct Ticket {
     slot: usize,
     submission: wgpu::SubmissionIndex,
@@ -125,7 +61,7 @@ pub(super) struct Ticket {
     submitted: Instant,
     /// Its first nonce.
     first: u32,
-    /// How many hashes it tries.
+    /// How many hashes it computes.
     hashes: u64,
 }
 
@@ -134,21 +70,28 @@ pub(super) struct Device {
     handle: wgpu::Device,
     queue: wgpu::Queue,
     pipeline_layout: wgpu::PipelineLayout,
-    /// What has been compiled: drivers take their time.
+    /// What has been compiled so far, since drivers compile slowly.
     compiled: Vec<Program>,
     slots: Vec<Slot>,
-    /// The slot that the next batch takes.
+    /// The slot of the next batch.
     next: usize,
-    /// When the batch before was done: the next one's time counts from there.
+    /// When the previous batch ended, from which the next one's time counts.
     idle_since: Instant,
-    told: Told,
-    #[cfg(debug_assertions)]
-    pub(super) wish: Option<super::fault::Wish>,
+    errors: DeviceErrorSlot,
+    faults: Faults,
 }
 
 impl Device {
-    /// Opens `gpu`. Whoever tells `told` of trouble makes it fail with whatever it does next.
-    pub(super) fn open(gpu: &Gpu, told: Told) -> Result<Self, Trouble> {
+    /// Opens `gpu`. The driver's callbacks report to `errors`; once an error stands there, whatever the
+    /// device does next fails with it.
+    ///
+    /// # Errors
+    /// When the device cannot be opened, or fails while its buffers are made.
+    pub(super) fn open(
+        gpu: &Gpu,
+        errors: DeviceErrorSlot,
+        faults: Faults,
+    ) -> Result<Self, DeviceError> {
         let adapter = gpu.adapter();
         let offered = adapter.limits();
         let required_limits = wgpu::Limits {
@@ -161,31 +104,37 @@ impl Device {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("adit"),
             required_limits,
-            // A few buffers of some KiB are all we ever need.
+            // We only need a few buffers of some KiB.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let opened = caught(|| pollster::block_on(adapter.request_device(&descriptor)));
-        let (device, queue) =
-            opened.map_err(Trouble::Closed)?.map_err(|error| Trouble::Closed(error.to_string()))?;
+        let opened = catch_panic(|| pollster::block_on(adapter.request_device(&descriptor)));
+        let (device, queue) = opened
+            .map_err(DeviceError::Unavailable)?
+            .map_err(|error| DeviceError::Unavailable(error.to_string()))?;
         let handles = (device.clone(), queue.clone());
-        let fitted = caught(|| Self::fit_out(device, queue, told.clone()));
-        let fitted = fitted.unwrap_or_else(|panic| Err(told.first_or_lost(panic)));
-        fitted.inspect_err(|trouble| leave_open(trouble, handles))
+        let set_up = catch_panic(|| Self::set_up(device, queue, errors.clone(), faults));
+        let set_up = set_up.unwrap_or_else(|panic| Err(errors.first_or_lost(panic)));
+        set_up.inspect_err(|error| leak_if_unusable(error, handles))
     }
 
-    /// Makes what belongs to every batch.
-    fn fit_out(device: wgpu::Device, queue: wgpu::Queue, told: Told) -> Result<Self, Trouble> {
-        let errors = told.clone();
+    /// Installs the error callbacks, and makes the buffers and layouts that all batches use.
+    fn set_up(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        errors: DeviceErrorSlot,
+        faults: Faults,
+    ) -> Result<Self, DeviceError> {
+        let uncaptured = errors.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            errors.tell(match error {
-                wgpu::Error::OutOfMemory { .. } => Trouble::OutOfMemory,
-                error => Trouble::Refused(error.to_string()),
+            uncaptured.report(match error {
+                wgpu::Error::OutOfMemory { .. } => DeviceError::OutOfMemory,
+                error => DeviceError::Refused(error.to_string()),
             });
         }));
-        let losses = told.clone();
+        let lost = errors.clone();
         device.set_device_lost_callback(move |reason, message| {
-            losses.tell(Trouble::Lost(format!("{message} ({reason:?})")));
+            lost.report(DeviceError::Lost(format!("{message} ({reason:?})")));
         });
 
         let binding = |binding, ty| wgpu::BindGroupLayoutEntry {
@@ -207,7 +156,7 @@ impl Device {
             immediate_size: 0,
         });
         let slots = (0..SLOTS).map(|_| Slot::new(&device, &layout)).collect();
-        told.check()?;
+        errors.check()?;
         let idle_since = Instant::now();
         Ok(Self {
             handle: device,
@@ -217,75 +166,57 @@ impl Device {
             slots,
             next: 0,
             idle_since,
-            told,
-            #[cfg(debug_assertions)]
-            wish: None,
+            errors,
+            faults,
         })
     }
 
-    /// Says that the tests are over: what comes now is in earnest.
-    /// What was compiled for them is let go of.
+    /// Marks the end of the self-tests, and frees the programs that were compiled for them.
     pub(super) fn mining_begins(&mut self) {
         self.compiled = Vec::new();
-        #[cfg(debug_assertions)]
-        if let Some(wish) = &mut self.wish {
-            wish.mining_begins();
-        }
+        self.faults.mining_begins();
     }
 
-    /// Fails, where a test wants it to.
-    #[cfg(debug_assertions)]
-    fn perhaps_fail(&mut self, variant: Variant) {
-        use super::fault::Fault;
-        match self.wish.as_mut().and_then(|wish| wish.strikes(variant)) {
-            Some(Fault::Lost | Fault::Chokes) => self.handle.destroy(),
-            // What wgpu does in a wait, having told the reason.
-            Some(Fault::Panics) => {
-                self.told.tell(Trouble::Lost("a test wants it to be".to_owned()));
-                panic!("Error in Device::poll: Parent device is lost");
-            }
-            Some(Fault::OutOfMemory) => self.told.tell(Trouble::OutOfMemory),
-            Some(Fault::Hangs) => loop {
-                std::thread::park();
-            },
-            _ => {}
-        }
-    }
-
-    /// The most invocations of a workgroup.
+    /// The most invocations that a workgroup may have.
     pub(super) fn largest_workgroup(&self) -> u32 {
         let limits = self.handle.limits();
         limits.max_compute_workgroup_size_x.min(limits.max_compute_invocations_per_workgroup)
     }
 
-    /// Does something with the device in which wgpu may panic.
+    /// Makes a call in which wgpu may panic.
     fn guarded<T>(
         &mut self,
-        call: impl FnOnce(&mut Self) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
-        let done = caught(|| call(self));
-        let done = done.unwrap_or_else(|panic| Err(self.told.first_or_lost(panic)));
-        done.inspect_err(|trouble| leave_open(trouble, (self.handle.clone(), self.queue.clone())))
+        call: impl FnOnce(&mut Self) -> Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        let result = catch_panic(|| call(self));
+        let result = result.unwrap_or_else(|panic| Err(self.errors.first_or_lost(panic)));
+        result.inspect_err(|error| {
+            leak_if_unusable(error, (self.handle.clone(), self.queue.clone()));
+        })
     }
 
-    /// Compiles a variant, unless it has been.
-    pub(super) fn compile(&mut self, variant: Variant, shape: Shape) -> Result<Program, Trouble> {
+    /// Compiles a variant, or returns the program that was compiled before.
+    ///
+    /// # Errors
+    /// [`DeviceError::Refused`] when the driver does not compile it; others when the device fails.
+    pub(super) fn compile(
+        &mut self,
+        variant: Variant,
+        shape: Shape,
+    ) -> Result<Program, DeviceError> {
         self.guarded(|device| device.compile_now(variant, shape))
     }
 
-    fn compile_now(&mut self, variant: Variant, shape: Shape) -> Result<Program, Trouble> {
+    fn compile_now(&mut self, variant: Variant, shape: Shape) -> Result<Program, DeviceError> {
         let same = |program: &&Program| program.variant() == variant && program.shape == shape;
         if let Some(program) = self.compiled.iter().find(same) {
             return Ok(program.clone());
         }
-        #[cfg(debug_assertions)]
-        if self.wish.as_ref().is_some_and(|wish| wish.refuses(variant)) {
-            return Err(Trouble::Refused("a test wants it to".to_owned()));
-        }
-        let refused = |error: super::shader::Unexpandable| Trouble::Refused(error.to_string());
+        self.faults.maybe_refuse(variant)?;
+        let refused = |error: super::shader::Unexpandable| DeviceError::Refused(error.to_string());
         let shader = Shader::new(variant).map_err(refused)?;
         let text = shader.wgsl(shape).map_err(refused)?;
-        // A driver may choke on one variant and take the next, also for want of memory.
+        // A driver may fail to compile one variant, even for lack of memory, and accept the next.
         let no_memory = self.handle.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let invalid = self.handle.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.handle.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -302,23 +233,29 @@ impl Device {
             cache: None,
         });
         let errors = [internal, invalid, no_memory].map(|scope| pollster::block_on(scope.pop()));
-        self.told.check()?;
+        self.errors.check()?;
         if let Some(error) = errors.into_iter().flatten().next() {
-            return Err(Trouble::Refused(error.to_string()));
+            return Err(DeviceError::Refused(error.to_string()));
         }
         let program = Program { shader, shape, pipeline };
         self.compiled.push(program.clone());
         Ok(program)
     }
 
-    /// Sends a batch on its way. At most [`SLOTS`] may be under way; they end in their order.
-    pub(super) fn submit(&mut self, program: &Program, scan: &Scan<'_>) -> Result<Ticket, Trouble> {
+    /// Starts a batch. At most [`SLOTS`] may be in flight; they end in the order in which they began.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    pub(super) fn submit(
+        &mut self,
+        program: &Program,
+        scan: &Scan<'_>,
+    ) -> Result<Ticket, DeviceError> {
         self.guarded(|device| device.submit_now(program, scan))
     }
 
-    fn submit_now(&mut self, program: &Program, scan: &Scan<'_>) -> Result<Ticket, Trouble> {
-        #[cfg(debug_assertions)]
-        self.perhaps_fail(program.variant());
+    fn submit_now(&mut self, program: &Program, scan: &Scan<'_>) -> Result<Ticket, DeviceError> {
+        self.faults.maybe_fail(program.variant(), &self.handle, &self.errors);
         let at = self.next;
         self.next = (at + 1) % SLOTS;
         let slot = &self.slots[at];
@@ -336,23 +273,26 @@ impl Device {
         }
         encoder.copy_buffer_to_buffer(&slot.hits, 0, &slot.readback, 0, Hits::SIZE);
         let submission = self.queue.submit([encoder.finish()]);
-        let (tell, mapped) = mpsc::sync_channel(1);
+        let (sender, mapped) = mpsc::sync_channel(1);
         slot.readback.map_async(wgpu::MapMode::Read, .., move |result| {
-            // The ticket may be gone already.
-            let _ = tell.send(result);
+            // The ticket may have been dropped.
+            let _ = sender.send(result);
         });
-        self.told.check()?;
+        self.errors.check()?;
         let first = scan.nonces.first();
         let hashes = scan.nonces.count() * scan.midstates.len() as u64;
         Ok(Ticket { slot: at, submission, mapped, submitted: Instant::now(), first, hashes })
     }
 
-    /// Waits for the oldest batch; at most so long. Says what it found, and how long it took.
+    /// Waits at most `limit` for the oldest batch. Returns what it found, and how long it took.
+    ///
+    /// # Errors
+    /// When the device has failed or does not answer in time.
     pub(super) fn wait(
         &mut self,
         ticket: Ticket,
         limit: Duration,
-    ) -> Result<(Outcome, Duration), Trouble> {
+    ) -> Result<(Outcome, Duration), DeviceError> {
         self.guarded(|device| device.wait_now(ticket, limit))
     }
 
@@ -360,61 +300,60 @@ impl Device {
         &mut self,
         ticket: Ticket,
         limit: Duration,
-    ) -> Result<(Outcome, Duration), Trouble> {
+    ) -> Result<(Outcome, Duration), DeviceError> {
         let Ticket { slot, submission, mapped, submitted, first, hashes } = ticket;
-        let mut patience = Patience::new(limit);
+        let mut timeout = Timeout::new(limit);
         loop {
             let waited = self.handle.poll(wgpu::PollType::Wait {
                 submission_index: Some(submission.clone()),
-                timeout: Some(TICK),
+                timeout: Some(POLL_INTERVAL),
             });
-            self.told.check()?;
+            self.errors.check()?;
             match waited {
                 Ok(_) => break,
                 Err(wgpu::PollError::Timeout) => {
-                    patience.tick();
-                    patience.check()?;
+                    timeout.tick();
+                    timeout.check()?;
                 }
                 Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
-                    return Err(Trouble::Lost("it takes no batch any more".to_owned()));
+                    return Err(DeviceError::Lost("it no longer accepts batches".to_owned()));
                 }
             }
         }
         let begun = submitted.max(self.idle_since);
         self.idle_since = Instant::now();
-        // The wait has run the callback.
+        // The callback has run during the wait.
         match mapped.try_recv() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Trouble::Lost(error.to_string())),
-            Err(_) => return Err(Trouble::Lost("a batch did not come back".to_owned())),
+            Ok(Err(error)) => return Err(DeviceError::Lost(error.to_string())),
+            Err(_) => return Err(DeviceError::Lost("a batch returned no result".to_owned())),
         }
         let readback = &self.slots[slot].readback;
         let outcome = match readback.get_mapped_range(..) {
             Ok(bytes) => Hits::read(&bytes),
-            Err(error) => return Err(Trouble::Lost(error.to_string())),
+            Err(error) => return Err(DeviceError::Lost(error.to_string())),
         };
         readback.unmap();
-        self.told.check()?;
-        let outcome = outcome.ok_or_else(|| Trouble::Lost("a batch came back short".to_owned()))?;
-        #[cfg(debug_assertions)]
-        let outcome = self.wish.iter().fold(outcome, |outcome, wish| wish.bend(outcome, first));
-        #[cfg(not(debug_assertions))]
-        let _ = first;
-        // Otherwise such a batch would be done again in halves, for ever.
+        self.errors.check()?;
+        let truncated = || DeviceError::Lost("a batch returned a truncated result".to_owned());
+        let outcome = self.faults.maybe_corrupt(outcome.ok_or_else(truncated)?, first);
+        // A batch that overflows is repeated in halves; with such a count that would never end.
         if u64::from(outcome.found) > hashes {
             let found = outcome.found;
-            return Err(Trouble::Lies(format!("reports {found} hits of {hashes} hashes")));
+            return Err(DeviceError::WrongResult(format!(
+                "reports {found} hits of {hashes} hashes"
+            )));
         }
         Ok((outcome, self.idle_since - begun))
     }
 
-    /// Does one batch from beginning to end.
+    /// Runs one batch and waits at most `limit` for it; as [`Device::submit`] and [`Device::wait`].
     pub(super) fn scan(
         &mut self,
         program: &Program,
         scan: &Scan<'_>,
         limit: Duration,
-    ) -> Result<(Outcome, Duration), Trouble> {
+    ) -> Result<(Outcome, Duration), DeviceError> {
         let ticket = self.submit(program, scan)?;
         self.wait(ticket, limit)
     }

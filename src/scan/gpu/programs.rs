@@ -1,63 +1,122 @@
-//! The two compiled variants that mine, and the check that they tell the truth.
+//! The compiled programs that a device runs, and the tests that they compute correctly.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::device::{Device, Program, Trouble};
-use super::shader::MAX_NONCES;
-use super::worker::BATCH_DEADLINE;
-use crate::scan::cpu::{Lie, Random, self_test};
-use crate::scan::self_test::{Sample, known};
+use super::deadlines;
+use super::device::{Device, Program};
+use super::error::DeviceError;
+use super::shader::{MAX_NONCES, Midstates, Shape, Variant};
+use super::tuning::Tuning;
+use crate::scan::self_test::{Random, Sample, SelfTestError, known, self_test};
 use crate::scan::{Hit, HitMask, Kernel, NonceRange, Scan};
 
-/// How long a batch of a test may take. The first of a variant may have to be compiled once more by
-/// the driver.
-pub(super) const TEST_PATIENCE: Duration = Duration::from_secs(30);
-/// Nonces of a control: so many that all of a large card has some of them, and so few that a small
-/// one does them in some ten milliseconds.
-const CONTROL_NONCES: u64 = 1 << 18;
+/// Nonces of a known-answer test: enough that every compute unit of a large card gets some, and few
+/// enough that a small card needs only some ten milliseconds.
+const KNOWN_ANSWER_NONCES: u64 = 1 << 18;
 
-/// What a device runs: one variant for single midstates, one for as many as it likes.
+/// What a device runs: one program for single midstates, one for several at once.
 pub(super) struct Programs {
     /// For one midstate.
     pub plain: Program,
-    /// For several; none where one at a time is fastest.
+    /// For several midstates; `None` where one at a time is fastest.
     pub rolled: Option<Program>,
 }
 
 impl Programs {
-    /// How many midstates it likes to be handed.
+    /// Compiles and tests what `tuning` names; the program for several midstates only where versions
+    /// may be rolled.
+    ///
+    /// # Errors
+    /// When the driver refuses a variant, a program computes wrong results, or the device fails.
+    pub(super) fn of_tuning(
+        device: &mut Device,
+        tuning: &Tuning,
+        version_rolling: bool,
+    ) -> Result<Self, DeviceError> {
+        let plain = device.compile(tuning.plain.variant, tuning.plain.shape)?;
+        let rolls = version_rolling && tuning.rolled.variant.midstates != Midstates::One;
+        let rolled = if rolls {
+            Some(device.compile(tuning.rolled.variant, tuning.rolled.shape)?)
+        } else {
+            None
+        };
+        let programs = Self { plain, rolled };
+        programs.self_test(device)?;
+        Ok(programs)
+    }
+
+    /// Compiles a variant, and its form for one midstate. A self-test hands out any number of midstates;
+    /// those that do not fill the variant are hashed one by one.
+    ///
+    /// # Errors
+    /// When the driver refuses either, or the device fails.
+    pub(super) fn of_variant(
+        device: &mut Device,
+        variant: Variant,
+        shape: Shape,
+    ) -> Result<Self, DeviceError> {
+        let plain = device.compile(variant.single(), shape)?;
+        let is_single = variant.midstates == Midstates::One;
+        let rolled = if is_single { None } else { Some(device.compile(variant, shape)?) };
+        Ok(Self { plain, rolled })
+    }
+
+    /// The number of midstates that it hashes at once.
     pub(super) fn midstates(&self) -> usize {
         self.rolled.as_ref().map_or(1, Program::midstates)
     }
 
-    /// The program for so many midstates: [`Programs::midstates`], or one.
+    /// The program for this many midstates: [`Programs::midstates`], or one.
     pub(super) fn for_midstates(&self, count: usize) -> &Program {
         self.rolled.as_ref().filter(|rolled| rolled.midstates() == count).unwrap_or(&self.plain)
     }
 
-    /// Whether the device still finds what there is to be found: on a hard target, one that has
-    /// fallen silent looks like one without luck. Each program is given a block's header and a range
-    /// with the nonce that solves it; `number` says which, and where in the range it is.
-    pub(super) fn control(&self, device: &mut Device, number: u64) -> Result<(), Trouble> {
+    /// How many of `count` midstates go into the next batch.
+    fn next_batch_midstates(&self, count: usize) -> usize {
+        let most = self.midstates();
+        if count >= most { most } else { 1 }
+    }
+
+    /// Runs the self-test that every kernel has to pass.
+    ///
+    /// # Errors
+    /// What was wrong, or that the device failed.
+    pub(super) fn self_test(&self, device: &mut Device) -> Result<(), DeviceError> {
+        KernelUnderTest::new(device, self).run(self_test)
+    }
+
+    /// Checks that the device still finds what it should. On a hard target a device that has stopped
+    /// finding anything looks like one without luck. Each program hashes a block's header over a range
+    /// that holds the nonce that solves it; `number` seeds the choice of block and range.
+    ///
+    /// # Errors
+    /// When a program does not report the nonce once, or reports others; or when the device fails.
+    pub(super) fn known_answer_test(
+        &self,
+        device: &mut Device,
+        number: u64,
+    ) -> Result<(), DeviceError> {
         let mut random = Random(number);
         for program in [Some(&self.plain), self.rolled.as_ref()].into_iter().flatten() {
             let known: Vec<_> = known().collect();
             let (name, header) = known[random.below(known.len() as u64) as usize];
             let sample = Sample::new(name, &header, program.midstates());
             let nonce = u32::from_le_bytes([header[76], header[77], header[78], header[79]]);
-            let first = nonce.saturating_sub(random.below(CONTROL_NONCES) as u32);
-            let (nonces, _) = NonceRange::full().after(first).split(CONTROL_NONCES);
+            let first = nonce.saturating_sub(random.below(KNOWN_ANSWER_NONCES) as u32);
+            let (nonces, _) = NonceRange::full().after(first).split(KNOWN_ANSWER_NONCES);
             let scan = sample.scan(nonces, HitMask::for_top_word(0));
-            let (outcome, _) = device.scan(program, &scan, BATCH_DEADLINE)?;
-            let variant = program.variant();
+            let (outcome, _) = device.scan(program, &scan, deadlines::BATCH)?;
+            let wrong = |why: String| {
+                let variant = program.variant();
+                Err(DeviceError::WrongResult(format!(
+                    "{variant} failed a known-answer test: {name}: {why}"
+                )))
+            };
             let solution = Hit { midstate: 0, nonce };
             let times = outcome.hits.iter().filter(|hit| **hit == solution).count();
             if times != 1 {
-                let why =
-                    format!("{variant} in a control: {name} was solved {times} times, not once");
-                return Err(Trouble::Lies(why));
+                return wrong(format!("the solution was reported {times} times, not once"));
             }
             let is_hit = |hit: &Hit| {
                 let tried = hit.midstate < program.midstates()
@@ -67,52 +126,48 @@ impl Programs {
             };
             if let Some(hit) = outcome.hits.iter().find(|hit| !is_hit(hit)) {
                 let Hit { midstate, nonce } = hit;
-                let why = format!("nonce {nonce:08x} of midstate {midstate} is no hit");
-                return Err(Trouble::Lies(format!("{variant} in a control: {name}: {why}")));
+                return wrong(format!("nonce {nonce:08x} of midstate {midstate} is not a hit"));
             }
         }
         Ok(())
     }
-
-    /// Into how many midstates at once `count` of them are cut next.
-    pub(super) fn next_cut(&self, count: usize) -> usize {
-        let most = self.midstates();
-        if count >= most { most } else { 1 }
-    }
 }
 
-/// A device that is examined: a kernel like any other, so that one self-test serves all.
-pub(super) struct Examinee<'a> {
+/// Programs on a device as a [`Kernel`], so that the self-test of the CPU's kernels serves them, too.
+pub(super) struct KernelUnderTest<'a> {
     programs: &'a Programs,
-    /// The device, and what went wrong with it meanwhile.
-    device: Mutex<(&'a mut Device, Option<Trouble>)>,
+    /// The device, and its first error during the test.
+    device: Mutex<(&'a mut Device, Option<DeviceError>)>,
 }
 
-impl<'a> Examinee<'a> {
+impl<'a> KernelUnderTest<'a> {
     pub(super) fn new(device: &'a mut Device, programs: &'a Programs) -> Self {
         Self { programs, device: Mutex::new((device, None)) }
     }
 
-    fn device(&self) -> MutexGuard<'_, (&'a mut Device, Option<Trouble>)> {
+    fn device(&self) -> MutexGuard<'_, (&'a mut Device, Option<DeviceError>)> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a test, and says what it came to: a device that fails meanwhile has not lied.
-    pub(super) fn examine(
+    /// Runs a test.
+    ///
+    /// # Errors
+    /// The device's own error, if it failed during the test; else what was wrong.
+    pub(super) fn run(
         self,
-        test: impl FnOnce(&dyn Kernel) -> Result<(), Lie>,
-    ) -> Result<(), Trouble> {
+        test: impl FnOnce(&dyn Kernel) -> Result<(), SelfTestError>,
+    ) -> Result<(), DeviceError> {
         let result = test(&self);
         match self.device().1.take() {
-            Some(trouble) => Err(trouble),
-            None => result.map_err(|lie| Trouble::Lies(lie.to_string())),
+            Some(error) => Err(error),
+            None => result.map_err(|error| DeviceError::WrongResult(error.to_string())),
         }
     }
 
-    /// Hits of one batch; in halves where there are too many for its list.
-    fn batch(&self, scan: &Scan<'_>) -> Result<Vec<Hit>, Trouble> {
+    /// The hits of one batch, which is halved while it has more than its list holds.
+    fn batch(&self, scan: &Scan<'_>) -> Result<Vec<Hit>, DeviceError> {
         let program = self.programs.for_midstates(scan.midstates.len());
-        let (outcome, _) = self.device().0.scan(program, scan, TEST_PATIENCE)?;
+        let (outcome, _) = self.device().0.scan(program, scan, deadlines::TEST_BATCH)?;
         if !outcome.overflowed() {
             return Ok(outcome.hits);
         }
@@ -125,13 +180,13 @@ impl<'a> Examinee<'a> {
     }
 }
 
-impl std::fmt::Debug for Examinee<'_> {
+impl std::fmt::Debug for KernelUnderTest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl Kernel for Examinee<'_> {
+impl Kernel for KernelUnderTest<'_> {
     fn name(&self) -> &'static str {
         self.programs.for_midstates(self.programs.midstates()).variant().name()
     }
@@ -144,34 +199,29 @@ impl Kernel for Examinee<'_> {
         let mut hashes = 0;
         let mut first = 0;
         while first < scan.midstates.len() {
-            let cut = self.programs.next_cut(scan.midstates.len() - first);
-            let midstates = &scan.midstates[first..first + cut];
+            let count = self.programs.next_batch_midstates(scan.midstates.len() - first);
+            let midstates = &scan.midstates[first..first + count];
             let mut left: Option<NonceRange> = Some(scan.nonces);
             while let Some(nonces) = left {
                 let (nonces, rest) = nonces.split(MAX_NONCES);
                 left = rest;
                 match self.batch(&Scan { midstates, nonces, ..*scan }) {
                     Ok(hits) => {
-                        hashes += nonces.count() * cut as u64;
+                        hashes += nonces.count() * count as u64;
                         for hit in hits {
                             if found(Hit { midstate: first + hit.midstate, ..hit }).is_break() {
                                 return hashes;
                             }
                         }
                     }
-                    Err(trouble) => {
-                        self.device().1.get_or_insert(trouble);
+                    Err(error) => {
+                        self.device().1.get_or_insert(error);
                         return hashes;
                     }
                 }
             }
-            first += cut;
+            first += count;
         }
         hashes
     }
-}
-
-/// The self-test that every kernel has to pass.
-pub(super) fn self_tested(device: &mut Device, programs: &Programs) -> Result<(), Trouble> {
-    Examinee::new(device, programs).examine(self_test)
 }

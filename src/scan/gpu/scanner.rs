@@ -1,5 +1,5 @@
-//! A graphics card as a backend: it keeps two batches under way, and brings the device up again when
-//! it fails.
+//! A graphics card as a backend: keeps two batches in flight, and reinitialises the device when it
+//! fails.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -7,196 +7,205 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::adapter::Gpu;
-use super::batch::{Pace, WITH_DISPLAY, WITHOUT_DISPLAY, most_hashes};
-use super::calibration::{Memory, Tuning};
-use super::device::{SLOTS, Trouble};
+use super::batch::{BatchSizer, WITH_DISPLAY, WITHOUT_DISPLAY, max_hashes};
+use super::deadlines;
+use super::device::SLOTS;
+use super::error::DeviceError;
+use super::faults::Faults;
+use super::quarantine::Quarantine;
 use super::shader::MAX_NONCES;
-use super::suspects::Suspects;
 use super::thread::Waited;
-use super::worker::{Link, STEP_DEADLINE, Start};
+use super::tuning::Tuning;
+use super::tuning_cache::TuningCache;
+use super::worker::{DeviceConfig, DeviceHandle};
 use crate::scan::throttle::pause;
 use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle, WorkUnit};
 
-/// A device that fails so many times in a row is left out.
-const TRIES: u32 = 4;
-/// How long it is left alone after the first failure; twice as long after each further one.
+/// A device is disabled after this many failures in a row.
+const MAX_FAILURES: u32 = 4;
+/// How long to wait before reinitialising after the first failure; doubled after each further one.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// A device that did batches for so long has recovered from whatever it had before.
+/// A device that has completed batches for this long has recovered from its earlier failures.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// After so much hashing a device has to find something that is known to be there.
-const CONTROL: Duration = Duration::from_secs(60);
+/// How much hashing there is between two known-answer tests.
+const RETEST_INTERVAL: Duration = Duration::from_secs(60);
+/// On jobs for which a batch has fewer hashes than this, only one batch is in flight.
+const EASY_BATCH: u64 = 1 << 16;
 
-/// How a card is to be used.
+/// How a card is used.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether jobs may have versions to roll.
+    /// Whether jobs may allow the version to be rolled.
     pub version_rolling: bool,
     /// The share of the time that it hashes.
     pub throttle: Throttle,
-    /// The folder in which it is remembered what a card does best.
+    /// The folder with the tunings of cards; without one, each start calibrates.
     pub cache: Option<PathBuf>,
 }
 
-/// What is taken for hung, what for healthy, and what for long enough. Tests have less time.
+/// Times that tests shorten.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// How long each step of bringing the device up may take.
+    /// How long each step of the initialisation may take.
     pub(super) step: Duration,
-    /// After how much hashing a control comes.
-    pub(super) control: Duration,
-    /// How long it has to do batches until what it had before is forgotten.
+    /// How much hashing there is between two known-answer tests.
+    pub(super) retest_interval: Duration,
+    /// How long it has to complete batches until its earlier failures no longer count.
     pub(super) healthy: Duration,
 }
 
-/// A graphics card.
+/// A backend that hashes on one graphics card. The device is initialised when it is first needed, and
+/// stays open between runs.
 #[derive(Debug)]
 pub struct GpuScanner {
     gpu: Gpu,
     options: Options,
-    /// How long a batch is to take.
+    /// How long a batch should take.
     target: Duration,
     /// What it runs, once that is known.
     tuning: Mutex<Option<Tuning>>,
-    device: Mutex<Running>,
-    /// What the device died of before, perhaps.
-    suspects: Suspects,
+    device: Mutex<DeviceState>,
+    /// What may have made the device fail before.
+    quarantine: Quarantine,
     pub(super) limits: Limits,
-    #[cfg(debug_assertions)]
-    pub(super) wish: Option<super::fault::Wish>,
+    pub(super) faults: Faults,
 }
 
-/// The device, while it is up.
+/// The device, if it is open.
 #[derive(Default)]
-struct Running {
-    link: Option<(Link, Pace)>,
-    /// Whether it was ever up.
-    again: bool,
+struct DeviceState {
+    open: Option<(DeviceHandle, BatchSizer)>,
+    /// Whether it was opened before.
+    reopen: bool,
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for DeviceState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.link.is_some() { "up" } else { "down" })
+        f.write_str(if self.open.is_some() { "open" } else { "closed" })
     }
 }
 
-/// The value of a mutex, whatever became of another thread that held it.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex, even if a thread panicked while it held it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl GpuScanner {
-    /// A backend on `gpu`, which is brought up when there is something to scan.
+    /// A backend on `gpu`, which is not opened yet.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        // The clocks of both hold: a batch of a device that is throttled is to be short as well.
+        // A throttled device gets short batches, too, since it rests between them.
         let long = !gpu.may_have_display() && !options.throttle.rests();
         let target = if long { WITHOUT_DISPLAY } else { WITH_DISPLAY };
         let cache = options.cache.as_deref();
-        let tuning = cache.and_then(|folder| Memory::of(folder, &gpu).recall(&gpu));
+        let tuning = cache.and_then(|folder| TuningCache::for_gpu(folder, &gpu).load(&gpu));
         Self {
             gpu,
             options,
             target,
             tuning: Mutex::new(tuning),
             device: Mutex::default(),
-            suspects: Suspects::default(),
-            limits: Limits { step: STEP_DEADLINE, control: CONTROL, healthy: HEALTHY },
-            #[cfg(debug_assertions)]
-            wish: super::fault::Wish::of_environment(),
+            quarantine: Quarantine::default(),
+            limits: Limits {
+                step: deadlines::STEP,
+                retest_interval: RETEST_INTERVAL,
+                healthy: HEALTHY,
+            },
+            faults: Faults::from_environment(),
         }
     }
 
-    /// Brings the device up, unless it is.
-    fn bring_up<'a>(
+    /// Initialises the device, unless it is open.
+    fn initialise<'a>(
         &self,
-        running: &'a mut Running,
+        device: &'a mut DeviceState,
         has_ended: &dyn Fn() -> bool,
-    ) -> Result<Waited<&'a mut (Link, Pace)>, Trouble> {
-        if running.link.is_none() {
-            let start = Start {
+    ) -> Result<Waited<&'a mut (DeviceHandle, BatchSizer)>, DeviceError> {
+        if device.open.is_none() {
+            let config = DeviceConfig {
                 gpu: self.gpu.clone(),
-                again: std::mem::replace(&mut running.again, true),
+                reopen: std::mem::replace(&mut device.reopen, true),
                 version_rolling: self.options.version_rolling,
                 cache: self.options.cache.clone(),
                 step: self.limits.step,
-                control: self.limits.control,
-                suspects: self.suspects.clone(),
-                #[cfg(debug_assertions)]
-                wish: self.wish.clone(),
+                retest_interval: self.limits.retest_interval,
+                quarantine: self.quarantine.clone(),
+                faults: self.faults.clone(),
             };
-            let opened = Link::open(start, has_ended).inspect_err(|trouble| self.blame(trouble));
-            let Waited::For(link) = opened? else { return Ok(Waited::Ended) };
-            let pace = Pace::new(self.target, link.tuning.rolled.rate.to_f64());
-            *held(&self.tuning) = Some(link.tuning);
-            running.link = Some((link, pace));
+            let opened = DeviceHandle::open(config, has_ended)
+                .inspect_err(|error| self.quarantine_cause(error));
+            let Waited::Ready(handle) = opened? else { return Ok(Waited::Stopped) };
+            let sizer = BatchSizer::new(self.target, handle.tuning.rolled.rate.to_f64());
+            *lock(&self.tuning) = Some(handle.tuning);
+            device.open = Some((handle, sizer));
         }
-        Ok(running.link.as_mut().map_or(Waited::Ended, Waited::For))
+        Ok(device.open.as_mut().map_or(Waited::Stopped, Waited::Ready))
     }
 
-    /// Remembers what the device did when it died, if it did it for the first time.
-    fn blame(&self, trouble: &Trouble) {
-        if trouble.is_death() {
-            self.suspects.convict(&self.gpu);
+    /// Quarantines what was on probation when the device failed.
+    fn quarantine_cause(&self, error: &DeviceError) {
+        if error.may_be_caused_by_work() {
+            self.quarantine.mark_failed(&self.gpu);
         }
     }
 
-    /// Scans until the feed says stop (`Ended`: with batches still under way), or something is wrong
-    /// with the device: then what it had is given back. `worked` is from its first batch that was
-    /// done to the last.
+    /// Scans until the feed ends (`Stopped`: with batches still in flight) or the device fails, and
+    /// gives back whatever is not done. Sets `worked` to the time from the first completed batch to the
+    /// last.
     fn scan(
         &self,
-        link: &Link,
-        pace: &mut Pace,
+        device: &DeviceHandle,
+        sizer: &mut BatchSizer,
         feed: &dyn Feed,
         worked: &mut Duration,
-    ) -> Result<Waited<()>, Trouble> {
+    ) -> Result<Waited<()>, DeviceError> {
         let mut work = Work {
             first_done: None,
             waiting: VecDeque::new(),
-            under_way: VecDeque::new(),
-            most: u64::MAX,
-            width: link.midstates,
+            in_flight: VecDeque::new(),
+            max_hashes: u64::MAX,
+            width: device.midstates,
             worked: Duration::ZERO,
         };
-        let scanned = self.batches(link, pace, feed, &mut work);
+        let scanned = self.run_batches(device, sizer, feed, &mut work);
         *worked = work.worked;
-        for unit in work.under_way.into_iter().chain(work.waiting) {
+        for unit in work.in_flight.into_iter().chain(work.waiting) {
             feed.give_back(unit);
         }
         scanned
     }
 
-    fn batches(
+    fn run_batches(
         &self,
-        link: &Link,
-        pace: &mut Pace,
+        device: &DeviceHandle,
+        sizer: &mut BatchSizer,
         feed: &dyn Feed,
         work: &mut Work,
-    ) -> Result<Waited<()>, Trouble> {
+    ) -> Result<Waited<()>, DeviceError> {
         let has_ended = || feed.has_ended();
         loop {
-            while work.under_way.len() < self.depth(work)
-                && let Some(unit) = work.next(link.midstates, pace, feed)
+            while work.in_flight.len() < self.depth(work)
+                && let Some(unit) = work.next(device.midstates, sizer, feed)
             {
-                link.send(unit.clone());
-                work.under_way.push_back(unit);
+                device.submit(unit.clone());
+                work.in_flight.push_back(unit);
             }
-            if work.under_way.is_empty() {
-                return Ok(Waited::For(()));
+            if work.in_flight.is_empty() {
+                return Ok(Waited::Ready(()));
             }
-            let Waited::For((outcome, took)) = link.oldest(&has_ended)? else {
-                return Ok(Waited::Ended);
+            let Waited::Ready((outcome, took)) = device.collect(&has_ended)? else {
+                return Ok(Waited::Stopped);
             };
-            let Some(unit) = work.under_way.pop_front() else { continue };
+            let Some(unit) = work.in_flight.pop_front() else { continue };
             work.worked = work.first_done.get_or_insert_with(Instant::now).elapsed();
             let hashes = unit.nonces.count() * unit.midstates.len() as u64;
-            pace.learn(hashes, took);
+            sizer.record(hashes, took);
             if outcome.overflowed() {
                 work.halve(unit);
                 continue;
             }
-            // The batch is done, so whatever was found in it is judged: `Break` is about hashes yet
-            // to be done, and a job that was replaced may still take its shares.
+            // The batch is done, so every hit is reported: `Break` only says that further hashes are
+            // not wanted, and the pool may still accept shares of a job that was replaced.
             for hit in outcome.hits {
                 if feed.hit(&unit, hit).is_break() && feed.has_ended() {
                     break;
@@ -207,14 +216,14 @@ impl GpuScanner {
         }
     }
 
-    /// How many batches are to be under way. Where the first one ends the job, as a rule, a second is
-    /// for nothing; and a device that is throttled is to stand still in between.
+    /// How many batches may be in flight. Where the first usually ends the job, a second would be
+    /// wasted; and a throttled device rests between batches.
     fn depth(&self, work: &Work) -> usize {
-        if self.options.throttle.rests() || work.most < EASY { 1 } else { SLOTS }
+        if self.options.throttle.rests() || work.max_hashes < EASY_BATCH { 1 } else { SLOTS }
     }
 
     fn info_of(&self, rolled: bool) -> BackendInfo {
-        let tuning = *held(&self.tuning);
+        let tuning = *lock(&self.tuning);
         let choice = tuning.map(|t| if rolled { t.rolled } else { t.plain });
         BackendInfo {
             backend: "gpu",
@@ -226,83 +235,69 @@ impl GpuScanner {
     }
 }
 
-/// Jobs of which a batch is to have fewer hashes than this are easy.
-const EASY: u64 = 1 << 16;
-
-/// What the feed has dealt and is not done.
+/// Work units from the feed that are not done.
 struct Work {
-    /// To be sent.
+    /// Batches to be submitted.
     waiting: VecDeque<WorkUnit>,
-    /// Sent, the oldest first.
-    under_way: VecDeque<WorkUnit>,
-    /// The most hashes of a batch of the job that is mined.
-    most: u64,
-    /// How many midstates its batches have.
+    /// Batches that were submitted, the oldest first.
+    in_flight: VecDeque<WorkUnit>,
+    /// The most hashes of a batch of the current job.
+    max_hashes: u64,
+    /// How many midstates the job's batches have.
     width: usize,
-    /// When the first batch was done.
+    /// When the first batch was completed.
     first_done: Option<Instant>,
-    /// From then to the last one that was.
+    /// The time from then to the last completed batch.
     worked: Duration,
 }
 
 impl Work {
-    /// The next batch; waits for one only while nothing is under way.
-    fn next(&mut self, midstates: usize, pace: &Pace, feed: &dyn Feed) -> Option<WorkUnit> {
+    /// The next batch. Waits for work only while no batch is in flight.
+    fn next(&mut self, midstates: usize, sizer: &BatchSizer, feed: &dyn Feed) -> Option<WorkUnit> {
         loop {
             while let Some(unit) = self.waiting.pop_front() {
                 if feed.wants(&unit) {
                     return Some(unit);
                 }
             }
-            let nonces = pace.nonces(self.width).min((self.most / self.width as u64).max(1));
-            let unit = if self.under_way.is_empty() {
+            let nonces = sizer.nonces(self.width).min((self.max_hashes / self.width as u64).max(1));
+            let unit = if self.in_flight.is_empty() {
                 feed.next(midstates, nonces)?
             } else {
                 feed.try_next(midstates, nonces)?
             };
-            self.cut(unit, midstates, pace, feed);
+            self.cut(unit, midstates, sizer, feed);
         }
     }
 
-    /// Cuts a unit into batches: none longer than is good for its job, and each of as many midstates
-    /// as one of the two programs takes.
-    fn cut(&mut self, unit: WorkUnit, midstates: usize, pace: &Pace, feed: &dyn Feed) {
-        self.most = most_hashes(&unit);
+    /// Cuts a unit into batches with as many midstates as one of the two programs hashes at once, and
+    /// gives back nonces beyond what a batch of its job should have.
+    fn cut(&mut self, unit: WorkUnit, midstates: usize, sizer: &BatchSizer, feed: &dyn Feed) {
+        self.max_hashes = max_hashes(&unit);
         self.width = if unit.midstates.len() == midstates { midstates } else { 1 };
-        // More midstates than the last time are no reason for a longer batch.
-        let most = self.most.min(pace.hashes().saturating_mul(2));
+        // A unit may have more midstates than it was asked for; its batches are not longer for that.
+        let most = self.max_hashes.min(sizer.hashes().saturating_mul(2));
         let most = (most / self.width as u64).clamp(1, MAX_NONCES);
         let (nonces, rest) = unit.nonces.split(most);
         if let Some(nonces) = rest {
             feed.give_back(WorkUnit { nonces, ..unit.clone() });
         }
-        let cut = if unit.midstates.len() == midstates { midstates } else { 1 };
-        for start in unit.midstates.clone().step_by(cut) {
+        for start in unit.midstates.clone().step_by(self.width) {
             self.waiting.push_back(WorkUnit {
-                midstates: start..start + cut,
+                midstates: start..start + self.width,
                 nonces,
                 ..unit.clone()
             });
         }
     }
 
-    /// Does a batch again, in halves: there were more hits than its list holds, and nobody was told
-    /// of any.
+    /// Repeats a batch in halves: it had more hits than its list holds, and none were reported.
     fn halve(&mut self, unit: WorkUnit) {
         let (head, rest) = unit.nonces.split(unit.nonces.count() / 2);
         if let Some(nonces) = rest {
             self.waiting.push_front(WorkUnit { nonces, ..unit.clone() });
         }
         self.waiting.push_front(WorkUnit { nonces: head, ..unit });
-    }
-}
-
-impl From<Trouble> for BackendError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Lies(_) => Self::Lies(trouble.to_string()),
-            _ => Self::Device(trouble.to_string()),
-        }
     }
 }
 
@@ -316,43 +311,44 @@ impl Scanner for GpuScanner {
     }
 
     fn prepare(&self) -> Result<(), BackendError> {
-        self.bring_up(&mut held(&self.device), &|| false)?;
+        self.initialise(&mut lock(&self.device), &|| false)?;
         Ok(())
     }
 
     fn run(&self, feed: &dyn Feed) -> Result<(), BackendError> {
-        let mut running = held(&self.device);
+        let mut device = lock(&self.device);
         let mut failures = 0;
         loop {
             let mut worked = Duration::ZERO;
-            let trouble = match self.bring_up(&mut running, &|| feed.has_ended()) {
-                Ok(Waited::Ended) => return Ok(()),
-                Ok(Waited::For((link, pace))) => match self.scan(link, pace, feed, &mut worked) {
-                    Ok(Waited::For(())) => return Ok(()),
-                    // What is under way there is nobody's any more.
-                    Ok(Waited::Ended) => {
-                        running.link = None;
-                        return Ok(());
+            let error = match self.initialise(&mut device, &|| feed.has_ended()) {
+                Ok(Waited::Stopped) => return Ok(()),
+                Ok(Waited::Ready((handle, sizer))) => {
+                    match self.scan(handle, sizer, feed, &mut worked) {
+                        Ok(Waited::Ready(())) => return Ok(()),
+                        // Batches are still in flight, so the device cannot be used again.
+                        Ok(Waited::Stopped) => {
+                            device.open = None;
+                            return Ok(());
+                        }
+                        Err(error) => error,
                     }
-                    Err(trouble) => trouble,
-                },
-                Err(trouble) => trouble,
+                }
+                Err(error) => error,
             };
-            if running.link.take().is_some() {
-                self.blame(&trouble);
+            if device.open.take().is_some() {
+                self.quarantine_cause(&error);
             }
             failures = if worked > self.limits.healthy { 1 } else { failures + 1 };
-            if !trouble.may_pass() {
-                return Err(trouble.into());
+            if !error.may_recover() {
+                return Err(error.into());
             }
-            if failures >= TRIES {
-                let text = format!("{trouble}, {failures} times in a row");
+            if failures >= MAX_FAILURES {
+                let text = format!("{error}, {failures} times in a row");
                 return Err(BackendError::Device(text));
             }
             let wait = BACKOFF * 2_u32.pow(failures - 1);
             tracing::warn!(
-                "backend gpu:{}: {trouble}; what it had is given to others, and it is brought up \
-                 again in {} s",
+                "backend gpu:{}: {error}; its work is returned to the queue; reinitialising in {} s",
                 self.gpu.index,
                 wait.as_secs(),
             );

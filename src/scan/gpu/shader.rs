@@ -1,9 +1,9 @@
-//! The shader: its variants, its text, and what the host and it say to each other.
+//! The shader: its variants, its source, and the buffers that it shares with the host.
 //!
-//! `shaders/sha256d.wgsl` says what is computed. It is evaluated ahead of time (`evaluate`) on terms
-//! instead of numbers (`term`): each is a constant, or known to the host, or depends on the nonce.
-//! What is left of the latter is written as a straight line (`emit`), and a [`Shader`] keeps the
-//! recipe by which the host computes the words that this line reads.
+//! `shaders/sha256d.wgsl` is the textbook form. It is evaluated ahead of time (`evaluate`) on terms
+//! instead of numbers (`term`): a term is a constant, or known to the host, or depends on the nonce.
+//! Those that depend on the nonce are written out as straight-line code (`emit`), and a [`Shader`] keeps
+//! the program by which the host computes the words that this code reads.
 
 mod emit;
 mod evaluate;
@@ -17,43 +17,43 @@ use std::sync::{Arc, OnceLock};
 use wgpu::naga::front::wgsl;
 
 use self::emit::Emitted;
-use self::term::Program;
+use self::term::HostProgram;
 use crate::scan::{Hit, Midstate, NonceRange, Scan};
 
-/// The shader that a person reads.
+/// The textbook form of the shader.
 const TEXTBOOK: &str = include_str!("../../../shaders/sha256d.wgsl");
 
 /// The shader's compute entry point.
 pub const ENTRY_POINT: &str = "scan";
 
-/// How many hits a batch can bring home.
+/// How many hits a batch can return.
 pub const HIT_CAPACITY: usize = 4096;
 
-/// The most nonces of a batch, so that its hits cannot outnumber what a word counts to.
+/// The most nonces of a batch: with four midstates each, its hits still fit a 32-bit counter.
 pub const MAX_NONCES: u64 = (u32::MAX / 4) as u64;
 
-/// The first words of the parameters, which both forms of the shader have.
+/// The first words of the parameters, which the textbook and the expanded form share.
 const HEAD: [&str; 5] = ["one", "hit_mask", "first_nonce", "last", "midstates_used"];
-/// Words of the parameters. Both forms have less.
+/// Size of the parameters in 32-bit words. Both forms use fewer.
 const PARAMS_WORDS: usize = 256;
-/// Where the textbook form has the second block and the midstates, in words: a vector begins at a
-/// multiple of 16 bytes.
+/// Offsets of the second block and the midstates in the textbook form's parameters, in words: a vector
+/// begins at a multiple of 16 bytes.
 const SECOND_BLOCK: usize = 8;
 const MIDSTATES: usize = 12;
 
-/// The shader cannot be expanded: `shaders/sha256d.wgsl` has something in it that the expansion does
-/// not know.
+/// The shader cannot be expanded: `shaders/sha256d.wgsl` uses a construct that the expansion does not
+/// support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot expand sha256d.wgsl: {0}")]
 pub struct Unexpandable(String);
 
-/// How many additions are written as `x * one + y`, for cards whose multiply-add units would idle
-/// while their integer units are the bottleneck.
+/// How many additions are written as `x * one + y`, for cards whose integer units are the bottleneck
+/// while their multiply-add units are idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Adds {
     /// None.
     Plain,
-    /// Those that would leave an adder of three terms half empty, about half of all.
+    /// Those that would leave half of a three-operand adder unused, about half of all.
     Some,
     /// All.
     All,
@@ -62,7 +62,7 @@ pub enum Adds {
 /// How many midstates share one message schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Midstates {
-    /// The plain shader, for jobs whose version cannot be rolled.
+    /// One, for jobs whose version cannot be rolled.
     One,
     /// Two.
     Two,
@@ -82,12 +82,12 @@ impl Midstates {
     }
 }
 
-/// What kinds of the shader there are. Which is fastest depends on the card.
+/// A variant of the shader. Which is fastest depends on the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Variant {
-    /// Midstates of a batch, at most.
+    /// The most midstates of a batch.
     pub midstates: Midstates,
-    /// Which additions go to the multiply-add units.
+    /// Which additions use the multiply-add units.
     pub adds: Adds,
 }
 
@@ -115,6 +115,12 @@ impl Variant {
         }
     }
 
+    /// Its form for one midstate.
+    #[must_use]
+    pub const fn single(self) -> Self {
+        Self { midstates: Midstates::One, ..self }
+    }
+
     /// The variant of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
@@ -128,18 +134,25 @@ impl fmt::Display for Variant {
     }
 }
 
-/// How a dispatch is cut up.
+/// How a dispatch is divided into workgroups and invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shape {
     /// Invocations of a workgroup, 1 to 256 on every device.
     pub workgroup_size: u32,
-    /// Nonces that each invocation tries, one after another. At least 1.
+    /// Nonces that each invocation hashes, one after another. At least 1.
     pub nonces_per_invocation: u32,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workgroup_size, nonces_per_invocation } = self;
+        write!(f, "workgroups of {workgroup_size}, {nonces_per_invocation} nonces each")
+    }
+}
+
 impl Shape {
-    /// How many workgroups to dispatch for this many nonces, by dimension: as few as cover them, and
-    /// no more than 65535 in a row.
+    /// How many workgroups to dispatch for these nonces, by dimension: as few as cover them, and at most
+    /// 65535 in a row.
     ///
     /// # Panics
     /// When there are more than [`MAX_NONCES`].
@@ -153,21 +166,21 @@ impl Shape {
     }
 }
 
-/// A variant, written out.
+/// A variant's source, and how the host computes its parameters.
 #[derive(Clone, Debug)]
 pub struct Shader {
     variant: Variant,
     text: Arc<str>,
-    /// How the host's words are computed; `None` where the shader takes the textbook's.
-    program: Option<Arc<Program>>,
+    /// How the host's words are computed; `None` for the textbook form.
+    program: Option<Arc<HostProgram>>,
 }
 
 impl Shader {
-    /// A variant, expanded. That takes tens of milliseconds, so each is expanded once.
+    /// The expanded form of a variant. Expanding takes tens of milliseconds, so each is kept.
     ///
     /// # Errors
-    /// When `shaders/sha256d.wgsl` was changed beyond what the expansion knows; a test holds that it
-    /// was not.
+    /// When `shaders/sha256d.wgsl` uses a construct that the expansion does not support; a test checks
+    /// that it does not.
     pub fn new(variant: Variant) -> Result<Self, Unexpandable> {
         static EXPANDED: [OnceLock<Result<Shader, Unexpandable>>; 9] =
             [const { OnceLock::new() }; 9];
@@ -192,8 +205,7 @@ impl Shader {
         Ok(Self { variant, text: text.into(), program })
     }
 
-    /// The shader as a person reads it, with loops and arrays: the same results, some hundred times
-    /// slower. Additions are not steered.
+    /// The textbook form, with loops and arrays: the same results, about a hundred times slower.
     ///
     /// # Errors
     /// As [`Shader::new`].
@@ -203,13 +215,13 @@ impl Shader {
         Ok(Self { variant, text: text.into(), program: None })
     }
 
-    /// Which variant it is.
+    /// The variant.
     #[must_use]
     pub fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// The module in WGSL: entry point [`ENTRY_POINT`]; in group 0, binding 0 is a uniform buffer
+    /// The module's source in WGSL: entry point [`ENTRY_POINT`]; in group 0, binding 0 is a uniform buffer
     /// with [`Params`], binding 1 a storage buffer with the [`Hits`].
     ///
     /// # Errors
@@ -219,10 +231,10 @@ impl Shader {
         set(&text, "NONCES_PER_INVOCATION", shape.nonces_per_invocation)
     }
 
-    /// What a batch is told: everything about `scan` that does not depend on the nonce.
+    /// The parameters of a batch: everything about `scan` that does not depend on the nonce.
     ///
     /// # Panics
-    /// When there is no midstate or more than the variant's, or more than [`MAX_NONCES`] nonces.
+    /// When there is no midstate or more than the variant has, or more than [`MAX_NONCES`] nonces.
     #[must_use]
     pub fn params(&self, scan: &Scan<'_>) -> Params {
         let k = self.variant.midstates.count();
@@ -254,7 +266,7 @@ impl fmt::Display for Shader {
     }
 }
 
-/// Gives one of the textbook's constants another value.
+/// Replaces the value of one of the shader's constants.
 fn set(text: &str, constant: &str, value: u32) -> Result<String, Unexpandable> {
     let declared = format!("const {constant}: u32 = ");
     let missing = || Unexpandable(format!("there is no line {declared}…;"));
@@ -263,29 +275,29 @@ fn set(text: &str, constant: &str, value: u32) -> Result<String, Unexpandable> {
     Ok(format!("{before}{declared}{value};{after}"))
 }
 
-/// Puts `text` where the next lines between two marks are.
+/// Replaces the next pair of marks, and the lines between them, by `text`.
 fn replace_next(shader: &str, text: &str) -> Result<String, Unexpandable> {
-    let missing = || Unexpandable("there are no two pairs of marks".to_owned());
+    let missing = || Unexpandable("two pairs of marks are missing".to_owned());
     let (before, after) = shader.split_once("// <expanded").ok_or_else(missing)?;
     let (_, after) = after.split_once("// </expanded>\n").ok_or_else(missing)?;
     let before = before.trim_end_matches(' ');
     Ok(format!("{before}{text}{after}"))
 }
 
-/// The parameters of a batch, as the shader that made them reads them. A uniform buffer of this size
-/// serves all variants.
+/// The parameters of a batch, in the layout of the [`Shader`] that made them. A uniform buffer of this
+/// size serves all variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Params {
     words: [u32; PARAMS_WORDS],
 }
 
-/// What a batch found: the buffer as the shader writes it. It must be zero in its first word before
-/// the batch begins; the rest need not be.
+/// The buffer in which the shader reports hits. Its first word must be zero when a batch begins; the rest
+/// need not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Hits {
-    /// How many there were, also of those that did not fit.
+    /// The number of hits, including those that did not fit the list.
     found: u32,
     /// Nonce and midstate index.
     list: [[u32; 2]; HIT_CAPACITY],
@@ -294,10 +306,10 @@ pub struct Hits {
 impl Hits {
     /// Bytes of the buffer.
     pub const SIZE: u64 = size_of::<Self>() as u64;
-    /// Bytes at the buffer's beginning that are to be zero when a batch begins.
+    /// Bytes at the buffer's beginning that must be zero when a batch begins.
     pub const COUNTER_SIZE: u64 = size_of::<u32>() as u64;
 
-    /// Reads a buffer that came back; `None` if that is not [`Hits::SIZE`] bytes.
+    /// Reads the buffer after a batch; `None` if it does not have [`Hits::SIZE`] bytes.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Outcome> {
         if bytes.len() as u64 != Self::SIZE {
@@ -313,18 +325,18 @@ impl Hits {
     }
 }
 
-/// What a batch brought home.
+/// The result of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The hits, in no order; of too many, some [`HIT_CAPACITY`] of them.
+    /// The hits, in no order; at most [`HIT_CAPACITY`] of them.
     pub hits: Vec<Hit>,
-    /// How many there were.
+    /// The number of hits, including those that did not fit.
     pub found: u32,
 }
 
 impl Outcome {
-    /// Whether there were more hits than could be brought home, so that the batch has to be done
-    /// again in smaller pieces.
+    /// Whether hits are missing because they did not fit, so that the batch has to be repeated in smaller
+    /// pieces.
     #[must_use]
     pub fn overflowed(&self) -> bool {
         self.found as usize > HIT_CAPACITY

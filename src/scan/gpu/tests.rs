@@ -1,5 +1,5 @@
-//! The whole backend on a software device: whatever happens to it, every nonce that was dealt is
-//! tried, each hit is reported once, and only what was done is counted.
+//! The whole backend on a software device: whatever happens to it, every nonce that it got is hashed, each
+//! hit is reported once, and only completed hashes are counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash as _;
 
-use super::calibration::{Calibration, Choice, Memory, Tuning};
-use super::device::{Device, Told};
+use super::calibration::Calibration;
+use super::device::Device;
+use super::error::DeviceErrorSlot;
+use super::faults::Faults;
+use super::quarantine::Quarantine;
 use super::shader::{HIT_CAPACITY, Shape, Variant};
-use super::suspects::Suspects;
-use super::{Gpu, GpuScanner, Kind, Options, enumerate};
+use super::tuning::{Choice, Tuning};
+use super::tuning_cache::TuningCache;
+use super::{Gpu, GpuKind, GpuScanner, Options, enumerate};
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
@@ -28,14 +32,14 @@ use crate::units::HashRate;
 /// The software device; a test without one fails.
 fn gpu() -> Gpu {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
-    let software = |gpu: &&Gpu| gpu.kind == Kind::Software;
+    let software = |gpu: &&Gpu| gpu.kind == GpuKind::Software;
     GPUS.get_or_init(enumerate).iter().find(software).cloned().expect(
         "a software Vulkan device (on Debian: apt-get install libvulkan1 mesa-vulkan-drivers)",
     )
 }
 
-/// What the backends of these tests run: two midstates at once, so that three and five leave
-/// something over.
+/// What the backends of these tests run: two midstates at once, so that three and five do not divide
+/// evenly.
 fn tuning() -> Tuning {
     let choice = |name: &str| Choice {
         variant: Variant::find(name).unwrap(),
@@ -45,12 +49,12 @@ fn tuning() -> Tuning {
     Tuning { plain: choice("k1"), rolled: choice("k2") }
 }
 
-/// A backend on it, which remembers what it runs.
+/// A backend on it with a cached tuning.
 fn scanner(percent: u8) -> GpuScanner {
     static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        Memory::of(folder.path(), &gpu()).keep(&gpu(), &tuning());
+        TuningCache::for_gpu(folder.path(), &gpu()).store(&gpu(), &tuning());
         folder
     });
     let cache = Some(cache.path().to_owned());
@@ -58,7 +62,8 @@ fn scanner(percent: u8) -> GpuScanner {
     GpuScanner::new(gpu(), Options { version_rolling: true, throttle, cache })
 }
 
-/// Units of a job with so many leading zero bits, and of so many midstates and nonces each.
+/// Units of a job whose hits have this many leading zero bits; for each its midstates, first nonce and
+/// number of nonces.
 fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
     let mut random = Random(u64::from(zeros));
     let mut target = [0xff; 32];
@@ -89,7 +94,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
         });
         let prepared = Prepared {
             job: job.clone(),
-            // Tells the units apart.
+            // Identifies the unit.
             extranonce: number,
             merkle_root: [0; 32],
             ntime: 0,
@@ -98,7 +103,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
         };
         WorkUnit {
             prepared: Arc::new(prepared),
-            // Not the first of them, so that indices are told apart.
+            // Not from the first, so that a confusion of indices shows.
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
             target,
@@ -109,7 +114,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
     (0..).zip(sizes).map(unit).collect()
 }
 
-/// Deals out a list of units, and keeps what comes back.
+/// A feed that hands out a list of units and records the results.
 #[derive(Default)]
 struct List {
     left: Mutex<VecDeque<WorkUnit>>,
@@ -124,7 +129,7 @@ impl List {
         Self { left: Mutex::new(units.iter().cloned().collect()), ..Self::default() }
     }
 
-    /// The very hits that there are, each once, and every hash counted.
+    /// Checks that exactly the right hits were reported, each once, and that every hash was counted.
     fn check(&self, units: &[WorkUnit]) {
         let mut expected = BTreeMap::new();
         let mut hashes = 0;
@@ -134,7 +139,7 @@ impl List {
                 ControlFlow::Continue(())
             });
         }
-        assert!(!expected.is_empty(), "the test is none");
+        assert!(!expected.is_empty(), "there is nothing to find");
         let hits = self.hits.lock().unwrap();
         assert!(*hits == expected, "{} hits of {}", hits.len(), expected.len());
         assert_eq!(self.hashes.load(Ordering::Relaxed), hashes);
@@ -179,8 +184,8 @@ impl Feed for List {
     }
 }
 
-/// Runs a backend over units, twice: the second time the device is up already.
-fn tried(scanner: &GpuScanner, units: &[WorkUnit]) -> List {
+/// Runs a backend over units twice, the second time with the device already open.
+fn checked_runs(scanner: &GpuScanner, units: &[WorkUnit]) -> List {
     let list = List::new(units);
     scanner.run(&list).unwrap();
     list.check(units);
@@ -203,7 +208,7 @@ fn every_candidate_of_many_units_is_found_once() {
         }
     }
     for zeros in [1, 5, 11] {
-        tried(&scanner(100), &units(zeros, false, &sizes));
+        checked_runs(&scanner(100), &units(zeros, false, &sizes));
     }
 }
 
@@ -211,33 +216,33 @@ fn every_candidate_of_many_units_is_found_once() {
 fn more_hits_than_the_list_holds_are_found_once() {
     let many = 12 * HIT_CAPACITY as u64;
     let sizes = [(1, 7, many), (2, 123, many), (2, (END - many) as u32, many)];
-    // Every nonce is a hit; half of them are; and one in so many that a batch just overflows.
+    // All nonces are hits, half of them, and so few that a batch just overflows.
     for zeros in [0, 1, 3] {
-        let list = tried(&scanner(100), &units(zeros, false, &sizes));
+        let list = checked_runs(&scanner(100), &units(zeros, false, &sizes));
         assert!(list.hits.lock().unwrap().len() > HIT_CAPACITY);
     }
 }
 
 #[test]
-fn an_easy_job_is_done_in_small_pieces() {
-    // What is longer than the job is worth is given back and comes again.
-    let list = tried(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
+fn an_easy_job_is_cut_into_small_batches() {
+    // What exceeds the size that suits the job is given back and handed out again.
+    let list = checked_runs(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
     assert!(list.given_back.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
-fn controls_leave_the_batches_in_their_order() {
+fn known_answer_tests_do_not_disturb_the_order_of_batches() {
     let mut scanner = scanner(100);
-    scanner.limits.control = Duration::ZERO;
-    tried(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
+    scanner.limits.retest_interval = Duration::ZERO;
+    checked_runs(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
 }
 
 #[test]
-fn where_measuring_takes_too_long_the_best_so_far_has_to_do() {
+fn a_calibration_out_of_time_uses_the_best_so_far() {
     let gpu = gpu();
-    let mut device = Device::open(&gpu, Told::default()).unwrap();
-    let suspects = Suspects::default();
-    let mut calibration = Calibration::new(&mut device, &gpu, &suspects, &|| {});
+    let mut device = Device::open(&gpu, DeviceErrorSlot::default(), Faults::default()).unwrap();
+    let quarantine = Quarantine::default();
+    let mut calibration = Calibration::new(&mut device, &gpu, &quarantine, &|| {});
     calibration.budget = Duration::ZERO;
     let Tuning { plain, rolled } = calibration.measure().unwrap();
     assert_eq!((plain.variant.name(), rolled.variant.name()), ("k1", "k1"));
@@ -245,7 +250,7 @@ fn where_measuring_takes_too_long_the_best_so_far_has_to_do() {
 }
 
 #[test]
-fn a_throttled_device_leaves_nothing_out() {
+fn a_throttled_device_skips_nothing() {
     let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
     let list = List::new(&units);
     scanner(30).run(&list).unwrap();
@@ -256,17 +261,17 @@ fn a_throttled_device_leaves_nothing_out() {
 #[cfg(debug_assertions)]
 mod faults {
     use super::*;
-    use crate::scan::gpu::checkup::Examination;
-    use crate::scan::gpu::fault::{Fault, Wish};
+    use crate::scan::gpu::check::Check;
+    use crate::scan::gpu::faults::Fault;
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
         let mut scanner = scanner(100);
-        scanner.wish = Some(Wish::new(fault, always));
+        scanner.faults = Faults::inject(fault, always);
         scanner
     }
 
     #[test]
-    fn what_a_failed_device_had_is_done_all_the_same() {
+    fn the_work_of_a_failed_device_is_done_after_its_recovery() {
         let sizes = [(1, 5, 70_000), (2, 5, 70_000), (3, (END - 50_000) as u32, 50_000)];
         let units = units(10, false, &sizes);
         for fault in [Fault::Lost, Fault::Panics, Fault::OutOfMemory, Fault::Hangs] {
@@ -278,22 +283,22 @@ mod faults {
     }
 
     #[test]
-    fn a_device_that_fails_again_and_again_is_left_out() {
+    fn a_device_that_keeps_failing_is_disabled() {
         let list = List::new(&units(10, false, &[(1, 0, 1 << 24)]));
         let error = faulty(Fault::Panics, true).run(&list).unwrap_err();
         let BackendError::Device(why) = error else { panic!("{error}") };
-        // The driver's word, and not that of the panic that follows.
-        assert_eq!(why, "the device is lost: a test wants it to be, 4 times in a row");
-        // What it did not do is there for others.
+        // The driver's reason, not the message of the panic that follows.
+        assert_eq!(why, "the device is lost: injected by a test, 4 times in a row");
+        // Other backends can do the rest.
         let left: u64 = list.left.lock().unwrap().iter().map(|unit| unit.nonces.count()).sum();
         assert_eq!(left + list.hashes.load(Ordering::Relaxed), 1 << 24);
     }
 
     #[test]
-    fn a_device_that_never_comes_up_is_left_out_however_long_that_takes() {
+    fn a_device_that_hangs_during_initialisation_is_disabled() {
         let list = List::new(&units(10, false, &[(1, 0, 1000)]));
         let mut scanner = scanner(100);
-        scanner.wish = Some(Wish::new(Fault::Hangs, true).at(0));
+        scanner.faults = Faults::inject(Fault::Hangs, true).at_batch(0);
         scanner.limits.step = Duration::from_millis(500);
         scanner.limits.healthy = Duration::from_millis(50);
         let error = scanner.run(&list).unwrap_err();
@@ -302,11 +307,11 @@ mod faults {
     }
 
     #[test]
-    fn a_device_that_finds_more_than_it_tries_is_left_out() {
-        // In earnest; and already in its self-test.
+    fn a_device_that_reports_more_hits_than_hashes_is_disabled() {
+        // While it mines, and already in its self-test.
         for always in [false, true] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
-            let error = faulty(Fault::Garbage, always).run(&list).unwrap_err();
+            let error = faulty(Fault::BadCount, always).run(&list).unwrap_err();
             let BackendError::Lies(why) = &error else { panic!("{error}") };
             assert!(why.contains("reports 4294967295 hits of "), "{why}");
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
@@ -315,7 +320,7 @@ mod faults {
 
     #[test]
     fn a_device_that_computes_wrongly_does_not_mine() {
-        for fault in [Fault::Leaves, Fault::MakesUp] {
+        for fault in [Fault::DropsHits, Fault::InventsHits] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
             let error = faulty(fault, false).run(&list).unwrap_err();
             let BackendError::Lies(why) = &error else { panic!("{error}") };
@@ -326,15 +331,15 @@ mod faults {
     }
 
     #[test]
-    fn a_device_that_falls_silent_is_found_out() {
+    fn a_device_that_stops_finding_anything_is_detected() {
         let list = List::new(&units(32, false, &[(2, 0, 1 << 20)]));
         let mut scanner = faulty(Fault::Silent, false);
-        scanner.limits.control = Duration::from_nanos(1);
+        scanner.limits.retest_interval = Duration::from_nanos(1);
         let error = scanner.run(&list).unwrap_err();
         let BackendError::Lies(why) = &error else { panic!("{error}") };
-        assert!(why.starts_with("k1 in a control: block "), "{why}");
-        assert!(why.ends_with("was solved 0 times, not once"), "{why}");
-        // What is under way then is not counted but given back.
+        assert!(why.starts_with("k1 failed a known-answer test: block "), "{why}");
+        assert!(why.ends_with("the solution was reported 0 times, not once"), "{why}");
+        // Batches in flight are not counted but given back.
         let left = list.left.lock().unwrap();
         let left: u64 = left.iter().map(|u| u.nonces.count() * u.midstates.len() as u64).sum();
         assert!(left > 0);
@@ -342,65 +347,65 @@ mod faults {
     }
 
     #[test]
-    fn a_variant_that_killed_the_device_is_not_tried_again() {
+    fn a_variant_that_made_the_device_fail_is_not_tried_again() {
         let cache = tempfile::tempdir().unwrap();
         let folder = Some(cache.path().to_owned());
         let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
-        scanner.wish = Some(Wish::new(Fault::Chokes, true));
+        scanner.faults = Faults::inject(Fault::LostOnTwoMidstates, true);
         let units = units(10, false, &[(4, 5, 70_000)]);
         let list = List::new(&units);
         scanner.run(&list).unwrap();
         list.check(&units);
-        let Tuning { plain, rolled } = Memory::of(cache.path(), &gpu()).recall(&gpu()).unwrap();
+        let Tuning { plain, rolled } =
+            TuningCache::for_gpu(cache.path(), &gpu()).load(&gpu()).unwrap();
         assert_eq!(plain.variant.name(), "k1");
         assert_ne!(rolled.variant.name(), "k2");
     }
 
     #[test]
-    fn what_was_fastest_before_and_kills_the_device_now_is_measured_anew() {
-        let cache = tempfile::tempdir().unwrap();
-        let memory = Memory::of(cache.path(), &gpu());
-        memory.keep(&gpu(), &tuning());
-        let folder = Some(cache.path().to_owned());
+    fn a_cached_tuning_that_makes_the_device_fail_is_replaced() {
+        let cache_dir = tempfile::tempdir().unwrap();
+        let cache = TuningCache::for_gpu(cache_dir.path(), &gpu());
+        cache.store(&gpu(), &tuning());
+        let folder = Some(cache_dir.path().to_owned());
         let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
-        scanner.wish = Some(Wish::new(Fault::Lost, false).at(1));
+        scanner.faults = Faults::inject(Fault::Lost, false).at_batch(1);
         let units = units(10, false, &[(2, 5, 70_000)]);
         let list = List::new(&units);
         scanner.run(&list).unwrap();
         list.check(&units);
-        assert_ne!(memory.recall(&gpu()).unwrap().plain.shape, tuning().plain.shape);
-        // One that is lost later is not the fault of what it runs.
-        memory.keep(&gpu(), &tuning());
-        let folder = Some(cache.path().to_owned());
+        assert_ne!(cache.load(&gpu()).unwrap().plain.shape, tuning().plain.shape);
+        // A later loss is not blamed on the tuning.
+        cache.store(&gpu(), &tuning());
+        let folder = Some(cache_dir.path().to_owned());
         let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
-        scanner.wish = Some(Wish::new(Fault::Lost, false));
+        scanner.faults = Faults::inject(Fault::Lost, false);
         let list = List::new(&units);
         scanner.run(&list).unwrap();
-        assert_eq!(memory.recall(&gpu()), Some(tuning()));
+        assert_eq!(cache.load(&gpu()), Some(tuning()));
     }
 
     #[test]
-    fn a_check_of_a_device_that_fails_ends_all_the_same() {
-        let check =
-            |wish: Wish, limit| Examination { gpu: gpu(), seed: 1, wish: Some(wish) }.within(limit);
+    fn a_check_of_a_failing_device_ends() {
+        let check = |faults: Faults, limit| Check { gpu: gpu(), seed: 1, faults }.within(limit);
         let (moment, long) = (Duration::from_secs(1), Duration::from_secs(120));
-        let failed = |wish: Wish, limit| match check(wish, limit).result {
+        let failed = |faults: Faults, limit| match check(faults, limit).result {
             Err(BackendError::Device(why)) => why,
             other => panic!("{other:?}"),
         };
-        let hangs = failed(Wish::new(Fault::Hangs, true).at(0), moment);
+        let hangs = failed(Faults::inject(Fault::Hangs, true).at_batch(0), moment);
         assert_eq!(hangs, "the device has not answered for 1 s");
-        let lost = failed(Wish::new(Fault::Panics, true).at(0), long);
-        assert_eq!(lost, "the device is lost: a test wants it to be");
-        let lost = failed(Wish::new(Fault::Lost, true).at(0), long);
+        let lost = failed(Faults::inject(Fault::Panics, true).at_batch(0), long);
+        assert_eq!(lost, "the device is lost: injected by a test");
+        let lost = failed(Faults::inject(Fault::Lost, true).at_batch(0), long);
         assert!(lost.starts_with("the device is lost: "), "{lost}");
-        // A driver need not take every variant, but one.
-        let refused = failed(Wish::new(Fault::Refuses, true), long);
-        assert_eq!(refused, "the driver refuses: every variant of the shader: a test wants it to");
-        let most = check(Wish::new(Fault::Refuses, false), long);
+        // A driver need not accept every variant, but must accept one.
+        let refused = failed(Faults::inject(Fault::Refuses, true), long);
+        assert_eq!(refused, "the driver refuses: every variant of the shader: injected by a test");
+        let most = check(Faults::inject(Fault::Refuses, false), long);
         assert_eq!(most.result, Ok(()));
         let skipped: Vec<_> = most.skipped.iter().map(|variant| variant.name()).collect();
         assert_eq!(skipped, ["k2", "k2-some", "k2-all", "k4", "k4-some", "k4-all"]);
@@ -408,11 +413,11 @@ mod faults {
 }
 
 #[test]
-fn what_was_measured_is_remembered_and_rubbish_is_not() {
+fn a_tuning_is_cached_and_invalid_files_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let gpu = gpu();
-    let memory = Memory::of(&folder.path().join("not/there/yet"), &gpu);
-    assert_eq!(memory.recall(&gpu), None);
+    let cache = TuningCache::for_gpu(&folder.path().join("not/there/yet"), &gpu);
+    assert_eq!(cache.load(&gpu), None);
     let choice = |name: &str, size, rate| Choice {
         variant: Variant::find(name).unwrap(),
         shape: Shape { workgroup_size: size, nonces_per_invocation: 2 },
@@ -420,21 +425,24 @@ fn what_was_measured_is_remembered_and_rubbish_is_not() {
     };
     let tuning =
         Tuning { plain: choice("k1-some", 64, 123.5e6), rolled: choice("k4-all", 256, 150.5e6) };
-    memory.keep(&gpu, &tuning);
-    assert_eq!(memory.recall(&gpu), Some(tuning));
+    cache.store(&gpu, &tuning);
+    assert_eq!(cache.load(&gpu), Some(tuning));
 
     let mut others = [gpu.clone(), gpu.clone(), gpu.clone()];
     others[0].name = "another".into();
     others[1].driver = "a newer one".into();
     others[2].api = "Metal";
     for other in others {
-        assert_eq!(Memory::of(&folder.path().join("not/there/yet"), &other).recall(&other), None);
-        assert_eq!(memory.recall(&other), None);
+        assert_eq!(
+            TuningCache::for_gpu(&folder.path().join("not/there/yet"), &other).load(&other),
+            None
+        );
+        assert_eq!(cache.load(&other), None);
     }
 
     let files = std::fs::read_dir(folder.path().join("not/there/yet")).unwrap();
     let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    assert_eq!(files.len(), 1, "no drafts are left: {files:?}");
+    assert_eq!(files.len(), 1, "no temporary files are left: {files:?}");
     let text = std::fs::read_to_string(&files[0]).unwrap();
     for (from, to) in [
         ("\"form\": 1", "\"form\": 2"),
@@ -450,7 +458,7 @@ fn what_was_measured_is_remembered_and_rubbish_is_not() {
         ("150500000.0", "1e300"),
         ("150500000.0", "1e13"),
         ("150500000.0", "1e999"),
-        // The slower one would not have been chosen.
+        // A slower variant would not have been chosen.
         ("150500000.0", "123499999.0"),
         ("}", ""),
         ("{", "["),
@@ -459,22 +467,22 @@ fn what_was_measured_is_remembered_and_rubbish_is_not() {
         let changed = text.replace(from, to);
         assert_ne!(changed, text, "{from}");
         std::fs::write(&files[0], changed).unwrap();
-        assert_eq!(memory.recall(&gpu), None, "{from} to {to}");
+        assert_eq!(cache.load(&gpu), None, "{from} to {to}");
     }
     for rubbish in [&b""[..], b"\xff\xfe", &[b' '; 1 << 20]] {
         std::fs::write(&files[0], rubbish).unwrap();
-        assert_eq!(memory.recall(&gpu), None);
+        assert_eq!(cache.load(&gpu), None);
     }
-    memory.keep(&gpu, &tuning);
-    assert_eq!(memory.recall(&gpu), Some(tuning));
-    // A folder that is none is no reason not to mine.
-    let nowhere = Memory::of(&files[0], &gpu);
-    nowhere.keep(&gpu, &tuning);
-    assert_eq!(nowhere.recall(&gpu), None);
+    cache.store(&gpu, &tuning);
+    assert_eq!(cache.load(&gpu), Some(tuning));
+    // A path that is not a folder is only logged.
+    let nowhere = TuningCache::for_gpu(&files[0], &gpu);
+    nowhere.store(&gpu, &tuning);
+    assert_eq!(nowhere.load(&gpu), None);
 }
 
 #[test]
-fn a_job_change_reaches_the_device_within_a_moment() {
+fn a_job_change_reaches_the_device_quickly() {
     use crate::engine::{Engine, Goal};
     use crate::event::Announcer;
     let (announcer, _events) = Announcer::new();
@@ -502,8 +510,8 @@ fn a_job_change_reaches_the_device_within_a_moment() {
             body: None,
         }
     };
-    // Jobs that are never solved, and in between one that is at once; by the old one's batches if
-    // they were not dropped.
+    // Jobs that are practically never solved, each followed by one that is solved at once, unless batches
+    // of the old job are still waited for.
     for number in 0..20 {
         port.publish(job(2 * number, 32));
         std::thread::sleep(Duration::from_millis(30));
@@ -511,7 +519,7 @@ fn a_job_change_reaches_the_device_within_a_moment() {
         let solution = loop {
             let solution = pollster::block_on(port.solution()).unwrap();
             port.verdict(&solution, crate::job::Verdict::Accepted);
-            // The hard one may have been solved, once in some thousand runs.
+            // The hard job may have been solved, in one of some thousand runs.
             if solution.job.key.number != u64::from(2 * number) {
                 break solution;
             }

@@ -1,4 +1,4 @@
-//! The thread that a device belongs to, and the backend's end of it.
+//! The thread that owns a device, and the backend's handle to it.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -6,293 +6,302 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::adapter::Gpu;
-use super::calibration::{Calibration, Memory, Tuning};
-use super::device::{Device, Ticket, Told, Trouble};
+use super::calibration::Calibration;
+use super::deadlines;
+use super::device::{Device, Ticket};
+use super::error::{DeviceError, DeviceErrorSlot};
+use super::faults::Faults;
 use super::programs::Programs;
+use super::quarantine::{Probation, Quarantine};
 use super::shader::Outcome;
-use super::suspects::{Suspects, Trial};
 use super::thread::{DeviceThread, Waited};
+use super::tuning::Tuning;
+use super::tuning_cache::TuningCache;
 use crate::scan::WorkUnit;
 
-/// How long a batch may take. None is made to take a tenth of a second, and systems take a device for
-/// hung after two; a software device may have to share its processor with others.
-pub(super) const BATCH_DEADLINE: Duration = Duration::from_secs(6);
-/// How long each step of bringing a device up may take: to find and open it, or to compile, test and
-/// time one variant. Drivers compile for seconds.
-pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the result of a batch is still waited for when the backend is to stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What the thread is told.
-enum Order {
-    /// Send this on its way.
-    Batch(WorkUnit),
-    /// Wait for the oldest batch, and report.
-    Wait,
+/// What the thread is asked to do.
+enum Command {
+    /// Start this batch.
+    Submit(WorkUnit),
+    /// Wait for the oldest batch, and send its result.
+    Collect,
 }
 
-/// What the thread reports.
-enum Report {
-    /// A step of bringing the device up is done.
-    Step,
-    /// The device is up.
-    Up(Tuning, usize),
-    /// The oldest batch is done.
+/// What the thread sends.
+enum Reply {
+    /// A step of the initialisation is done.
+    StepDone,
+    /// The device is ready: what it runs, and how many midstates it hashes at once.
+    Ready(Tuning, usize),
+    /// The oldest batch is done: what it found, and how long it took.
     Done(Outcome, Duration),
-    /// The device is of no use any more. The thread has ended.
-    Failed(Trouble),
+    /// The device has failed, and the thread has ended.
+    Failed(DeviceError),
 }
 
-/// The backend's end of the thread.
-pub(super) struct Link {
-    orders: Option<Sender<Order>>,
-    thread: DeviceThread<Report>,
-    /// What it runs.
+/// The backend's handle to the thread. Dropping it closes the device.
+pub(super) struct DeviceHandle {
+    /// `None` once the handle is being dropped.
+    commands: Option<Sender<Command>>,
+    thread: DeviceThread<Reply>,
+    /// What the device runs.
     pub(super) tuning: Tuning,
-    /// How many midstates it takes at once.
+    /// How many midstates it hashes at once.
     pub(super) midstates: usize,
 }
 
-/// What a thread needs to know to bring a device up.
-pub(super) struct Start {
+/// What a thread needs to know to initialise a device.
+pub(super) struct DeviceConfig {
     pub(super) gpu: Gpu,
-    /// Whether it was up before: then it has to be found again first.
-    pub(super) again: bool,
+    /// Whether it was initialised before, and so has to be found again.
+    pub(super) reopen: bool,
     pub(super) version_rolling: bool,
+    /// The folder with the tunings of cards.
     pub(super) cache: Option<PathBuf>,
-    /// How long each step of it may take.
+    /// How long each step may take.
     pub(super) step: Duration,
-    /// After how much hashing it has to pass a control batch.
-    pub(super) control: Duration,
-    /// What it died of before.
-    pub(super) suspects: Suspects,
-    /// What goes wrong with it.
-    #[cfg(debug_assertions)]
-    pub(super) wish: Option<super::fault::Wish>,
+    /// How much hashing there is between two known-answer tests.
+    pub(super) retest_interval: Duration,
+    /// What may have made it fail before.
+    pub(super) quarantine: Quarantine,
+    pub(super) faults: Faults,
 }
 
-impl Link {
-    /// Brings a device up on a thread of its own.
+impl DeviceHandle {
+    /// Initialises a device on a thread of its own.
+    ///
+    /// # Errors
+    /// Why the device cannot be used.
     pub(super) fn open(
-        start: Start,
+        config: DeviceConfig,
         has_ended: &dyn Fn() -> bool,
-    ) -> Result<Waited<Self>, Trouble> {
-        let (orders, to_thread) = channel();
-        let (told, limit) = (Told::default(), start.step);
-        let name = format!("gpu-{}-device", start.gpu.index);
-        let tells = told.clone();
-        let thread = DeviceThread::start(name, told.clone(), move |reports| {
-            work(&start, tells, &to_thread, reports);
+    ) -> Result<Waited<Self>, DeviceError> {
+        let (commands, to_thread) = channel();
+        let (errors, limit) = (DeviceErrorSlot::default(), config.step);
+        let name = format!("gpu-{}-device", config.gpu.index);
+        let thread_errors = errors.clone();
+        let thread = DeviceThread::start(name, errors.clone(), move |replies| {
+            work(&config, thread_errors, &to_thread, replies);
         })?;
         loop {
             match thread.wait(limit, Duration::ZERO, has_ended)? {
-                Waited::For(Report::Step) => {}
-                Waited::For(Report::Up(tuning, midstates)) => {
-                    let orders = Some(orders);
-                    return Ok(Waited::For(Self { orders, thread, tuning, midstates }));
+                Waited::Ready(Reply::StepDone) => {}
+                Waited::Ready(Reply::Ready(tuning, midstates)) => {
+                    let commands = Some(commands);
+                    return Ok(Waited::Ready(Self { commands, thread, tuning, midstates }));
                 }
-                Waited::For(Report::Failed(trouble)) => return Err(trouble),
-                Waited::For(Report::Done(..)) => return Err(nonsense()),
-                Waited::Ended => {
-                    // A process that ends while a thread of it is deep in a driver may crash.
-                    told.tell(Trouble::Unwanted);
-                    thread.say_goodbye();
-                    return Ok(Waited::Ended);
+                Waited::Ready(Reply::Failed(error)) => return Err(error),
+                Waited::Ready(Reply::Done(..)) => return Err(unexpected_reply()),
+                Waited::Stopped => {
+                    // A process that exits while one of its threads is inside a driver may crash.
+                    errors.report(DeviceError::Cancelled);
+                    thread.shutdown();
+                    return Ok(Waited::Stopped);
                 }
             }
         }
     }
 
-    /// Sends a batch on its way; at most [`super::device::SLOTS`] may be.
-    pub(super) fn send(&self, unit: WorkUnit) {
-        self.order(Order::Batch(unit));
+    /// Starts a batch; at most [`super::device::SLOTS`] may be in flight.
+    pub(super) fn submit(&self, unit: WorkUnit) {
+        self.command(Command::Submit(unit));
     }
 
-    /// Waits for the oldest batch under way.
-    pub(super) fn oldest(
+    /// Waits for the oldest batch in flight. Returns what it found, and how long it took.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    pub(super) fn collect(
         &self,
         has_ended: &dyn Fn() -> bool,
-    ) -> Result<Waited<(Outcome, Duration)>, Trouble> {
-        self.order(Order::Wait);
-        // Who is to stop still takes what is as good as done.
-        match self.thread.wait(BATCH_DEADLINE, Duration::from_secs(1), has_ended)? {
-            Waited::Ended => Ok(Waited::Ended),
-            Waited::For(Report::Done(outcome, took)) => Ok(Waited::For((outcome, took))),
-            Waited::For(Report::Failed(trouble)) => Err(trouble),
-            Waited::For(Report::Up(..) | Report::Step) => Err(nonsense()),
+    ) -> Result<Waited<(Outcome, Duration)>, DeviceError> {
+        self.command(Command::Collect);
+        match self.thread.wait(deadlines::BATCH, STOP_GRACE, has_ended)? {
+            Waited::Stopped => Ok(Waited::Stopped),
+            Waited::Ready(Reply::Done(outcome, took)) => Ok(Waited::Ready((outcome, took))),
+            Waited::Ready(Reply::Failed(error)) => Err(error),
+            Waited::Ready(Reply::Ready(..) | Reply::StepDone) => Err(unexpected_reply()),
         }
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // A thread that has ended has said why, and that is read next.
-            let _ = orders.send(order);
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // If the thread has ended, its last reply says why and is read next.
+            let _ = commands.send(command);
         }
     }
 }
 
-fn nonsense() -> Trouble {
-    Trouble::Lost("it reports nonsense".to_owned())
+fn unexpected_reply() -> DeviceError {
+    DeviceError::Lost("its thread sent an unexpected reply".to_owned())
 }
 
-impl Drop for Link {
+impl Drop for DeviceHandle {
     fn drop(&mut self) {
-        // Without orders the thread closes the device and ends.
-        self.orders = None;
-        self.thread.say_goodbye();
+        // When the channel closes, the thread closes the device and ends.
+        self.commands = None;
+        self.thread.shutdown();
     }
 }
 
-/// The thread: brings the device up, and does what it is told until nobody is there to tell it.
-fn work(start: &Start, told: Told, orders: &Receiver<Order>, reports: &Sender<Report>) {
-    // Nobody listens any more if it took too long.
-    let tell = |report| drop(reports.send(report));
-    let mut mining = match bring_up(start, told, &|| tell(Report::Step)) {
+/// The thread's body: initialises the device, then obeys commands until the channel is closed.
+fn work(
+    config: &DeviceConfig,
+    errors: DeviceErrorSlot,
+    commands: &Receiver<Command>,
+    replies: &Sender<Reply>,
+) {
+    // The receiver is gone if a step took too long.
+    let send = |reply| drop(replies.send(reply));
+    let mut mining = match initialise(config, errors, &|| send(Reply::StepDone)) {
         Ok((mining, tuning)) => {
-            tell(Report::Up(tuning, mining.programs.midstates()));
+            send(Reply::Ready(tuning, mining.programs.midstates()));
             mining
         }
-        Err(trouble) => return tell(Report::Failed(trouble)),
+        Err(error) => return send(Reply::Failed(error)),
     };
-    while let Ok(order) = orders.recv() {
-        let done = match order {
-            Order::Batch(unit) => mining.send(&unit),
-            Order::Wait => mining.oldest().map(|(outcome, took)| tell(Report::Done(outcome, took))),
+    while let Ok(command) = commands.recv() {
+        let done = match command {
+            Command::Submit(unit) => mining.submit(&unit),
+            Command::Collect => {
+                mining.collect().map(|(outcome, took)| send(Reply::Done(outcome, took)))
+            }
         };
-        if let Err(trouble) = done {
-            return tell(Report::Failed(trouble));
+        if let Err(error) = done {
+            return send(Reply::Failed(error));
         }
     }
 }
 
 /// A device that mines.
-struct Mining<'a> {
-    start: &'a Start,
+struct MiningDevice<'a> {
+    config: &'a DeviceConfig,
     device: Device,
     programs: Programs,
-    /// Sent, the oldest first.
-    under_way: VecDeque<Ticket>,
-    /// Done, and not asked for yet, the oldest first.
+    /// Batches in flight, the oldest first.
+    in_flight: VecDeque<Ticket>,
+    /// Results that have not been collected yet, the oldest first.
     done: VecDeque<(Outcome, Duration)>,
-    /// How long it has hashed since its last control.
-    hashed: Duration,
-    /// How many controls it has passed.
-    controls: u64,
+    /// How long it has hashed since the last known-answer test.
+    since_test: Duration,
+    /// How many known-answer tests it has passed.
+    tests_passed: u64,
 }
 
-impl Mining<'_> {
-    fn send(&mut self, unit: &WorkUnit) -> Result<(), Trouble> {
-        if self.hashed >= self.start.control {
-            // The device stands still for a moment: a slot has to be free, and a control to be over
-            // before anything that it may put in doubt begins.
-            while let Some(ticket) = self.under_way.pop_front() {
+impl MiningDevice<'_> {
+    fn submit(&mut self, unit: &WorkUnit) -> Result<(), DeviceError> {
+        if self.since_test >= self.config.retest_interval {
+            // The device idles for a moment: the test needs a free slot, and has to pass before another
+            // batch starts whose result it would put in doubt.
+            while let Some(ticket) = self.in_flight.pop_front() {
                 let done = self.finish(ticket)?;
                 self.done.push_back(done);
             }
-            self.programs.control(&mut self.device, self.controls)?;
-            self.controls += 1;
-            self.hashed = Duration::ZERO;
+            self.programs.known_answer_test(&mut self.device, self.tests_passed)?;
+            self.tests_passed += 1;
+            self.since_test = Duration::ZERO;
         }
         let scan = unit.scan();
         let program = self.programs.for_midstates(scan.midstates.len());
-        self.under_way.push_back(self.device.submit(program, &scan)?);
+        self.in_flight.push_back(self.device.submit(program, &scan)?);
         Ok(())
     }
 
-    fn oldest(&mut self) -> Result<(Outcome, Duration), Trouble> {
+    fn collect(&mut self) -> Result<(Outcome, Duration), DeviceError> {
         if let Some(done) = self.done.pop_front() {
             return Ok(done);
         }
-        let nothing = || Trouble::Lost("nothing is under way".to_owned());
-        let ticket = self.under_way.pop_front().ok_or_else(nothing)?;
+        let nothing = || DeviceError::Lost("no batch is in flight".to_owned());
+        let ticket = self.in_flight.pop_front().ok_or_else(nothing)?;
         self.finish(ticket)
     }
 
-    fn finish(&mut self, ticket: Ticket) -> Result<(Outcome, Duration), Trouble> {
-        let (outcome, took) = self.device.wait(ticket, BATCH_DEADLINE)?;
-        if self.hashed.is_zero() {
-            // The first batch, or the first after a control; the others have no lock to take.
-            self.start.suspects.acquit();
+    fn finish(&mut self, ticket: Ticket) -> Result<(Outcome, Duration), DeviceError> {
+        let (outcome, took) = self.device.wait(ticket, deadlines::BATCH)?;
+        if self.since_test.is_zero() {
+            // Only the first batch, and the first after each test: the others need not take the lock.
+            self.config.quarantine.clear();
         }
-        self.hashed += took;
+        self.since_test += took;
         Ok((outcome, took))
     }
 }
 
-fn bring_up<'a>(
-    start: &'a Start,
-    told: Told,
-    step: &dyn Fn(),
-) -> Result<(Mining<'a>, Tuning), Trouble> {
-    let gpu = if start.again {
-        let gone = || Trouble::Closed("it is not found any more".to_owned());
-        start.gpu.found_again().ok_or_else(gone)?
+fn initialise<'a>(
+    config: &'a DeviceConfig,
+    errors: DeviceErrorSlot,
+    step_done: &dyn Fn(),
+) -> Result<(MiningDevice<'a>, Tuning), DeviceError> {
+    let gpu = if config.reopen {
+        let gone = || DeviceError::Unavailable("its driver no longer lists it".to_owned());
+        config.gpu.find_again().ok_or_else(gone)?
     } else {
-        start.gpu.clone()
+        config.gpu.clone()
     };
     let begun = Instant::now();
-    let mut device = Device::open(&gpu, told)?;
-    #[cfg(debug_assertions)]
-    {
-        device.wish.clone_from(&start.wish);
-    }
-    step();
-    let (programs, tuning) = fit_for_mining(start, &mut device, &gpu, step, begun)?;
+    let mut device = Device::open(&gpu, errors, config.faults.clone())?;
+    step_done();
+    let (programs, tuning) = tuned_programs(config, &mut device, &gpu, step_done, begun)?;
     device.mining_begins();
-    let mining = Mining {
-        start,
+    let mining = MiningDevice {
+        config,
         device,
         programs,
-        under_way: VecDeque::new(),
+        in_flight: VecDeque::new(),
         done: VecDeque::new(),
-        hashed: Duration::ZERO,
-        controls: 0,
+        since_test: Duration::ZERO,
+        tests_passed: 0,
     };
     Ok((mining, tuning))
 }
 
-/// What the device is to run: as remembered, or measured now.
-fn fit_for_mining(
-    start: &Start,
+/// Compiles and tests what the device runs: the cached tuning, or the result of a calibration.
+fn tuned_programs(
+    config: &DeviceConfig,
     device: &mut Device,
     gpu: &Gpu,
-    step: &dyn Fn(),
+    step_done: &dyn Fn(),
     begun: Instant,
-) -> Result<(Programs, Tuning), Trouble> {
-    let suspects = &start.suspects;
-    suspects.acquit();
-    let memory = start.cache.as_deref().map(|folder: &Path| Memory::of(folder, gpu));
-    let recalled = memory.as_ref().filter(|_| !suspects.have_remembered());
-    if let Some(tuning) = recalled.and_then(|memory| memory.recall(gpu)) {
-        // Until its first batch is done.
-        suspects.put_on_trial(Trial::Remembered);
-        // What was fastest and right then may be refused or wrong now: then all is measured anew.
-        match tuning.programs(device, start.version_rolling) {
+) -> Result<(Programs, Tuning), DeviceError> {
+    let quarantine = &config.quarantine;
+    quarantine.clear();
+    let cache = config.cache.as_deref().map(|folder: &Path| TuningCache::for_gpu(folder, gpu));
+    let usable = cache.as_ref().filter(|_| !quarantine.contains_cached_tuning());
+    if let Some(tuning) = usable.and_then(|cache| cache.load(gpu)) {
+        // Until the first batch is done.
+        quarantine.begin(Probation::CachedTuning);
+        match Programs::of_tuning(device, &tuning, config.version_rolling) {
             Ok(programs) => {
-                said(gpu, &tuning, start, "remembered", begun);
+                log_tuning(gpu, &tuning, config, "cached", begun);
                 return Ok((programs, tuning));
             }
-            Err(trouble @ (Trouble::Lies(_) | Trouble::Refused(_))) => {
-                tracing::warn!("gpu:{}: what was fastest before: {trouble}", gpu.index);
+            // It worked when it was measured, and does not now: everything is measured again.
+            Err(error @ (DeviceError::WrongResult(_) | DeviceError::Refused(_))) => {
+                tracing::warn!("gpu:{}: the cached tuning fails: {error}", gpu.index);
             }
-            Err(trouble) => return Err(trouble),
+            Err(error) => return Err(error),
         }
-        suspects.acquit();
-        step();
+        quarantine.clear();
+        step_done();
     }
-    tracing::info!("gpu:{} {}: measuring what it does best, this once", gpu.index, gpu.name);
-    let tuning = Calibration::new(device, gpu, suspects, step).measure()?;
-    step();
-    let programs = tuning.programs(device, start.version_rolling)?;
-    if let Some(memory) = memory {
-        memory.keep(gpu, &tuning);
+    tracing::info!("gpu:{} {}: calibrating, once for this card and driver", gpu.index, gpu.name);
+    let tuning = Calibration::new(device, gpu, quarantine, step_done).measure()?;
+    step_done();
+    let programs = Programs::of_tuning(device, &tuning, config.version_rolling)?;
+    if let Some(cache) = cache {
+        cache.store(gpu, &tuning);
     }
-    said(gpu, &tuning, start, "measured", begun);
+    log_tuning(gpu, &tuning, config, "measured", begun);
     Ok((programs, tuning))
 }
 
-fn said(gpu: &Gpu, tuning: &Tuning, start: &Start, how: &str, begun: Instant) {
-    let choice = if start.version_rolling { tuning.rolled } else { tuning.plain };
+fn log_tuning(gpu: &Gpu, tuning: &Tuning, config: &DeviceConfig, how: &str, begun: Instant) {
+    let choice = if config.version_rolling { tuning.rolled } else { tuning.plain };
     tracing::info!(
-        "gpu:{} {}: shader {}, {how} at {}; up in {:.1} s",
+        "gpu:{} {}: shader {}, {how} rate {}; ready in {:.1} s",
         gpu.index,
         gpu.name,
         choice.variant,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::mempool::{MempoolChange, MempoolReport, MempoolWatch};
-use crate::source::pace::{Pace, Schedule};
+use crate::source::block_schedule::{Pace, Schedule};
 
 /// How long a node may give out a template that it made before a transaction came: the five seconds
 /// of Bitcoin Core and Knots, and a margin.

@@ -5,7 +5,6 @@ mod cookie;
 mod cookie_paths;
 mod peer;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 
 pub use self::answer::{Envelope, METHOD_NOT_FOUND, RpcError};
 pub use self::peer::{Protocol, peer_port};
+pub use crate::source::net::Endpoint;
 
 use self::answer::{WORDS, calls_of, name_unknown_method};
 use self::cookie::read_first;
@@ -34,47 +34,18 @@ use crate::secret::Secret;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Where the node listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Name or address; an IPv6 address without its brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// Whether it is this machine: a cookie that was found, and not named, is sent only here.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 /// How to log in.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// As the node's `rpcauth` or `rpcuser` has them.
+    /// A user of the node's `rpcauth` or `rpcuser`.
     UserPassword {
         /// User name.
         user: String,
         /// Password.
         password: Secret,
     },
-    /// The first of these cookie files that exists and that the node takes. It is read again when
-    /// the node refuses it: a node that restarts writes another.
+    /// The first of these cookie files that exists and that the node accepts. It is read again when
+    /// the node refuses it: a node that restarts writes another one.
     Cookie(Vec<PathBuf>),
 }
 

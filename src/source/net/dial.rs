@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::ConnectError;
+use super::{ConnectError, Endpoint};
 
 /// How long one address is tried before the next is tried beside it (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -21,25 +21,29 @@ const ADDRESSES: usize = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connects to the first address of `host` that answers.
-pub(super) async fn tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => resolve(host, port).await?,
+/// Connects by TCP to the first address of the endpoint's host that answers. Small writes are not
+/// delayed, and keep-alive probes notice a dead peer.
+///
+/// # Errors
+/// When the name has no address, or no address accepts the connection. There is no deadline.
+pub async fn dial(to: &Endpoint) -> Result<TcpStream, ConnectError> {
+    let addresses = match to.host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, to.port)],
+        Err(_) => resolve(&to.host, to.port).await?,
     };
     first_of(alternating(addresses)).await
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    let fault = |why: String| ConnectError::Name { host: host.to_owned(), why };
+    let error = |why: String| ConnectError::Name { host: host.to_owned(), why };
     if super::is_onion(host) {
         // RFC 7686: such a name is not to be given to the system's resolver.
-        return Err(fault("it is an onion service".to_owned()));
+        return Err(error("it is an onion service".to_owned()));
     }
-    let found = lookup_host((host, port)).await.map_err(|error| fault(error.to_string()))?;
+    let found = lookup_host((host, port)).await.map_err(|cause| error(cause.to_string()))?;
     let found: Vec<_> = found.take(ADDRESSES).collect();
     if found.is_empty() {
-        return Err(fault("the list of its addresses is empty".to_owned()));
+        return Err(error("the list of its addresses is empty".to_owned()));
     }
     Ok(found)
 }
@@ -59,8 +63,8 @@ fn alternating(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     }
 }
 
-/// Tries one after the other: the next when one has failed, or has not answered for a while. The
-/// first to answer wins, and the others are let go.
+/// Tries one after the other: the next when one has failed, or has not answered for [`STAGGER`]. The
+/// first to answer is used, and the other attempts are dropped.
 async fn first_of(mut untried: VecDeque<SocketAddr>) -> Result<TcpStream, ConnectError> {
     let several = untried.len() > 1;
     let mut attempts = JoinSet::new();
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_keeps_silent_holds_nobody_up() {
+    async fn an_address_that_does_not_answer_delays_no_other() {
         // TEST-NET-1 (RFC 5737): no one answers there, or the way there is refused at once.
         let silent = SocketAddr::new("192.0.2.1".parse().unwrap(), 9);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -154,11 +158,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_without_an_address_is_said_to_be_none() {
-        let error = tcp("nowhere.invalid", 1).await.unwrap_err();
+    async fn a_name_without_an_address_is_an_error_that_may_pass() {
+        let to = |host: &str| Endpoint { host: host.to_owned(), port: 1 };
+        let error = dial(&to("nowhere.invalid")).await.unwrap_err();
         assert!(error.to_string().starts_with("the name nowhere.invalid has no address: "));
         assert!(!error.is_final(), "the network may be down");
-        let error = tcp("expyuzz4wqqyqhjn.onion", 1).await.unwrap_err();
+        let error = dial(&to("expyuzz4wqqyqhjn.onion")).await.unwrap_err();
         assert!(error.hint().unwrap().contains("--proxy"));
     }
 }

@@ -9,8 +9,8 @@ use tokio_socks::tcp::Socks5Stream;
 use super::{ConnectError, Endpoint, dial};
 use crate::secret::Secret;
 
-/// A SOCKS5 proxy. It is given names, not addresses: so it is the proxy that resolves them, as Tor
-/// must, and nothing is asked of a resolver here.
+/// A SOCKS5 proxy. It is given names, not addresses: so the proxy resolves them, as Tor must, and no
+/// resolver is asked here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     /// A name or an address; an IPv6 address without its brackets.
@@ -34,8 +34,11 @@ impl fmt::Display for Proxy {
 impl Proxy {
     /// A stream to `to` by way of the proxy.
     pub(super) async fn connect(&self, to: &Endpoint) -> Result<TcpStream, ConnectError> {
-        let stream = dial::tcp(&self.host, self.port).await.map_err(|error| {
-            ConnectError::Proxy { proxy: self.to_string(), why: error.to_string(), lasting: false }
+        let proxy = Endpoint { host: self.host.clone(), port: self.port };
+        let stream = dial(&proxy).await.map_err(|error| ConnectError::Proxy {
+            proxy: self.to_string(),
+            why: error.to_string(),
+            lasting: false,
         })?;
         let target = (to.host.as_str(), to.port);
         let asked = match (&self.user, &self.password) {
@@ -52,7 +55,7 @@ impl Proxy {
     }
 }
 
-/// What an error means, and whether it is us that the proxy does not want.
+/// What an error means, and whether the proxy will refuse every other attempt too.
 fn words(error: &Error) -> (String, bool) {
     let why = match error {
         Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -68,7 +71,7 @@ fn words(error: &Error) -> (String, bool) {
         Error::NetworkUnreachable => "it cannot reach the server's network",
         Error::HostUnreachable => "it cannot reach the server",
         Error::ConnectionRefused => "the server refused its connection",
-        Error::TtlExpired => "the way to the server is too long (TTL expired)",
+        Error::TtlExpired => "the route to the server is too long (TTL expired)",
         other => return (other.to_string(), false),
     };
     (why.to_owned(), false)

@@ -37,11 +37,11 @@ fn ca_file(text: &str) -> Result<CaFile, CaFileError> {
 }
 
 fn trusting(issuer: &Issuer) -> Transport {
-    Transport::new().trust(ca_file(&issuer.pem()).unwrap())
+    Transport::new().tls().trust(ca_file(&issuer.pem()).unwrap())
 }
 
-fn endpoint(host: &str, address: SocketAddr, tls: bool) -> Endpoint {
-    Endpoint { host: host.to_owned(), port: address.port(), tls }
+fn endpoint(host: &str, address: SocketAddr) -> Endpoint {
+    Endpoint { host: host.to_owned(), port: address.port() }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -83,7 +83,7 @@ async fn signed(issuer: &Issuer, params: CertificateParams) -> SocketAddr {
     tls_echo(vec![certificate.der().clone()], &key).await
 }
 
-async fn echoes(mut connection: Connection) {
+async fn echoes(mut connection: Stream) {
     connection.write_all(b"hello\n").await.unwrap();
     connection.flush().await.unwrap();
     let mut back = [0; 6];
@@ -96,7 +96,7 @@ async fn a_private_issuer_is_trusted_when_it_is_named() {
     let issuer = issuer();
     let server = signed(&issuer, leaf(&["localhost", "127.0.0.1"])).await;
     for host in ["localhost", "127.0.0.1"] {
-        let to = endpoint(host, server, true);
+        let to = endpoint(host, server);
         echoes(trusting(&issuer).connect(&to).await.unwrap()).await;
     }
 }
@@ -118,7 +118,7 @@ async fn bad_certificates_are_refused_and_each_is_told_apart() {
         (elsewhere, "but for pool.example, b.example, c.example, …", "as its certificate does"),
     ] {
         let server = signed(&issuer, params).await;
-        let to = endpoint("localhost", server, true);
+        let to = endpoint("localhost", server);
         let error = trusting(&issuer).connect(&to).await.unwrap_err();
         assert!(error.is_final());
         assert!(error.to_string().contains(said), "{error}");
@@ -127,11 +127,11 @@ async fn bad_certificates_are_refused_and_each_is_told_apart() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_nobody_named_is_not_trusted() {
+async fn an_issuer_that_was_not_named_is_not_trusted() {
     let (ours, theirs) = (issuer(), issuer());
     let server = signed(&theirs, leaf(&["localhost"])).await;
-    let to = endpoint("localhost", server, true);
-    for transport in [Transport::new(), trusting(&ours)] {
+    let to = endpoint("localhost", server);
+    for transport in [Transport::new().tls(), trusting(&ours)] {
         let error = transport.connect(&to).await.unwrap_err();
         assert!(error.is_final());
         assert!(error.to_string().contains("issuer that is not known"), "{error}");
@@ -144,22 +144,22 @@ async fn a_certificate_that_signs_itself() {
     let key = KeyPair::generate().unwrap();
     let plain = leaf(&["localhost"]).self_signed(&key).unwrap();
     let server = tls_echo(vec![plain.der().clone()], &key).await;
-    let transport = Transport::new().trust(ca_file(&plain.pem()).unwrap());
-    echoes(transport.connect(&endpoint("localhost", server, true)).await.unwrap()).await;
+    let transport = Transport::new().tls().trust(ca_file(&plain.pem()).unwrap());
+    echoes(transport.connect(&endpoint("localhost", server)).await.unwrap()).await;
 
     // As `openssl req -x509` makes it unless told otherwise.
     let mut authority = leaf(&["localhost"]);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = authority.self_signed(&key).unwrap();
     let server = tls_echo(vec![authority.der().clone()], &key).await;
-    let transport = Transport::new().trust(ca_file(&authority.pem()).unwrap());
-    let error = transport.connect(&endpoint("localhost", server, true)).await.unwrap_err();
+    let transport = Transport::new().tls().trust(ca_file(&authority.pem()).unwrap());
+    let error = transport.connect(&endpoint("localhost", server)).await.unwrap_err();
     assert!(error.to_string().contains("certificate authority's own"), "{error}");
     assert!(error.hint().unwrap().contains("CA:FALSE"));
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_said_to_have_none() {
+async fn a_server_without_tls_is_reported_as_such() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         loop {
@@ -169,7 +169,7 @@ async fn a_server_without_tls_is_said_to_have_none() {
             let _ = tcp.read_to_end(&mut rest).await;
         }
     });
-    let error = Transport::new().connect(&endpoint("localhost", address, true)).await.unwrap_err();
+    let error = Transport::new().tls().connect(&endpoint("localhost", address)).await.unwrap_err();
     assert!(error.is_final(), "{error}");
     assert!(error.hint().unwrap().contains("TLS port"));
 }
@@ -177,8 +177,8 @@ async fn a_server_without_tls_is_said_to_have_none() {
 #[tokio::test]
 async fn a_silent_server_is_left_at_the_deadline() {
     let (_listener, address) = listen().await;
-    let transport = Transport::new().deadline(Duration::from_millis(200));
-    let error = transport.connect(&endpoint("localhost", address, true)).await.unwrap_err();
+    let transport = Transport::new().tls().deadline(Duration::from_millis(200));
+    let error = transport.connect(&endpoint("localhost", address)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Deadline(_)) && !error.is_final(), "{error}");
 }
 
@@ -272,7 +272,7 @@ async fn names_go_to_the_proxy_and_tls_goes_through_it() {
         let (listener, address) = listen().await;
         let asked = tokio::spawn(socks5(listener, login, Answer::Connect(server)));
         let transport = trusting(&issuer).proxy(proxy(address, login));
-        let to = Endpoint { host: "pool.onion".to_owned(), port: 3333, tls: true };
+        let to = Endpoint { host: "pool.onion".to_owned(), port: 3333 };
         echoes(transport.connect(&to).await.unwrap()).await;
         assert_eq!(asked.await.unwrap(), ("pool.onion".to_owned(), 3333));
     }
@@ -280,7 +280,7 @@ async fn names_go_to_the_proxy_and_tls_goes_through_it() {
 
 #[tokio::test]
 async fn what_a_proxy_refuses_is_said_without_the_password() {
-    let to = Endpoint { host: "pool.example".to_owned(), port: 3333, tls: false };
+    let to = Endpoint { host: "pool.example".to_owned(), port: 3333 };
     let wants = Some(("alice", "right"));
     for (wants, given, code, said, lasting) in [
         (None, None, 5, "the server refused its connection", false),
@@ -301,8 +301,8 @@ async fn what_a_proxy_refuses_is_said_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_none_or_is_not_there() {
-    let to = Endpoint { host: "pool.example".to_owned(), port: 3333, tls: false };
+async fn a_server_that_is_no_proxy_and_a_proxy_that_is_not_there() {
+    let to = Endpoint { host: "pool.example".to_owned(), port: 3333 };
     let (listener, address) = listen().await;
     let transport = Transport::new().proxy(proxy(address, None));
     tokio::spawn(async move {
@@ -322,7 +322,7 @@ async fn a_proxy_that_is_none_or_is_not_there() {
 
 #[test]
 fn endpoints_are_shown_with_brackets_and_proxies_without_logins() {
-    let to = |host: &str| Endpoint { host: host.to_owned(), port: 1, tls: true }.to_string();
+    let to = |host: &str| Endpoint { host: host.to_owned(), port: 1 }.to_string();
     assert_eq!((to("::1").as_str(), to("h").as_str()), ("[::1]:1", "h:1"));
     let address = SocketAddr::from(([127, 0, 0, 1], 9050));
     assert_eq!(proxy(address, Some(("u", "p"))).to_string(), "socks5://127.0.0.1:9050");

@@ -1,4 +1,4 @@
-//! TLS: whom we trust, and what an untrusted certificate means in words.
+//! TLS: which certificates are trusted, and what is said of those that are not.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -19,13 +19,13 @@ use super::ConnectError;
 /// The most bytes that a file of certificates may have. A system's whole bundle has a quarter of it.
 const FILE_BYTES: u64 = 1 << 20;
 
-/// Root certificates out of a file, checked to be such.
+/// Root certificates from a file, checked to be certificates.
 #[derive(Clone, Debug)]
 pub struct CaFile {
     certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Why a file of certificates is of no use.
+/// Why a file of certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", .path.display())]
 pub struct CaFileError {
@@ -39,22 +39,22 @@ impl CaFile {
     /// Reads a file of one or more certificates in PEM form.
     ///
     /// # Errors
-    /// When it cannot be read, holds no certificate, or holds one that is none.
+    /// When it cannot be read, holds no certificate, or holds one that is damaged.
     pub fn read(path: &Path) -> Result<Self, CaFileError> {
-        let fault = |why: String| CaFileError { path: path.to_owned(), why };
-        let bytes = read_bounded(path).map_err(|error| fault(error.to_string()))?;
+        let error = |why: String| CaFileError { path: path.to_owned(), why };
+        let bytes = read_bounded(path).map_err(|cause| error(cause.to_string()))?;
         let mut store = RootCertStore::empty();
         let mut certificates = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(&bytes) {
             let certificate =
-                certificate.map_err(|_| fault("its PEM is damaged".to_owned()))?.into_owned();
+                certificate.map_err(|_| error("its PEM is damaged".to_owned()))?.into_owned();
             store
                 .add(certificate.clone())
-                .map_err(|_| fault("it holds something that is no X.509 certificate".to_owned()))?;
+                .map_err(|_| error("it holds something that is no X.509 certificate".to_owned()))?;
             certificates.push(certificate);
         }
         if certificates.is_empty() {
-            return Err(fault("it holds no certificate in PEM form".to_owned()));
+            return Err(error("it holds no certificate in PEM form".to_owned()));
         }
         Ok(Self { certificates })
     }
@@ -62,7 +62,7 @@ impl CaFile {
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
-    // What is no file (a pipe, a terminal) may never end.
+    // Anything but a regular file (a pipe, a terminal) may never end.
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
@@ -74,7 +74,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// TLS as a client. The system's roots are read when the first connection needs them.
+/// The client's side of TLS. The system's roots are read when the first connection needs them.
 #[derive(Debug, Default)]
 pub(super) struct Tls {
     private: Vec<CertificateDer<'static>>,
@@ -82,7 +82,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Trusting these roots beside the usual ones.
+    /// Trusts these roots beside the usual ones.
     pub(super) fn with(roots: CaFile) -> Self {
         Self { private: roots.certificates, config: OnceLock::new() }
     }
@@ -95,7 +95,7 @@ impl Tls {
             for error in native.errors {
                 tracing::debug!(%error, "the system's root certificates");
             }
-            // Systems carry certificates that are too old for rustls; those trust nobody.
+            // Systems carry certificates that are too old for rustls; those are ignored.
             roots.add_parsable_certificates(native.certs);
             roots.add_parsable_certificates(self.private.iter().cloned());
             let provider = Arc::new(crypto::ring::default_provider());
@@ -109,7 +109,7 @@ impl Tls {
         self.config.get_or_init(make).clone()
     }
 
-    /// Proves that `tcp` leads to `host`, and encrypts it.
+    /// Verifies that `tcp` leads to `host`, and encrypts it.
     pub(super) async fn handshake(
         &self,
         host: &str,
@@ -145,7 +145,7 @@ fn words(error: &TlsError) -> ConnectError {
         TlsError::InvalidMessage(_) => tls("the server does not speak it here", true),
         TlsError::PeerIncompatible(_) => tls("the server has no version or cipher in common", true),
         TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
-            tls("the server wants a certificate of ours, which adit does not have", false)
+            tls("the server wants a client certificate, which adit does not have", false)
         }
         other => tls(&other.to_string(), false),
     }
@@ -181,7 +181,7 @@ fn of_certificate(error: &CertificateError) -> ConnectError {
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             plain("is a certificate authority's own", Some(AUTHORITY))
         }
-        other => ConnectError::Certificate { why: format!("is of no use: {other}"), hint: None },
+        other => ConnectError::Certificate { why: format!("is not valid: {other}"), hint: None },
     }
 }
 
@@ -190,7 +190,7 @@ const PRIVATE: &str = "if the server is your own, name its issuer's certificate 
 const NAME: &str = "name the server as its certificate does";
 const AUTHORITY: &str = "a server's needs basicConstraints CA:FALSE: openssl req -x509 -addext basicConstraints=CA:FALSE";
 
-/// The first few of the names that a stranger's certificate lists.
+/// The first few of the names that an untrusted certificate lists.
 fn names(presented: &[String]) -> String {
     const SHOWN: usize = 3;
     let clean = |name: &String| {

@@ -38,12 +38,12 @@ pub struct Answer<'a> {
     /// The result; null is `None`.
     pub result: Option<&'a RawValue>,
     /// The error, where there is one.
-    pub error: Option<Complaint>,
+    pub error: Option<PoolError>,
 }
 
 /// An error in a pool's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Complaint {
+pub struct PoolError {
     /// Its number, where it has one.
     pub code: Option<i64>,
     /// Its words on one line, fit to be shown; may be empty.
@@ -92,23 +92,23 @@ struct Line<'a> {
 
 /// Why a line says nothing to us.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum MessageError {
     /// It is no JSON, or none with these fields.
     #[error("it is no JSON object: {0}")]
     Json(String),
     /// It is JSON of another kind.
     #[error("it is JSON, but no object")]
-    NoObject,
+    NotAnObject,
 }
 
 /// Reads one line.
 ///
 /// # Errors
 /// When it is no JSON object, or a field of it is not what it must be.
-pub fn read(line: &[u8]) -> Result<Message<'_>, Unreadable> {
+pub fn read(line: &[u8]) -> Result<Message<'_>, MessageError> {
     let line: Line<'_> = match line.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[' | b'"' | b'0'..=b'9' | b'-') if json::<IgnoredAny>(line).is_ok() => {
-            return Err(Unreadable::NoObject);
+            return Err(MessageError::NotAnObject);
         }
         _ => json(line)?,
     };
@@ -125,7 +125,7 @@ pub fn read(line: &[u8]) -> Result<Message<'_>, Unreadable> {
     }
     // The number 0 beside a yes is success, whatever is written with it.
     let is_yes = line.result.is_some_and(|result| result.get() == "true");
-    let mut error = line.error.and_then(complaint);
+    let mut error = line.error.and_then(pool_error);
     error = error.filter(|error| !(is_yes && error.code == Some(0)));
     if let Some(words) = line.reject_reason.and_then(text) {
         let error = error.get_or_insert_default();
@@ -136,9 +136,9 @@ pub fn read(line: &[u8]) -> Result<Message<'_>, Unreadable> {
     Ok(Message::Answer(Answer { id: line.id.and_then(number), result: line.result, error }))
 }
 
-fn json<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unreadable> {
+fn json<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, MessageError> {
     serde_json::from_slice(line)
-        .map_err(|error| Unreadable::Json(printable(&error.to_string(), WORDS_MAX)))
+        .map_err(|error| MessageError::Json(printable(&error.to_string(), WORDS_MAX)))
 }
 
 /// A value that is a text, or a number taken as one.
@@ -159,11 +159,12 @@ pub fn number(value: &RawValue) -> Option<u64> {
 
 /// What an error field says; `None` where it stands for no error: false, 0, an empty text, list or
 /// object, or the number 0 without words.
-fn complaint(value: &RawValue) -> Option<Complaint> {
-    complaint_in(value).filter(|complaint| complaint.code != Some(0) || !complaint.words.is_empty())
+fn pool_error(value: &RawValue) -> Option<PoolError> {
+    read_error(value)
+        .filter(|pool_error| pool_error.code != Some(0) || !pool_error.words.is_empty())
 }
 
-fn complaint_in(value: &RawValue) -> Option<Complaint> {
+fn read_error(value: &RawValue) -> Option<PoolError> {
     #[derive(Deserialize)]
     struct Object<'a> {
         #[serde(borrow, default)]
@@ -186,7 +187,7 @@ fn complaint_in(value: &RawValue) -> Option<Complaint> {
                 None => (None, Some(first)),
             };
             let message = message.filter(|message| message.get() != "null");
-            Some(Complaint {
+            Some(PoolError {
                 code: number,
                 words: message.map(|message| words(message)).unwrap_or_default(),
             })
@@ -202,14 +203,14 @@ fn complaint_in(value: &RawValue) -> Option<Complaint> {
                 None if object.code.is_some() => String::new(),
                 None => words(value),
             };
-            Some(Complaint { code: object.code.and_then(code), words })
+            Some(PoolError { code: object.code.and_then(code), words })
         }
         b'"' => {
             let words = words(value);
-            (!words.is_empty()).then_some(Complaint { code: None, words })
+            (!words.is_empty()).then_some(PoolError { code: None, words })
         }
-        b't' => Some(Complaint::default()),
-        b'-' | b'1'..=b'9' => Some(Complaint { code: code(value), words: String::new() }),
+        b't' => Some(PoolError::default()),
+        b'-' | b'1'..=b'9' => Some(PoolError { code: code(value), words: String::new() }),
         _ => None,
     }
 }
@@ -277,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    fn error_of(json: &str) -> Option<Complaint> {
+    fn error_of(json: &str) -> Option<PoolError> {
         let line = format!(r#"{{"id":1,"result":null,"error":{json}}}"#);
         match read(line.as_bytes()).unwrap() {
             Message::Answer(answer) => answer.error,
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn errors_come_in_many_shapes() {
-        let told = |code, words: &str| Some(Complaint { code, words: words.to_owned() });
+        let told = |code, words: &str| Some(PoolError { code, words: words.to_owned() });
         for (json, expected) in [
             ("null", None),
             ("false", None),
@@ -340,10 +341,10 @@ mod tests {
         for line in
             ["", "{", "garbage", "HTTP/1.1 400 Bad Request", "{\"id\":NaN}", "{\"method\":3}"]
         {
-            assert!(matches!(read(line.as_bytes()), Err(Unreadable::Json(_))), "{line}");
+            assert!(matches!(read(line.as_bytes()), Err(MessageError::Json(_))), "{line}");
         }
         for line in ["[]", "[{\"id\":1}]", "3", "\"a\""] {
-            assert!(matches!(read(line.as_bytes()), Err(Unreadable::NoObject)), "{line}");
+            assert!(matches!(read(line.as_bytes()), Err(MessageError::NotAnObject)), "{line}");
         }
         assert!(read(b"{\"id\":1,\"result\":\"\xff\"}").is_err());
     }

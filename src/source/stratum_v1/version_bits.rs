@@ -43,7 +43,7 @@ impl Form {
 
 /// What an answer has taught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lesson {
+pub enum Learned {
     /// Nothing new.
     Nothing,
     /// The pool takes the form that is sent.
@@ -51,7 +51,7 @@ pub enum Lesson {
     /// The other form is sent from now on.
     Switched,
     /// The pool takes neither.
-    Neither,
+    NeitherForm,
 }
 
 /// Learns a pool's form from its answers to shares for which the forms differ.
@@ -84,28 +84,28 @@ impl Learner {
     }
 
     /// The pool has taken a share that was sent in `form`.
-    pub fn accepted(&mut self, form: Form) -> Lesson {
+    pub fn accepted(&mut self, form: Form) -> Learned {
         let is_news = !self.is_proven || self.form != form;
         *self = Self { form, is_proven: true, has_switched: self.has_switched, refused: 0 };
-        if is_news { Lesson::Proven(form) } else { Lesson::Nothing }
+        if is_news { Learned::Proven(form) } else { Learned::Nothing }
     }
 
     /// The pool has refused a share that was right and was sent in `form`.
-    pub fn refused(&mut self, form: Form) -> Lesson {
+    pub fn refused(&mut self, form: Form) -> Learned {
         // Those that were on their way when the form was switched say nothing of the new one.
         if self.is_proven || form != self.form {
-            return Lesson::Nothing;
+            return Learned::Nothing;
         }
         self.refused += 1;
         if self.refused < REFUSED {
-            return Lesson::Nothing;
+            return Learned::Nothing;
         }
         if self.has_switched {
             *self = Self::new(None);
-            return Lesson::Neither;
+            return Learned::NeitherForm;
         }
         *self = Self { form: form.other(), has_switched: true, refused: 0, ..*self };
-        Lesson::Switched
+        Learned::Switched
     }
 }
 
@@ -134,15 +134,15 @@ mod tests {
         let refuse = |learner: &mut Learner, form| {
             (0..REFUSED).map(|_| learner.refused(form)).last().unwrap()
         };
-        assert_eq!(refuse(&mut learner, Form::Header), Lesson::Switched);
+        assert_eq!(refuse(&mut learner, Form::Header), Learned::Switched);
         // Still on their way when it was switched.
-        assert_eq!(refuse(&mut learner, Form::Header), Lesson::Nothing);
+        assert_eq!(refuse(&mut learner, Form::Header), Learned::Nothing);
         assert_eq!(learner.form(), Form::Difference);
         let mut proven = learner;
-        assert_eq!(proven.accepted(Form::Difference), Lesson::Proven(Form::Difference));
-        assert_eq!(proven.accepted(Form::Difference), Lesson::Nothing);
-        assert_eq!(refuse(&mut proven, Form::Difference), Lesson::Nothing);
-        assert_eq!(refuse(&mut learner, Form::Difference), Lesson::Neither);
+        assert_eq!(proven.accepted(Form::Difference), Learned::Proven(Form::Difference));
+        assert_eq!(proven.accepted(Form::Difference), Learned::Nothing);
+        assert_eq!(refuse(&mut proven, Form::Difference), Learned::Nothing);
+        assert_eq!(refuse(&mut learner, Form::Difference), Learned::NeitherForm);
         assert_eq!(learner.form(), Form::Header);
     }
 
@@ -153,7 +153,7 @@ mod tests {
         for _ in 0..REFUSED {
             learner.refused(Form::Difference);
         }
-        assert_eq!(learner.accepted(Form::Header), Lesson::Proven(Form::Header));
+        assert_eq!(learner.accepted(Form::Header), Learned::Proven(Form::Header));
     }
 
     #[test]

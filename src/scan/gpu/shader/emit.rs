@@ -1,4 +1,4 @@
-//! Writes what a graph of terms leaves to do for each nonce as a straight line of WGSL.
+//! Writes the part of a term graph that depends on the nonce as straight-line WGSL.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -7,23 +7,23 @@ use super::evaluate::Effect;
 use super::term::{Graph, Known, Node, Op, Term};
 use super::{Adds, HEAD};
 
-/// A function's body, and what the host has to bring for it.
+/// A function's body, and the words that the host has to compute for it.
 #[derive(Debug)]
 pub(super) struct Emitted {
     /// Statements.
     pub body: String,
-    /// What `params.h0`, `params.h1` and so on stand for.
+    /// The terms behind `params.h0`, `params.h1` and so on.
     pub host_words: Vec<Term>,
 }
 
-/// Writes `effects` and what they depend on, in the order in which the textbook has it: a schedule
-/// word stands by the round that takes it.
+/// Writes `effects` and what they depend on, in the order of the textbook form: a word of the schedule
+/// stands next to the round that uses it.
 pub(super) fn emit(graph: &mut Graph, effects: &[Effect], adds: Adds) -> Emitted {
     let roots: Vec<Term> =
         effects.iter().flat_map(|e| [&[e.condition], &*e.arguments].concat()).collect();
     let sums = Sums::of(graph, &roots);
     let uses = uses(graph, &roots, |term| sums.operands(graph, term));
-    // A name for what is needed more than once, and for sums. The rest stands where it is used.
+    // Terms that are used more than once, and sums, get a name. The rest is written where it is used.
     let named = uses.iter().filter(|(term, uses)| {
         graph.known(**term) == Known::ByNonce
             && graph.node(**term) != Node::Nonce
@@ -48,7 +48,7 @@ pub(super) fn emit(graph: &mut Graph, effects: &[Effect], adds: Adds) -> Emitted
     Emitted { body, host_words: writer.host_words }
 }
 
-/// How often each term is used in what `roots` need.
+/// How often each term is used by `roots` and by the terms that these depend on.
 fn uses(
     graph: &Graph,
     roots: &[Term],
@@ -73,8 +73,8 @@ fn operands(graph: &Graph, term: Term) -> Vec<Term> {
     }
 }
 
-/// Every sum with all its terms, where the graph has two at a time: those that depend on the nonce,
-/// and last the rest of them added up.
+/// Every sum with all its terms, whereas the graph adds two at a time: first those that depend on the
+/// nonce, last the sum of all others.
 struct Sums(HashMap<Term, Vec<Term>>);
 
 impl Sums {
@@ -89,13 +89,13 @@ impl Sums {
             let mut terms = Vec::new();
             let mut rest = graph.constant(0);
             for operand in [left, right] {
-                let apart = match sums.0.get(&operand) {
-                    // Taking a sum apart is free where nobody else needs it, or where it adds but
-                    // one term to what the host knows.
+                let flattened = match sums.0.get(&operand) {
+                    // Flattening a sum is free if it is used only here, or if it adds just one term
+                    // to what the host knows.
                     Some(terms) if uses[&operand] == 1 || is_offset(graph, terms) => terms.clone(),
                     _ => vec![operand],
                 };
-                for term in apart {
+                for term in flattened {
                     if graph.known(term) == Known::ByNonce {
                         terms.push(term);
                     } else {
@@ -136,7 +136,7 @@ impl Writer<'_> {
         format!("    if {condition} {{ {}({}); }}\n", effect.function, arguments.join(", "))
     }
 
-    /// A term by its name, or in brackets.
+    /// A term as an operand: its name, or its expression in parentheses.
     fn operand(&mut self, term: Term) -> String {
         if let Some(name) = self.names.get(&term) {
             return name.clone();
@@ -158,7 +158,7 @@ impl Writer<'_> {
         })
     }
 
-    /// What a term that depends on the nonce is made of.
+    /// The expression of a term that depends on the nonce.
     fn expression(&mut self, term: Term) -> String {
         if let Some(terms) = self.sums.0.get(&term) {
             let terms: Vec<String> = terms.iter().map(|term| self.operand(*term)).collect();
@@ -173,21 +173,21 @@ impl Writer<'_> {
     }
 }
 
-/// The sum of these, with as many of its additions steered as asked for.
+/// The sum of these terms, with the additions that `adds` selects written as multiply-adds.
 fn sum(terms: &[String], adds: Adds) -> String {
     let additions = terms.len() - 1;
-    let steered = match adds {
+    let multiply_adds = match adds {
         Adds::Plain => 0,
-        // An adder of three terms does two additions at once: of an odd number the one that is left
-        // over, of an even number a pair.
+        // A three-operand adder does two additions at once: of an odd number of additions the one that
+        // remains, of an even number a pair.
         Adds::Some => additions.min(2 - additions % 2),
         Adds::All => additions,
     };
     let mut text = terms[0].clone();
     for (done, term) in terms[1..].iter().enumerate() {
         text = match done {
-            0 if steered > 0 => format!("{term} * params.one + {text}"),
-            _ if done < steered => format!("{term} * params.one + ({text})"),
+            0 if multiply_adds > 0 => format!("{term} * params.one + {text}"),
+            _ if done < multiply_adds => format!("{term} * params.one + ({text})"),
             _ => format!("{text} + {term}"),
         };
     }

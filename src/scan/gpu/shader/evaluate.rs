@@ -1,7 +1,7 @@
-//! Runs a function of the textbook shader on terms instead of numbers.
+//! Executes a function of the textbook form on terms instead of numbers.
 //!
-//! Control flow and indices must come out as constants; that unrolls the loops and leaves no array.
-//! The one thing that may depend on the nonce is an `if` around calls, which become [`Effect`]s.
+//! Control flow and indices must evaluate to constants, so loops are unrolled and no arrays remain. Only
+//! an `if` around calls may depend on the nonce; its calls become [`Effect`]s.
 
 use wgpu::naga::{
     AddressSpace, Arena, ArraySize, Block, Constant, Expression, Function, GlobalVariable, Handle,
@@ -11,20 +11,23 @@ use wgpu::naga::{
 use super::Unexpandable;
 use super::term::{Graph, Term};
 
-/// A call that happens where a condition holds.
+/// A call that is made if a condition holds.
 #[derive(Debug)]
 pub(super) struct Effect {
-    /// What it depends on.
+    /// The condition.
     pub condition: Term,
     /// The function's name.
     pub function: String,
     /// Its arguments.
     pub arguments: Vec<Term>,
-    /// Terms made before it was met are smaller.
+    /// The first term that is made after it.
     pub before: Term,
 }
 
 /// Evaluates `function`, whose only argument is the nonce.
+///
+/// # Errors
+/// When there is no such function, or it uses a construct that is not supported.
 pub(super) fn evaluate(
     module: &Module,
     function: &str,
@@ -38,22 +41,22 @@ pub(super) fn evaluate(
     Ok((evaluator.graph, evaluator.effects))
 }
 
-/// What an expression is worth.
+/// The value of an expression.
 #[derive(Clone, Debug)]
 enum Value {
     Term(Term),
-    /// Of an array or a vector.
+    /// An array or a vector.
     Parts(Vec<Value>),
     Pointer(Pointer),
 }
 
 #[derive(Clone, Debug)]
 enum Pointer {
-    /// Into a local variable, and which part of it.
+    /// To a part of a local variable: the variable, and the indices that lead to the part.
     Local(Handle<LocalVariable>, Vec<usize>),
-    /// Into the parameters: bytes from their beginning, and the type there.
+    /// To a part of the parameters: its offset in bytes, and its type.
     Params(usize, Handle<Type>),
-    /// A component of a vector in the parameters.
+    /// To a component of a vector in the parameters: its offset in bytes.
     ParamsWord(usize),
 }
 
@@ -65,12 +68,12 @@ enum Flow {
     Return(Option<Value>),
 }
 
-/// A function while it runs.
+/// The state of a function call.
 struct Frame<'a> {
     function: &'a Function,
     arguments: Vec<Value>,
     locals: Vec<Value>,
-    /// Expressions that were evaluated when their turn came.
+    /// The values of expressions that have been evaluated.
     values: Vec<Option<Value>>,
 }
 
@@ -80,7 +83,8 @@ struct Evaluator<'a> {
     effects: Vec<Effect>,
 }
 
-fn odd<T>(what: impl std::fmt::Debug) -> Result<T, Unexpandable> {
+/// The error for a construct that is not supported.
+fn unsupported<T>(what: impl std::fmt::Debug) -> Result<T, Unexpandable> {
     Err(Unexpandable(format!("{what:?}")))
 }
 
@@ -135,7 +139,7 @@ impl<'a> Evaluator<'a> {
                     Some(0) => self.block(frame, reject),
                     Some(_) => self.block(frame, accept),
                     None if reject.is_empty() => self.effect(frame, condition, accept),
-                    None => odd(statement),
+                    None => unsupported(statement),
                 };
             }
             Statement::Loop { body, continuing, break_if } => loop {
@@ -150,7 +154,7 @@ impl<'a> Evaluator<'a> {
                     match self.graph.number(condition) {
                         Some(0) => {}
                         Some(_) => break,
-                        None => return odd(statement),
+                        None => return unsupported(statement),
                     }
                 }
             },
@@ -164,11 +168,11 @@ impl<'a> Evaluator<'a> {
                 let value = self.value(frame, *value)?;
                 let Value::Pointer(Pointer::Local(variable, path)) = self.value(frame, *pointer)?
                 else {
-                    return odd(statement);
+                    return unsupported(statement);
                 };
                 let mut place = &mut frame.locals[variable.index()];
                 for at in path {
-                    let Value::Parts(parts) = place else { return odd(statement) };
+                    let Value::Parts(parts) = place else { return unsupported(statement) };
                     place = &mut parts[at];
                 }
                 *place = value;
@@ -183,12 +187,12 @@ impl<'a> Evaluator<'a> {
                     frame.values[result.index()] = returned;
                 }
             }
-            _ => return odd(statement),
+            _ => return unsupported(statement),
         }
         Ok(Flow::Next)
     }
 
-    /// An `if` whose condition depends on the nonce.
+    /// Executes an `if` whose condition depends on the nonce.
     fn effect(
         &mut self,
         frame: &mut Frame<'a>,
@@ -210,14 +214,14 @@ impl<'a> Evaluator<'a> {
                     let before = self.graph.next();
                     self.effects.push(Effect { condition, function, arguments, before });
                 }
-                _ => return odd(statement),
+                _ => return unsupported(statement),
             }
         }
         Ok(Flow::Next)
     }
 
-    /// The value of a function's expression: the one it got in its turn, or, for those that need no
-    /// turn, the one it always has.
+    /// The value of a function's expression: as it was when its statement was executed, or as it always
+    /// is for expressions that need none.
     fn value(
         &mut self,
         frame: &Frame<'a>,
@@ -236,11 +240,11 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Term, Unexpandable> {
         match self.value(frame, handle)? {
             Value::Term(term) => Ok(term),
-            other => odd(other),
+            other => unsupported(other),
         }
     }
 
-    /// Evaluates an expression of a function, or one that is constant where there is no frame.
+    /// Evaluates an expression of a function; without a frame, a constant expression.
     fn expression(
         &mut self,
         frame: Option<&Frame<'a>>,
@@ -256,7 +260,7 @@ impl<'a> Evaluator<'a> {
             (Expression::Literal(literal), _) => match *literal {
                 Literal::U32(value) => Ok(Value::Term(self.graph.constant(value))),
                 Literal::Bool(value) => Ok(Value::Term(self.graph.constant(value.into()))),
-                _ => odd(expression),
+                _ => unsupported(expression),
             },
             (Expression::Constant(constant), _) => self.constant(*constant),
             (Expression::ZeroValue(ty), _) => self.zero(*ty),
@@ -270,7 +274,7 @@ impl<'a> Evaluator<'a> {
                     Value::Term(term) => self.graph.number(term),
                     _ => None,
                 };
-                let Some(index) = index else { return odd(expression) };
+                let Some(index) = index else { return unsupported(expression) };
                 let base = operand(self, *base)?;
                 self.part(base, index as usize)
             }
@@ -283,12 +287,12 @@ impl<'a> Evaluator<'a> {
                     (Value::Term(left), Value::Term(right)) => {
                         Ok(Value::Term(self.graph.binary(*op, left, right)?))
                     }
-                    _ => odd(expression),
+                    _ => unsupported(expression),
                 }
             }
             (Expression::Load { pointer }, Some(frame)) => {
                 let Value::Pointer(pointer) = operand(self, *pointer)? else {
-                    return odd(expression);
+                    return unsupported(expression);
                 };
                 self.load(frame, &pointer)
             }
@@ -299,7 +303,7 @@ impl<'a> Evaluator<'a> {
                 Ok(Value::Pointer(Pointer::Local(*variable, Vec::new())))
             }
             (Expression::GlobalVariable(variable), _) => self.global(*variable),
-            _ => odd(expression),
+            _ => unsupported(expression),
         }
     }
 
@@ -311,12 +315,12 @@ impl<'a> Evaluator<'a> {
     fn global(&mut self, handle: Handle<GlobalVariable>) -> Result<Value, Unexpandable> {
         let variable = &self.module.global_variables[handle];
         if variable.space != AddressSpace::Uniform {
-            return odd(variable);
+            return unsupported(variable);
         }
         Ok(Value::Pointer(Pointer::Params(0, variable.ty)))
     }
 
-    /// A part of a value, or a pointer to a part of what is pointed to.
+    /// A part of a composite value; of a pointer, a pointer to a part of its target.
     fn part(&mut self, base: Value, index: usize) -> Result<Value, Unexpandable> {
         Ok(match base {
             Value::Parts(mut parts) if index < parts.len() => parts.swap_remove(index),
@@ -334,10 +338,10 @@ impl<'a> Evaluator<'a> {
                         Pointer::Params(offset + index * *stride as usize, *base)
                     }
                     TypeInner::Vector { .. } => Pointer::ParamsWord(offset + 4 * index),
-                    other => return odd(other),
+                    other => return unsupported(other),
                 })
             }
-            other => return odd(other),
+            other => return unsupported(other),
         })
     }
 
@@ -346,7 +350,7 @@ impl<'a> Evaluator<'a> {
             Pointer::Local(variable, path) => {
                 let mut place = &frame.locals[variable.index()];
                 for at in path {
-                    let Value::Parts(parts) = place else { return odd(place) };
+                    let Value::Parts(parts) = place else { return unsupported(place) };
                     place = &parts[*at];
                 }
                 Ok(place.clone())
@@ -354,7 +358,7 @@ impl<'a> Evaluator<'a> {
             Pointer::ParamsWord(offset) => Ok(Value::Term(self.graph.input(offset / 4))),
             Pointer::Params(offset, ty) => match &self.module.types[*ty].inner {
                 TypeInner::Scalar(_) => Ok(Value::Term(self.graph.input(offset / 4))),
-                other => odd(other),
+                other => unsupported(other),
             },
         }
     }
@@ -366,7 +370,7 @@ impl<'a> Evaluator<'a> {
                 let part = self.zero(*base)?;
                 Ok(Value::Parts(vec![part; length.get() as usize]))
             }
-            other => odd(other),
+            other => unsupported(other),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Values of the shader as far as they are known before it runs: a graph of terms, each kept once.
+//! The values that the shader computes, as a graph of terms in which equal terms are one.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,24 @@ use wgpu::naga::BinaryOperator;
 
 use super::{PARAMS_WORDS, Unexpandable};
 
-/// A node of the [`Graph`]. One that is made later compares greater, so operands come first.
+/// A node of the [`Graph`]. Terms are ordered by when they were made, so operands come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Term(usize);
 
-/// What a term is.
+/// How a term is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Node {
-    /// A number; a truth value is 0 or 1.
+    /// A number; a boolean is 0 or 1.
     Const(u32),
-    /// A word of the textbook shader's parameters, by its index.
+    /// A word of the textbook form's parameters, by its index.
     Input(usize),
     /// The argument of the expanded function.
     Nonce,
-    /// An operation on two terms, at least one of which is no constant.
+    /// An operation on two terms, at least one of which is not a constant.
     Apply(Op, Term, Term),
 }
 
-/// What may be done with values that are not constant.
+/// The operations that are supported on values that are not constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Op {
     Add,
@@ -45,11 +45,11 @@ impl Op {
             BinaryOperator::ShiftLeft => Self::ShiftLeft,
             BinaryOperator::ShiftRight => Self::ShiftRight,
             BinaryOperator::Equal => Self::Equal,
-            _ => return Err(Unexpandable(format!("{op:?} of what is not constant"))),
+            _ => return Err(Unexpandable(format!("{op:?} of values that are not constant"))),
         })
     }
 
-    /// As WGSL writes it.
+    /// The operator in WGSL.
     pub(super) const fn symbol(self) -> &'static str {
         match self {
             Self::Add => "+",
@@ -62,7 +62,7 @@ impl Op {
         }
     }
 
-    /// As WGSL computes it: additions wrap, and shifts are by less than 32.
+    /// Computes it as WGSL does: additions wrap, and shifts are by less than 32.
     const fn apply(self, x: u32, y: u32) -> u32 {
         match self {
             Self::Add => x.wrapping_add(y),
@@ -76,31 +76,30 @@ impl Op {
     }
 }
 
-/// An operation on constants: all that [`Op`] has, and what indices and loops need.
+/// Computes an operation on constants: those of [`Op`], and those that indices and loops need.
 fn fold(op: BinaryOperator, x: u32, y: u32) -> Result<u32, Unexpandable> {
-    let odd = || Unexpandable(format!("{op:?} of {x} and {y}"));
+    let unsupported = || Unexpandable(format!("{op:?} of {x} and {y}"));
     match op {
         BinaryOperator::Subtract => Ok(x.wrapping_sub(y)),
-        BinaryOperator::Divide => x.checked_div(y).ok_or_else(odd),
-        BinaryOperator::Modulo => x.checked_rem(y).ok_or_else(odd),
+        BinaryOperator::Divide => x.checked_div(y).ok_or_else(unsupported),
+        BinaryOperator::Modulo => x.checked_rem(y).ok_or_else(unsupported),
         BinaryOperator::Less => Ok((x < y).into()),
-        _ => Op::of(op).map(|op| op.apply(x, y)).map_err(|_| odd()),
+        _ => Op::of(op).map(|op| op.apply(x, y)).map_err(|_| unsupported()),
     }
 }
 
 /// When a term's value is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Known {
-    /// When the shader is written.
+    /// When the shader is expanded.
     Now,
-    /// When a batch begins: the host computes it.
+    /// When a batch begins; the host computes it.
     ByBatch,
-    /// Only when a nonce is tried.
+    /// Only when a nonce is hashed.
     ByNonce,
 }
 
-/// Terms, equal ones only once: what two midstates have in common is computed once without anyone
-/// having to say so.
+/// All terms. Equal ones are kept once, so what two midstates have in common is computed once.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     nodes: Vec<(Node, Known)>,
@@ -116,7 +115,7 @@ impl Graph {
         self.nodes[term.0].1
     }
 
-    /// The number, if it is a constant.
+    /// The value, if it is a constant.
     pub(super) fn number(&self, term: Term) -> Option<u32> {
         match self.node(term) {
             Node::Const(value) => Some(value),
@@ -124,7 +123,7 @@ impl Graph {
         }
     }
 
-    /// The term that the next new one will be.
+    /// The next term that will be made.
     pub(super) fn next(&self) -> Term {
         Term(self.nodes.len())
     }
@@ -141,7 +140,10 @@ impl Graph {
         self.keep(Node::Nonce, Known::ByNonce)
     }
 
-    /// The term of an operation, a constant where both of its operands are.
+    /// The result of an operation; a constant if both operands are.
+    ///
+    /// # Errors
+    /// When the operation is not supported.
     pub(super) fn binary(
         &mut self,
         op: BinaryOperator,
@@ -163,7 +165,7 @@ impl Graph {
     }
 
     fn apply(&mut self, op: Op, left: Term, right: Term) -> Term {
-        // Most words of a message are padding's zeros.
+        // Most words of a message are zeros of the padding.
         match (op, self.number(left), self.number(right)) {
             (Op::Add, Some(0), _) => right,
             (Op::Add, _, Some(0)) => left,
@@ -181,8 +183,11 @@ impl Graph {
         })
     }
 
-    /// How the host computes `wanted`, none of which may depend on the nonce.
-    pub(super) fn program(&self, wanted: &[Term]) -> Result<Program, Unexpandable> {
+    /// The program by which the host computes `wanted`.
+    ///
+    /// # Errors
+    /// When one of them depends on the nonce.
+    pub(super) fn program(&self, wanted: &[Term]) -> Result<HostProgram, Unexpandable> {
         let mut needed = vec![false; self.nodes.len()];
         for term in wanted {
             needed[term.0] = true;
@@ -201,21 +206,21 @@ impl Graph {
                 Node::Const(value) => Step::Const(value),
                 Node::Input(word) if word < PARAMS_WORDS => Step::Input(word),
                 Node::Apply(op, left, right) => Step::Apply(op, places[left.0], places[right.0]),
-                odd => return Err(Unexpandable(format!("{odd:?} among the host's words"))),
+                node => return Err(Unexpandable(format!("{node:?} among the host's words"))),
             });
         }
-        Ok(Program { steps, results: wanted.iter().map(|term| places[term.0]).collect() })
+        Ok(HostProgram { steps, results: wanted.iter().map(|term| places[term.0]).collect() })
     }
 }
 
-/// What the host does once a batch.
+/// What the host computes once for each batch.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub(super) struct HostProgram {
     steps: Vec<Step>,
     results: Vec<usize>,
 }
 
-/// A value that follows from inputs and from the steps before, by their numbers.
+/// Computes one value from the inputs and from earlier steps, which it names by their indices.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Const(u32),
@@ -223,8 +228,8 @@ enum Step {
     Apply(Op, usize, usize),
 }
 
-impl Program {
-    /// The results, in the order in which they were wanted.
+impl HostProgram {
+    /// Computes the wanted terms, in their order, from the parameters of the textbook form.
     pub(super) fn run(&self, inputs: &[u32; PARAMS_WORDS]) -> impl Iterator<Item = u32> {
         let mut values: Vec<u32> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {

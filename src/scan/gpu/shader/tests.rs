@@ -1,4 +1,5 @@
-//! The shader as text, through naga, and on Mesa's software device against plain code.
+//! The shader's text, its translation by naga, and its results on Mesa's software device compared with the
+//! reference implementation.
 
 mod bare;
 mod device;
@@ -9,7 +10,7 @@ use wgpu::naga::{Module, front::wgsl};
 
 use super::*;
 
-/// Shapes, odd ones too.
+/// Usual and unusual shapes.
 const SHAPES: [Shape; 4] = [shape(64, 1), shape(256, 16), shape(32, 3), shape(1, 1)];
 
 const fn shape(workgroup_size: u32, nonces_per_invocation: u32) -> Shape {
@@ -55,13 +56,13 @@ fn the_textbook_is_valid() {
     }
 }
 
-/// The expanded function's own lines.
+/// The lines of the expanded function.
 fn body(shader: &Shader) -> &str {
     shader.text.split_once("fn try_nonce(nonce: u32) {\n").unwrap().1
 }
 
 #[test]
-fn the_expansion_is_a_straight_line_without_arrays() {
+fn the_expansion_has_neither_loops_nor_arrays() {
     for variant in Variant::all() {
         let shader = Shader::new(variant).unwrap();
         for line in body(&shader).lines() {
@@ -77,17 +78,16 @@ fn the_expansion_is_a_straight_line_without_arrays() {
 fn operations(variant: &str) -> [usize; 3] {
     let shader = Shader::new(Variant::find(variant).unwrap()).unwrap();
     let count = |symbol: &str| body(&shader).matches(symbol).count();
-    // Swapping the nonce's bytes takes two shifts to the left and two to the right; else there are
-    // shifts to the left in rotations alone.
+    // Swapping the nonce's bytes takes two left shifts and two right shifts; all other left shifts belong
+    // to rotations.
     let rotations = count(" << ") - 2;
-    // Every sum has a line.
+    // Every sum has its own line.
     let additions = body(&shader).lines().map(|line| line.matches(" + ").count().div_ceil(2)).sum();
     [rotations, count(" >> ") - rotations + 2, additions]
 }
 
 #[test]
-fn nothing_is_computed_that_need_not_be() {
-    // As few as are known.
+fn the_expansion_has_as_few_operations_as_are_known_to_suffice() {
     assert_eq!(operations("k1"), [1020, 160, 638]);
     assert_eq!(operations("k2"), [1888, 240, 1200]);
     assert_eq!(operations("k4"), [3624, 400, 2324]);
@@ -97,13 +97,19 @@ fn nothing_is_computed_that_need_not_be() {
 }
 
 #[test]
-fn additions_are_steered() {
-    let steered = |variant| {
+fn additions_become_multiply_adds() {
+    let multiply_adds = |variant| {
         let shader = Shader::new(Variant::find(variant).unwrap()).unwrap();
         body(&shader).matches(" * params.one + ").count()
     };
-    assert_eq!([steered("k1"), steered("k1-some"), steered("k1-all")], [0, 675, 1057]);
-    assert_eq!([steered("k4"), steered("k4-some"), steered("k4-all")], [0, 2536, 3862]);
+    assert_eq!(
+        [multiply_adds("k1"), multiply_adds("k1-some"), multiply_adds("k1-all")],
+        [0, 675, 1057]
+    );
+    assert_eq!(
+        [multiply_adds("k4"), multiply_adds("k4-some"), multiply_adds("k4-all")],
+        [0, 2536, 3862]
+    );
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn a_dispatch_covers_its_nonces_within_the_limits() {
             assert!(x <= 65535 && y <= 65535 && z == 1);
             let covered = u64::from(x) * u64::from(y) * span;
             assert!(covered >= nonces.count(), "{size}x{each}: {count}");
-            // Less than a row of workgroups for nothing, so that their numbers stay within a word.
+            // Less than a row of workgroups is wasted, so their numbers fit 32 bits.
             assert!(covered - nonces.count() < u64::from(y + 1) * span, "{size}x{each}: {count}");
         }
     }

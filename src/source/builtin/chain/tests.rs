@@ -556,7 +556,7 @@ fn hex_is_read_or_refused() {
     }
 }
 
-/// The script, as tests/refusals.rs plays it to a real node and to the chain: each line the
+/// The script, as tests/it/node_reject.rs plays it to a real node and to the chain: each line the
 /// answer and the block in hex, in the order to submit them. The largest are left out.
 #[test]
 fn the_script_for_a_real_node_is_up_to_date() {

@@ -1,18 +1,18 @@
-//! A shader on a device with nothing around it: no calibration, no faults, no feed. For tests and
-//! benches, which include this file; it knows nothing of the rest of the crate.
+//! Runs a shader on a device without the rest of the backend. Tests and benches include this file, so it
+//! uses nothing of the crate.
 
 use std::time::Duration;
 
 /// An open device.
 pub struct Card {
-    /// What it says of itself.
+    /// Its name, driver and type.
     pub info: wgpu::AdapterInfo,
     device: wgpu::Device,
     queue: wgpu::Queue,
 }
 
 impl Card {
-    /// Every device there is, opened, or why it cannot be, in the system's order.
+    /// Opens every device, in the system's order. An error says why a device cannot be opened.
     pub fn all() -> impl Iterator<Item = Result<Self, String>> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::PRIMARY;
@@ -28,7 +28,7 @@ impl Card {
         })
     }
 
-    /// Compiles a shader whose parameters and hits are so many bytes.
+    /// Compiles a shader; `params` and `hits` are the sizes of its buffers in bytes.
     pub fn pipeline(&self, wgsl: &str, entry_point: &str, params: u64, hits: u64) -> Pipeline {
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: None,
@@ -90,7 +90,7 @@ struct Slot {
 }
 
 impl Pipeline {
-    /// Begins a batch in slot 0 or 1, which must be idle.
+    /// Starts a batch in slot 0 or 1, which must be idle.
     pub fn submit(&mut self, slot: usize, params: &[u8], workgroups: (u32, u32, u32)) {
         let slot = &mut self.slots[slot];
         self.queue.write_buffer(&slot.params, 0, params);
@@ -109,7 +109,7 @@ impl Pipeline {
         slot.submitted = Some(self.queue.submit([encoder.finish()]));
     }
 
-    /// Waits for a slot's batch, and hands over its hits in bytes.
+    /// Waits for the batch of a slot, and passes the bytes of its hits to `read`.
     pub fn wait<R>(&mut self, slot: usize, read: impl FnOnce(&[u8]) -> R) -> R {
         let slot = &mut self.slots[slot];
         let submission_index = slot.submitted.take();

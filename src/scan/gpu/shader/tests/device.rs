@@ -1,4 +1,4 @@
-//! Every variant on the software device, through the comparison that the CPU's kernels pass too.
+//! Every variant on the software device, compared in the same way as the CPU's kernels.
 
 use std::ops::ControlFlow;
 use std::sync::{LazyLock, Mutex};
@@ -13,7 +13,7 @@ static CARD: LazyLock<Card> = LazyLock::new(|| {
     let is_software = |card: &Card| card.info.device_type == wgpu::DeviceType::Cpu;
     Card::all().filter_map(Result::ok).find(is_software).unwrap_or_else(|| {
         panic!(
-            "no software Vulkan device: tests/run brings it \
+            "no software Vulkan device: tests/run installs one \
              (Debian: apt-get install libvulkan1 mesa-vulkan-drivers)"
         )
     })
@@ -48,7 +48,7 @@ impl OnDevice {
         pipeline.wait(0, Hits::read).unwrap()
     }
 
-    /// Batches for all of `scan`, the smaller the more there is to find.
+    /// Batches for all of `scan`, halved while their hits do not fit.
     fn batches(&self, first: usize, scan: Scan<'_>, hits: &mut Vec<Hit>) {
         let outcome = self.batch(&scan);
         if outcome.overflowed() {
@@ -91,11 +91,11 @@ impl Kernel for OnDevice {
     }
 }
 
-/// One scan against plain code.
+/// Compares one scan with the reference implementation.
 fn agrees(kernel: &OnDevice, sample: &Sample, first: u32, count: u64, mask: HitMask) {
     let nonces = NonceRange::new(first, count).unwrap();
-    if let Err(lie) = sample.check(kernel, nonces, mask) {
-        panic!("{kernel:?}: nonces {nonces:?}, {mask:?}: {lie}");
+    if let Err(error) = sample.check(kernel, nonces, mask) {
+        panic!("{kernel:?}: nonces {nonces:?}, {mask:?}: {error}");
     }
 }
 
@@ -113,13 +113,13 @@ fn the_self_tests_pass() {
 }
 
 #[test]
-fn real_headers_are_found_and_nothing_else_around_them() {
+fn the_nonces_of_real_blocks_are_found_and_no_others() {
     for kernel in &*VARIANTS {
         for (name, header) in known() {
             let nonce = u32::from_le_bytes(header[76..].try_into().unwrap());
             let sample = Sample::new(name, &header, 1);
             agrees(kernel, &sample, nonce - 2000, 4000, zeros(32));
-            // It is the last, the first, the only nonce of the range, and one past its ends.
+            // It is the last, the first, the only nonce of the range, and just outside either end.
             agrees(kernel, &sample, nonce - 100, 101, zeros(32));
             agrees(kernel, &sample, nonce, 100, zeros(32));
             agrees(kernel, &sample, nonce, 1, zeros(32));
@@ -170,7 +170,7 @@ fn ranges_end_where_they_should() {
 }
 
 #[test]
-fn any_shape_does_the_same() {
+fn all_shapes_find_the_same() {
     for shape in super::SHAPES {
         let kernel = OnDevice::new(Shader::new(Variant::find("k1").unwrap()).unwrap(), shape);
         let mut random = Random(4);
@@ -179,14 +179,14 @@ fn any_shape_does_the_same() {
             agrees(&kernel, &sample, random.next() as u32 >> 1, count, zeros(2));
             agrees(&kernel, &sample, ((1_u64 << 32) - count) as u32, count, zeros(0));
         }
-        // For the last of the shapes that is more than a dimension of workgroups.
+        // For the last shape that is more workgroups than one dimension holds.
         let sample = Sample::new("random", &random.header(), 1);
         agrees(&kernel, &sample, 77, 140_000, zeros(8));
     }
 }
 
 #[test]
-fn too_many_hits_are_counted_and_told() {
+fn an_overflow_of_hits_is_counted_and_reported() {
     for kernel in &*VARIANTS {
         let k = kernel.midstates();
         let sample = Sample::new("random", &Random(5).header(), k);
@@ -207,7 +207,7 @@ fn too_many_hits_are_counted_and_told() {
 }
 
 #[test]
-fn a_slot_keeps_nothing_of_the_batch_before() {
+fn a_slot_keeps_nothing_of_the_previous_batch() {
     let kernel = &VARIANTS[0];
     let (name, header) = known().next().unwrap();
     let nonce = u32::from_le_bytes(header[76..].try_into().unwrap());
@@ -219,7 +219,7 @@ fn a_slot_keeps_nothing_of_the_batch_before() {
         pipeline.submit(slot, bytemuck::bytes_of(&params), kernel.shape.workgroups(nonces));
     };
     let read = |pipeline: &mut Pipeline, slot| pipeline.wait(slot, Hits::read).unwrap();
-    // Two in flight at any time, each slot with many, one and no hits.
+    // Two batches are always in flight; each slot gets batches with many, one and no hits.
     submit(&mut pipeline, 0, 0, 3000, zeros(0));
     for _ in 0..10 {
         submit(&mut pipeline, 1, nonce - 500, 1000, zeros(32));
@@ -236,7 +236,7 @@ fn a_slot_keeps_nothing_of_the_batch_before() {
 }
 
 #[test]
-fn the_textbook_does_the_same() {
+fn the_textbook_form_finds_the_same() {
     for midstates in [Midstates::One, Midstates::Two, Midstates::Four] {
         let kernel = OnDevice::new(Shader::textbook(midstates).unwrap(), shape(32, 2));
         assert_eq!(self_test(&kernel), Ok(()));
