@@ -1,19 +1,19 @@
-//! What the engine costs: how long a new job takes to reach every thread, the engine's rate beside
-//! that of the bare kernel, and how well a second thread is used.
+//! What the engine costs: how long a new job, a pause and the end of a pause take to reach every
+//! thread, the engine's rate beside that of the bare kernel, and how well a second thread is used.
 //!
 //! `cargo bench --bench engine` prints percentiles and ratios from slices that take turns, and lets
 //! criterion measure the job change once more.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use adit::chain::target::Target;
 use adit::chain::version::VersionMask;
 use adit::engine::{Engine, Goal, Port};
-use adit::event::Announcer;
+use adit::event::{Announcer, PauseReason};
 use adit::job::{Job, JobKey, MerkleRoot, TimeRange};
 use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
 use adit::scan::{Hit, HitMask, Kernel, Midstate, NonceRange, Scan, Scanner, SecondBlock};
@@ -160,6 +160,92 @@ fn job_change(c: &mut Criterion) {
     let _ = engine.finish();
 }
 
+/// A kernel that notes when a thread begins again after a pause, and when the last scan ended.
+#[derive(Debug)]
+struct Timed {
+    kernel: Arc<dyn Kernel>,
+    since: Instant,
+    /// When the last scan ended, in nanoseconds from `since`.
+    ended: AtomicU64,
+    /// Counts the ends of pauses.
+    round: AtomicU32,
+    /// How many threads have begun in this round, and when the last of them did.
+    begun: Mutex<(usize, Instant)>,
+    more: Condvar,
+}
+
+impl Kernel for Timed {
+    fn name(&self) -> &'static str {
+        self.kernel.name()
+    }
+
+    fn midstates(&self) -> usize {
+        self.kernel.midstates()
+    }
+
+    fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64 {
+        let round = self.round.load(Ordering::Acquire);
+        if BEGUN.replace(round) != round {
+            let mut begun = self.begun.lock().unwrap();
+            *begun = (begun.0 + 1, Instant::now());
+            self.more.notify_all();
+        }
+        let hashes = self.kernel.scan(scan, found);
+        self.ended.fetch_max(self.since.elapsed().as_nanos() as u64, Ordering::AcqRel);
+        hashes
+    }
+}
+
+/// From the request for a pause to the end of the last range, and from the end of the pause to the
+/// moment at which the last thread begins.
+fn pause_and_resume(_: &mut Criterion) {
+    let threads = cpu::usable_threads();
+    let timed = Arc::new(Timed {
+        kernel: fastest(),
+        since: Instant::now(),
+        ended: AtomicU64::new(0),
+        round: AtomicU32::new(1),
+        begun: Mutex::new((0, Instant::now())),
+        more: Condvar::new(),
+    });
+    let (engine, port) = start(timed.clone(), threads);
+    let control = engine.control();
+    port.publish(job(1));
+    std::thread::sleep(Duration::from_millis(30));
+    let times = if in_earnest() { 1_000 } else { 3 };
+    let [mut pauses, mut resumes] = [const { Vec::new() }; 2];
+    for round in 2..2 + times {
+        // At any point of a range.
+        std::thread::sleep(Duration::from_micros(3_000 + u64::from(round) * 37 % 1_900));
+        let asked = timed.since.elapsed();
+        control.pause(PauseReason::User);
+        let last = loop {
+            let ended = timed.ended.load(Ordering::Acquire);
+            std::thread::sleep(Duration::from_millis(10));
+            if timed.ended.load(Ordering::Acquire) == ended {
+                break Duration::from_nanos(ended);
+            }
+        };
+        pauses.push(last.saturating_sub(asked).as_secs_f64() * 1e3);
+
+        timed.begun.lock().unwrap().0 = 0;
+        timed.round.store(round, Ordering::Release);
+        let asked = Instant::now();
+        control.resume(PauseReason::User);
+        let mut begun = timed.begun.lock().unwrap();
+        while begun.0 < threads {
+            begun = timed.more.wait(begun).unwrap();
+        }
+        resumes.push(begun.1.saturating_duration_since(asked).as_secs_f64() * 1e3);
+    }
+    for (what, mut taken) in [("pause", pauses), ("resume", resumes)] {
+        let [p50, p99, max] = [50, 99, 100].map(|percent| percentile(&mut taken, percent));
+        println!("{what}, {threads} threads: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+    }
+    drop(port);
+    let _ = engine.finish();
+}
+
 fn fastest() -> Arc<dyn Kernel> {
     let measured = cpu::calibrate(&cpu::open_all(CpuFeatures::detected()), true);
     measured.timed.into_iter().next().expect("the reference at least").kernel
@@ -204,7 +290,7 @@ fn bare(kernel: &dyn Kernel, threads: usize, slice: Duration) -> f64 {
 fn engine(engine: &Engine, port: &Port, number: u32, slice: Duration) -> f64 {
     port.publish(job(number));
     let rate = rate_of(|| hashes(engine), slice);
-    port.withdraw();
+    port.clear_job();
     // What is under way takes a range's time.
     std::thread::sleep(Duration::from_millis(4));
     rate
@@ -243,5 +329,5 @@ fn overhead(_: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, job_change, overhead);
+criterion_group!(benches, job_change, pause_and_resume, overhead);
 criterion_main!(benches);

@@ -10,7 +10,7 @@ use adit::chain::coinbase::CoinbaseText;
 use adit::chain::commitment::WitnessCommitment;
 use adit::chain::merkle::sha256d;
 use adit::chain::payout::PayoutScript;
-use adit::engine::{SearchSpace, Taken};
+use adit::engine::{NextWork, SearchSpace};
 use adit::job::JobKey;
 use adit::scan::Kernel;
 use adit::scan::cpu::Sha2;
@@ -63,7 +63,7 @@ fn first_nonce(body: &Bytes, payout: &Payout) -> u64 {
     let ready = parse_template(body, payout, received).expect("a sound template");
     let job = ready.into_job(JobKey { connection: 0, number: 0 }, true);
     let mut space = SearchSpace::new(job.into(), 1);
-    let Taken::Unit(unit) = space.take(1, 1, received) else { panic!("there is work") };
+    let NextWork::Unit(unit) = space.take(1, 1, received) else { panic!("there is work") };
     Sha2.scan(&unit.scan(), &mut |_| ControlFlow::Continue(()))
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use adit::chain::coinbase::Coinbase;
 use adit::chain::target::Target;
 use adit::chain::version::VersionMask;
-use adit::engine::{SearchSpace, Taken};
+use adit::engine::{NextWork, SearchSpace};
 use adit::job::{Job, JobKey, MerkleRoot, TimeRange};
 use adit::scan::{Candidate, WorkUnit};
 use bitcoin::hashes::Hash as _;
@@ -43,8 +43,8 @@ fn job() -> Job {
 
 fn unit(space: &mut SearchSpace, midstates: usize, nonces: u64) -> WorkUnit {
     match space.take(midstates, nonces, Instant::now()) {
-        Taken::Unit(unit) => unit,
-        Taken::Later(_) | Taken::Exhausted => panic!("there is work"),
+        NextWork::Unit(unit) => unit,
+        NextWork::Later(_) | NextWork::Exhausted => panic!("there is work"),
     }
 }
 

@@ -28,7 +28,7 @@ use self::cores::Times;
 use self::course::{Course, ZEROS_CPU, ZEROS_GPU};
 use crate::energy::{Consumer, Meters, NoReading};
 use crate::scan::cpu::Random;
-use crate::scan::{BackendError, BackendInfo, Scanner};
+use crate::scan::{BackendError, BackendId, BackendInfo, Scanner};
 use crate::units::{HashRate, Joules, Watts};
 
 /// The longest slice. Shorter ones share bad moments more fairly, longer ones cost less to start.
@@ -67,11 +67,10 @@ impl Team {
             infos.iter().map(part).collect::<Vec<_>>().join(" + ")
         };
         BackendInfo {
-            backend: "all",
+            id: BackendId::All,
             kernel: joined(|info| info.kernel.clone()),
             device: joined(|info| info.device.clone()),
             threads: infos.iter().map(|info| info.threads).sum(),
-            index: None,
         }
     }
 
@@ -85,7 +84,7 @@ impl Team {
     }
 
     fn has_gpu(&self) -> bool {
-        self.0.iter().any(|scanner| scanner.info().backend == "gpu")
+        self.0.iter().any(|scanner| scanner.info().id.is_gpu())
     }
 
     /// Runs all of them until the feed says stop.
@@ -113,7 +112,7 @@ impl Team {
 
 /// Whose energy a backend uses: a card's host thread is not counted.
 fn consumer(info: BackendInfo) -> Consumer {
-    if info.backend == "gpu" { Consumer::Gpu(info.device) } else { Consumer::Cpu }
+    if info.id.is_gpu() { Consumer::Gpu(info.device) } else { Consumer::Cpu }
 }
 
 /// What is to be measured.

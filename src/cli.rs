@@ -238,6 +238,9 @@ pub struct MineArgs {
     /// Spend only this share of the time hashing, in percent
     #[arg(long, value_name = "PERCENT", value_parser = values::throttle, allow_hyphen_values = true, help_heading = "Hashing")]
     pub throttle: Option<Throttle>,
+    /// Begin paused: connect, and hash nothing until resumed (SIGUSR2)
+    #[arg(long, help_heading = "Hashing")]
+    pub paused: bool,
     /// When to roll the version field
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Hashing")]
     pub version_rolling: VersionRolling,

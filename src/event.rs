@@ -1,16 +1,18 @@
-//! What is announced to whoever listens. Nothing waits for a listener.
+//! What is announced to any number of listeners. Nothing waits for a listener.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{self, RecvError, RecvTimeoutError, TryRecvError, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Network};
 
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::Difficulty;
-use crate::job::Verdict;
-use crate::scan::BackendInfo;
+use crate::job::{SourceId, Verdict};
+use crate::scan::{BackendId, BackendInfo};
 use crate::units::HashRate;
 
 /// Something that happened, and when.
@@ -45,20 +47,104 @@ impl SourceState {
     }
 }
 
+/// Why mining is paused. It goes on when no reason is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PauseReason {
+    /// The user asked for it: `--paused`, a signal, a request.
+    User,
+    /// It is outside the hours of the schedule.
+    Schedule,
+    /// The power that may be drawn does not suffice.
+    Power,
+    /// Something is too hot.
+    Temperature,
+    /// The machine runs on its battery.
+    Battery,
+}
+
+impl PauseReason {
+    /// Every reason, in the order in which they are listed.
+    pub const ALL: [Self; 5] =
+        [Self::User, Self::Schedule, Self::Power, Self::Temperature, Self::Battery];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Schedule => "schedule",
+            Self::Power => "power",
+            Self::Temperature => "temperature",
+            Self::Battery => "battery",
+        }
+    }
+}
+
+/// The reasons for which mining is paused now; empty while it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PauseReasons(u8);
+
+impl PauseReasons {
+    /// Whether none holds: mining is not paused.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this one holds.
+    #[must_use]
+    pub const fn contains(self, reason: PauseReason) -> bool {
+        self.0 >> reason as u8 & 1 == 1
+    }
+
+    /// The same with this one.
+    #[must_use]
+    pub const fn with(self, reason: PauseReason) -> Self {
+        Self(self.0 | 1 << reason as u8)
+    }
+
+    /// The same without this one.
+    #[must_use]
+    pub const fn without(self, reason: PauseReason) -> Self {
+        Self(self.0 & !(1 << reason as u8))
+    }
+
+    /// Those that hold.
+    pub fn iter(self) -> impl Iterator<Item = PauseReason> {
+        PauseReason::ALL.into_iter().filter(move |reason| self.contains(*reason))
+    }
+}
+
+/// `user, power`.
+impl fmt::Display for PauseReasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, reason) in self.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { ", " })?;
+            f.write_str(reason.word())?;
+        }
+        Ok(())
+    }
+}
+
 /// What can happen.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The source has answered for the first time.
     Started {
-        /// The source, as a person names it, without secrets.
+        /// Which source.
+        id: SourceId,
+        /// Its name, without secrets.
         source: String,
-        /// The chain, where the source tells.
+        /// The chain, where the source tells it.
         network: Option<Network>,
-        /// What hashes.
+        /// The backends that hash.
         backends: Vec<BackendInfo>,
     },
     /// There is a new job.
     Job {
+        /// The source that gave it.
+        source: SourceId,
         /// The height of the block to be found.
         height: Option<u32>,
         /// The block it builds on.
@@ -70,6 +156,8 @@ pub enum Event {
     },
     /// On a chain with the twenty-minute rule: another difficulty is mined now.
     Stage {
+        /// The source that mines on that chain.
+        source: SourceId,
         /// Which, and how long it holds.
         stage: Stage,
         /// The difficulty.
@@ -77,6 +165,8 @@ pub enum Event {
     },
     /// A share got its verdict.
     Share {
+        /// The source that gave the job.
+        source: SourceId,
         /// The verdict.
         verdict: Verdict,
         /// The difficulty that its hash meets.
@@ -88,6 +178,8 @@ pub enum Event {
     },
     /// A block got its verdict.
     Block {
+        /// The source that answered.
+        source: SourceId,
         /// The verdict.
         verdict: Verdict,
         /// Its height.
@@ -101,7 +193,7 @@ pub enum Event {
         /// Whether it was found by an earlier run and sent again by this one.
         resent: bool,
     },
-    /// How fast it goes, over the seconds since the last such event.
+    /// The hash rate over the seconds since the last such event.
     Rate {
         /// All backends together.
         total: HashRate,
@@ -110,45 +202,35 @@ pub enum Event {
     },
     /// The connection to the source changed.
     Source {
-        /// To what.
+        /// Its new state.
         state: SourceState,
-        /// The source, as a person names it, without secrets.
+        /// Which source.
+        id: SourceId,
+        /// Its name, without secrets.
         source: String,
-        /// Why.
+        /// Why it changed, where there is more to say than the state.
         reason: Option<String>,
     },
-    /// A backend reported a candidate whose hash is not what it said.
+    /// A backend reported a candidate whose hash differs from what it claimed.
     HardwareError {
-        /// The backend and its kernel.
-        backend: String,
+        /// Which backend.
+        backend: BackendId,
         /// What differed.
         detail: String,
     },
-    /// A backend is left out from now on: which, and why.
-    BackendFailed(String),
-    /// Something a person should know and no script needs.
+    /// A backend is disabled from now on.
+    BackendFailed {
+        /// Which backend.
+        backend: BackendId,
+        /// Why.
+        reason: String,
+    },
+    /// The reasons for which mining is paused have changed; with none left, it goes on.
+    Paused(PauseReasons),
+    /// Something that the user should know and no script needs.
     Notice(String),
-    /// The end.
+    /// The run has ended; the last event.
     Summary(Summary),
-}
-
-impl Event {
-    /// The rates between two readings of the hash counters, `seconds` apart. The backends stand in
-    /// the same order in both.
-    #[must_use]
-    pub fn rate(before: &[(BackendInfo, u64)], now: &[(BackendInfo, u64)], seconds: f64) -> Self {
-        let mut total = 0;
-        let backends = before
-            .iter()
-            .zip(now)
-            .map(|((_, before), (info, now))| {
-                let done = now.saturating_sub(*before);
-                total += done;
-                (info.clone(), HashRate::of(done, seconds))
-            })
-            .collect();
-        Self::Rate { total: HashRate::of(total, seconds), backends }
-    }
 }
 
 /// Verdicts counted. Their sum is what was submitted.
@@ -164,7 +246,24 @@ pub struct Tally {
     pub unknown: u64,
 }
 
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |sum, tally| Self {
+            accepted: sum.accepted + tally.accepted,
+            rejected: sum.rejected + tally.rejected,
+            stale: sum.stale + tally.stale,
+            unknown: sum.unknown + tally.unknown,
+        })
+    }
+}
+
 impl Tally {
+    /// All verdicts together.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.accepted + self.rejected + self.stale + self.unknown
+    }
+
     /// Counts one verdict.
     pub fn count(&mut self, verdict: &Verdict) {
         match verdict {
@@ -189,46 +288,243 @@ pub struct Summary {
     pub shares: Tally,
     /// Candidates whose hash was not what the backend said.
     pub hardware_errors: u64,
-    /// Events that no listener was quick enough to take.
+    /// Events that were lost to listeners that were too slow, all listeners together.
     pub events_lost: u64,
 }
 
-/// Sends events to the one listener without ever waiting for it. Cheap to clone.
-#[derive(Clone, Debug)]
+/// How long the end of a run may wait for a listener that has no room for it.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// Sends events to every listener without ever waiting for one. Cheap to clone.
+///
+/// Each listener has a queue of its own: what does not fit is lost to that listener alone.
+#[derive(Clone, Debug, Default)]
 pub struct Announcer {
+    outlets: Arc<Mutex<Vec<Outlet>>>,
+    /// What was lost, all listeners together.
+    lost: Arc<AtomicU64>,
+}
+
+/// The announcer's end of a listener's queue.
+#[derive(Debug)]
+struct Outlet {
     to: mpsc::SyncSender<Announcement>,
     lost: Arc<AtomicU64>,
 }
 
+/// A listener's end of its queue.
+#[derive(Debug)]
+pub struct Listener {
+    from: mpsc::Receiver<Announcement>,
+    lost: Arc<AtomicU64>,
+    /// How many of the lost ones the listener has asked about.
+    told: AtomicU64,
+}
+
 impl Announcer {
-    /// How many events wait for a listener at most; what comes on top is counted and dropped.
+    /// How many events wait for a listener at most; further ones are counted and dropped.
     pub const CAPACITY: usize = 65_536;
 
-    /// An announcer and the end to listen at.
+    /// An announcer and its first listener.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Announcement>) {
-        let (to, from) = mpsc::sync_channel(Self::CAPACITY);
-        (Self { to, lost: Arc::default() }, from)
+    pub fn new() -> (Self, Listener) {
+        let announcer = Self::default();
+        let listener = announcer.subscribe();
+        (announcer, listener)
+    }
+
+    /// One more listener, which hears what is announced from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Listener {
+        self.subscribe_with(Self::CAPACITY)
+    }
+
+    /// The same with room for `capacity` events instead of [`Announcer::CAPACITY`].
+    #[must_use]
+    pub fn subscribe_with(&self, capacity: usize) -> Listener {
+        let (to, from) = mpsc::sync_channel(capacity);
+        let lost = Arc::new(AtomicU64::new(0));
+        self.outlets().push(Outlet { to, lost: lost.clone() });
+        Listener { from, lost, told: AtomicU64::new(0) }
+    }
+
+    fn outlets(&self) -> MutexGuard<'_, Vec<Outlet>> {
+        self.outlets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces `event` as of now.
     pub fn announce(&self, event: Event) {
-        if self.to.try_send(Announcement { time: SystemTime::now(), event }).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        self.announce_at(SystemTime::now(), event);
+    }
+
+    /// Announces `event` as of `time`.
+    pub fn announce_at(&self, time: SystemTime, event: Event) {
+        let mut outlets = self.outlets();
+        let send = |outlet: &Outlet, event| match outlet.to.try_send(Announcement { time, event }) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                outlet.lost.fetch_add(1, Ordering::Relaxed);
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        };
+        // The usual single listener gets the event itself, and no copy of it.
+        if let [only] = &outlets[..] {
+            if !send(only, event) {
+                outlets.clear();
+            }
+        } else {
+            outlets.retain(|outlet| send(outlet, event.clone()));
         }
     }
 
-    /// Announces the end. This one is never dropped: it waits for room, which there is as soon as
-    /// the listener has shown what came before.
+    /// Announces the end of the run. A listener without room for it is waited for, though not for
+    /// ever; who reads its queue never misses it.
     pub fn conclude(&self, summary: Summary) {
         let end = Announcement { time: SystemTime::now(), event: Event::Summary(summary) };
-        // Without a listener there is nobody to tell.
-        let _ = self.to.send(end);
+        let until = Instant::now() + LAST_WORD;
+        for outlet in std::mem::take(&mut *self.outlets()) {
+            let mut left = end.clone();
+            while let Err(TrySendError::Full(back)) = outlet.to.try_send(left) {
+                if Instant::now() >= until {
+                    outlet.lost.fetch_add(1, Ordering::Relaxed);
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                left = back;
+            }
+        }
     }
 
-    /// How many events were dropped.
+    /// How many events were lost, all listeners together.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Listener {
+    /// The next event; waits for one.
+    ///
+    /// # Errors
+    /// When there will be none any more.
+    pub fn recv(&self) -> Result<Announcement, RecvError> {
+        self.from.recv()
+    }
+
+    /// The next event, if it comes within `time`.
+    ///
+    /// # Errors
+    /// When none came, or there will be none any more.
+    pub fn recv_timeout(&self, time: Duration) -> Result<Announcement, RecvTimeoutError> {
+        self.from.recv_timeout(time)
+    }
+
+    /// The next event, if it is there.
+    ///
+    /// # Errors
+    /// When it is not, or there will be none any more.
+    pub fn try_recv(&self) -> Result<Announcement, TryRecvError> {
+        self.from.try_recv()
+    }
+
+    /// The events that are there.
+    pub fn try_iter(&self) -> impl Iterator<Item = Announcement> + '_ {
+        self.from.try_iter()
+    }
+
+    /// How many events this listener has lost because its queue was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// How many it has lost since this was last asked.
+    #[must_use]
+    pub fn newly_lost(&self) -> u64 {
+        let lost = self.lost();
+        lost - self.told.swap(lost, Ordering::Relaxed)
+    }
+}
+
+/// The events up to the end; waits for each.
+impl IntoIterator for Listener {
+    type Item = Announcement;
+    type IntoIter = mpsc::IntoIter<Announcement>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.from.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notices(listener: &Listener) -> Vec<String> {
+        let text = |told: Announcement| match told.event {
+            Event::Notice(text) => Some(text),
+            _ => None,
+        };
+        listener.try_iter().filter_map(text).collect()
+    }
+
+    #[test]
+    fn a_slow_listener_is_told_what_it_lost_and_the_others_lose_nothing() {
+        let (announcer, quick) = Announcer::new();
+        let slow = announcer.subscribe_with(3);
+        let all: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+        for text in &all {
+            announcer.announce(Event::Notice(text.clone()));
+        }
+        assert_eq!(notices(&quick), all);
+        assert_eq!(notices(&slow), all[..3]);
+        assert_eq!((quick.lost(), slow.lost(), announcer.lost()), (0, 7, 7));
+        assert_eq!((slow.newly_lost(), slow.newly_lost()), (7, 0));
+        announcer.announce(Event::Notice("more".to_owned()));
+        assert_eq!((notices(&slow), slow.newly_lost()), (vec!["more".to_owned()], 0));
+    }
+
+    #[test]
+    fn who_comes_later_hears_the_rest_and_who_has_gone_costs_nothing() {
+        let (announcer, first) = Announcer::new();
+        announcer.announce(Event::Notice("a".to_owned()));
+        let second = announcer.subscribe();
+        drop(first);
+        for text in ["b", "c"] {
+            announcer.announce(Event::Notice(text.to_owned()));
+        }
+        assert_eq!(notices(&second), ["b", "c"]);
+        assert_eq!((announcer.outlets().len(), announcer.lost()), (1, 0));
+        drop(second);
+        announcer.announce(Event::Notice("d".to_owned()));
+        assert!(announcer.outlets().is_empty());
+    }
+
+    #[test]
+    fn each_listener_hears_the_end_and_then_nothing() {
+        let (announcer, quick) = Announcer::new();
+        let slow = announcer.subscribe_with(1);
+        announcer.announce(Event::Notice("in the way".to_owned()));
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            slow.into_iter().last()
+        });
+        announcer.conclude(Summary::default());
+        for last in [quick.into_iter().last(), reader.join().unwrap()] {
+            assert!(matches!(last.unwrap().event, Event::Summary(_)));
+        }
+    }
+
+    #[test]
+    fn reasons_are_a_set() {
+        let both = PauseReasons::default().with(PauseReason::Power).with(PauseReason::User);
+        assert_eq!(both.to_string(), "user, power");
+        assert_eq!(both.with(PauseReason::User), both);
+        let one = both.without(PauseReason::User);
+        assert!(one.contains(PauseReason::Power) && !one.contains(PauseReason::User));
+        assert!(!one.is_empty() && one.without(PauseReason::Power).is_empty());
     }
 }

@@ -16,7 +16,7 @@ use bitcoin::hashes::Hash as _;
 use crate::chain::merkle::sha256d;
 use crate::chain::target::{NBitsError, Target};
 use crate::chain::version::VersionMask;
-use crate::engine::{SearchSpace, Taken};
+use crate::engine::{NextWork, SearchSpace};
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::scan::{BackendError, Candidate, Feed, Hit, Scanner, WorkUnit};
 use crate::units::HashRate;
@@ -200,9 +200,9 @@ impl Grindstone {
 impl Feed for Grindstone {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         match self.state().space.as_mut()?.take(midstates, nonces, Instant::now()) {
-            Taken::Unit(unit) => Some(unit),
+            NextWork::Unit(unit) => Some(unit),
             // The time stands still here, so there is no later.
-            Taken::Later(_) | Taken::Exhausted => None,
+            NextWork::Later(_) | NextWork::Exhausted => None,
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::scan::cpu::tests::runnable_kernels;
     use crate::scan::cpu::{CpuScanner, Sha2};
-    use crate::scan::{BackendError, BackendInfo, Kernel, NonceRange};
+    use crate::scan::{BackendError, BackendId, BackendInfo, Kernel, NonceRange};
 
     const GENESIS: &str = "0100000000000000000000000000000000000000000000000000000000000000000000\
                            003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab\
@@ -318,11 +318,10 @@ mod tests {
     impl Scanner for Hasty {
         fn info(&self) -> BackendInfo {
             BackendInfo {
-                backend: "cpu",
+                id: BackendId::Cpu("hasty"),
                 kernel: "hasty".into(),
                 device: "none".into(),
                 threads: 1,
-                index: None,
             }
         }
 

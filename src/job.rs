@@ -14,6 +14,18 @@ use crate::chain::merkle::Hash256;
 use crate::chain::target::{Difficulty, Target};
 use crate::chain::version::VersionMask;
 
+/// Which source: its place in the order in which the sources were given, the first is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub usize);
+
+impl SourceId {
+    /// Its place in the order of the sources.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// The nTime values a job allows: `first` at once, and up to `ahead` seconds more, each not before
 /// as many seconds have passed since the job was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

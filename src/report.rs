@@ -1,4 +1,4 @@
-//! Shows what is announced: lines for people or JSON for scripts on stdout, progress and log on
+//! Shows what is announced: lines for the user or JSON for scripts on stdout, progress and log on
 //! stderr. Nothing waits for it.
 
 mod json;
@@ -8,7 +8,7 @@ mod progress;
 mod writer;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -16,16 +16,18 @@ use json::Json;
 use lines::Lines;
 use progress::Board;
 pub use progress::Progress;
+use tokio::sync::watch;
 pub use writer::{Stream, Writer};
 
 use crate::chain::params::Params;
-use crate::event::{Announcement, Event, Summary};
+use crate::engine::Status;
+use crate::event::{Announcement, Event, Listener, Summary};
 use crate::printable::one_line;
 
 /// What stdout carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Lines for people.
+    /// Lines for the user.
     Lines,
     /// One JSON object a line.
     Json,
@@ -34,7 +36,7 @@ pub enum Format {
 /// Why results could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Whoever read stdout has closed it. No failure of ours, and reason enough to stop.
+    /// The reader of stdout has closed it. That is no failure, and reason enough to stop.
     #[error("stdout was closed")]
     Closed,
     /// The reader of stdout takes nothing for this long, though it has not closed it.
@@ -81,7 +83,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Starts showing what comes out of `events` until the summary came or all senders are gone.
+    /// Starts showing what comes out of `events` until the summary came or all senders are gone, and
+    /// a progress line of `status`, where something is mined.
     ///
     /// When stdout takes no more, `on_output_lost` is called once and it goes on without, up to the
     /// end of the events. A reader that stalls is not waited for: what it does not take is dropped
@@ -90,7 +93,8 @@ impl Report {
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
-        events: Receiver<Announcement>,
+        events: Listener,
+        status: Option<watch::Receiver<Status>>,
         format: Format,
         progress: Progress,
         log: &Writer,
@@ -105,7 +109,7 @@ impl Report {
         };
         let show = Show {
             view,
-            board: Board::new(SystemTime::now()),
+            board: Board::new(status, SystemTime::now()),
             // Only on a shared terminal do result lines and the progress line meet.
             line_below: if terminal { progress.clone() } else { Progress::hidden() },
             progress,
@@ -128,7 +132,7 @@ impl Report {
     }
 }
 
-/// Turns events into what stdout carries. Writing it is somebody else's business.
+/// Turns events into what stdout carries. It does not write it.
 trait View: Send {
     /// Adds what the event looks like.
     fn event(&mut self, announcement: &Announcement, out: &mut Vec<u8>);
@@ -170,7 +174,7 @@ struct Show {
 }
 
 impl Show {
-    fn run(mut self, events: &Receiver<Announcement>) -> Outcome {
+    fn run(mut self, events: &Listener) -> Outcome {
         let mut summary = None;
         let mut next_tick = SystemTime::now();
         while let Some(announcement) = self.next(events, &mut next_tick) {
@@ -191,8 +195,11 @@ impl Show {
         if let Some(error) = self.out.failure() {
             self.lost = Some(error);
         }
-        if let Some(Summary { events_lost: lost @ 1.., .. }) = summary {
-            tracing::warn!("{lost} events came too fast to be shown; the summary counts them all");
+        let events_lost = events.lost();
+        if summary.is_some() && events_lost > 0 {
+            tracing::warn!(
+                "{events_lost} events came too fast to be shown; the summary counts them all"
+            );
         }
         if self.dropped > 0 {
             tracing::warn!(
@@ -204,11 +211,7 @@ impl Show {
     }
 
     /// The next event. What is pending is written before there is anything to wait for.
-    fn next(
-        &mut self,
-        events: &Receiver<Announcement>,
-        next_tick: &mut SystemTime,
-    ) -> Option<Announcement> {
+    fn next(&mut self, events: &Listener, next_tick: &mut SystemTime) -> Option<Announcement> {
         loop {
             match events.try_recv() {
                 Ok(announcement) => return Some(announcement),
@@ -217,7 +220,7 @@ impl Show {
             }
             if std::mem::take(&mut self.busy) {
                 // Where one event came, more may follow: waking for each of thousands a second
-                // would take time from whoever announces them.
+                // would take time from the threads that announce them.
                 thread::sleep(BREATH);
                 continue;
             }
@@ -240,16 +243,13 @@ impl Show {
             self.progress.finish();
         }
         self.view.event(announcement, &mut self.pending);
-        self.board.note(announcement);
         log_event(&announcement.event);
-        if matches!(announcement.event, Event::Stage { .. })
-            && let Some(stage) = self.board.stage()
-        {
-            tracing::info!("{}", one_line(&stage));
+        if let Event::Stage { stage, difficulty, .. } = announcement.event {
+            tracing::info!("{}", one_line(&self.board.stage(stage, difficulty)));
         }
         if self.plain_status
             && !self.progress.is_shown()
-            && let Some(status) = self.board.status_due(announcement)
+            && let Some(status) = self.board.line_due(announcement)
         {
             tracing::info!("{status}");
         }
@@ -266,10 +266,10 @@ impl Show {
         if wait.is_zero() || wait > TICK {
             *next_tick = now + TICK;
             self.view.tick(now, &mut self.pending);
-            // However busy it is: nobody waits for a line longer than this.
+            // However busy it is: no line is held back longer than this.
             self.flush();
             if self.progress.is_shown() {
-                self.progress.show(&self.board.status(now));
+                self.progress.show(&self.board.line());
             }
         }
     }
@@ -300,11 +300,11 @@ impl Show {
     }
 }
 
-/// What of an event belongs into the log.
+/// Logs what of an event goes in the log.
 fn log_event(event: &Event) {
     use crate::event::SourceState;
     match event {
-        Event::Started { source, network, backends } => {
+        Event::Started { source, network, backends, .. } => {
             // A pool does not tell its chain.
             let chain = network.map_or("", |chain| Params::of(chain).name);
             let on = if chain.is_empty() { "" } else { " on " };
@@ -313,7 +313,7 @@ fn log_event(event: &Event) {
                 .map(|b| {
                     let s = if b.threads == 1 { "" } else { "s" };
                     let threads = format!("{} thread{s}", b.threads);
-                    format!("{} {} on {} ({threads})", b.backend, b.kernel, b.device)
+                    format!("{} {} on {} ({threads})", b.id.kind(), b.kernel, b.device)
                 })
                 .collect();
             tracing::info!(
@@ -322,7 +322,7 @@ fn log_event(event: &Event) {
                 one_line(&backends.join(", "))
             );
         }
-        Event::Job { height, previous_block_hash, difficulty, clean } => {
+        Event::Job { height, previous_block_hash, difficulty, clean, .. } => {
             tracing::debug!(
                 height,
                 %previous_block_hash,
@@ -331,7 +331,7 @@ fn log_event(event: &Event) {
                 "new job"
             );
         }
-        Event::Source { state, source, reason } => {
+        Event::Source { state, source, reason, .. } => {
             let source = one_line(source);
             let reason = reason.as_deref().map(one_line).unwrap_or_default();
             let gap = if reason.is_empty() { "" } else { ": " };
@@ -342,9 +342,13 @@ fn log_event(event: &Event) {
             }
         }
         Event::HardwareError { backend, detail } => {
-            tracing::error!("hardware error on {}: {}", one_line(backend), one_line(detail));
+            tracing::error!("hardware error on {backend}: {}", one_line(detail));
         }
-        Event::BackendFailed(text) => tracing::error!("{}", one_line(text)),
+        Event::BackendFailed { backend, reason } => {
+            tracing::error!("backend {backend} has failed and is disabled: {}", one_line(reason));
+        }
+        Event::Paused(reasons) if reasons.is_empty() => tracing::info!("resumed"),
+        Event::Paused(reasons) => tracing::info!("paused ({reasons})"),
         Event::Notice(text) => tracing::info!("{}", one_line(text)),
         Event::Share { .. }
         | Event::Block { .. }
@@ -367,8 +371,8 @@ mod tests {
     use super::*;
     use crate::chain::target::Target;
     use crate::event::{Announcer, SourceState, Tally};
-    use crate::job::{Refusal, Verdict};
-    use crate::scan::BackendInfo;
+    use crate::job::{Refusal, SourceId, Verdict};
+    use crate::scan::{BackendId, BackendInfo};
     use crate::units::HashRate;
 
     /// A time with a fraction.
@@ -378,18 +382,25 @@ mod tests {
 
     pub(super) fn backend() -> BackendInfo {
         BackendInfo {
-            backend: "cpu",
+            id: BackendId::Cpu("sha2"),
             kernel: "sha2".into(),
             device: "A CPU".into(),
             threads: 2,
-            index: None,
         }
     }
 
     pub(super) fn block(height: Option<u32>, verdict: Verdict) -> Event {
         let header = bitcoin::constants::genesis_block(Network::Regtest).header;
         let hash = header.block_hash();
-        Event::Block { verdict, height, header, hash, was_unknown: false, resent: false }
+        Event::Block {
+            source: SourceId(0),
+            verdict,
+            height,
+            header,
+            hash,
+            was_unknown: false,
+            resent: false,
+        }
     }
 
     pub(super) fn rejected() -> Verdict {
@@ -410,19 +421,29 @@ mod tests {
     pub(super) fn all_events() -> Vec<Event> {
         let difficulty = Target::DIFFICULTY_1.difficulty();
         let hash = BlockHash::all_zeros();
+        let source = SourceId(0);
         vec![
             Event::Started {
+                id: source,
                 source: "builtin".into(),
                 network: Some(Network::Regtest),
                 backends: vec![backend()],
             },
             Event::Source {
                 state: SourceState::Retrying,
+                id: source,
                 source: "http://h:1".into(),
                 reason: Some("it said\u{1b}[31m \"no\"".into()),
             },
-            Event::Job { height: Some(7), previous_block_hash: hash, difficulty, clean: true },
+            Event::Job {
+                source,
+                height: Some(7),
+                previous_block_hash: hash,
+                difficulty,
+                clean: true,
+            },
             Event::Share {
+                source,
                 verdict: Verdict::Stale(Refusal::new("", "too late")),
                 difficulty,
                 hash,
@@ -434,8 +455,8 @@ mod tests {
                 total: HashRate::of(3_000_000, 2.0),
                 backends: vec![(backend(), HashRate::of(3_000_000, 2.0))],
             },
-            Event::HardwareError { backend: "cpu sha2".into(), detail: "H7 differs".into() },
-            Event::Notice("for people only".into()),
+            Event::HardwareError { backend: backend().id, detail: "H7 differs".into() },
+            Event::Notice("for the log only".into()),
             summary(0),
         ]
     }
@@ -480,7 +501,7 @@ mod tests {
         });
         Show {
             view: Box::new(view),
-            board: Board::new(at(0)),
+            board: Board::new(None, at(0)),
             progress: Progress::hidden(),
             line_below: Progress::hidden(),
             plain_status: true,

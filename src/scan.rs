@@ -11,14 +11,15 @@ mod backend;
 pub mod cpu;
 pub mod gpu;
 mod kernel;
+mod rest;
 mod self_test;
 pub mod sha256;
 mod throttle;
 mod work;
 
-pub use self::backend::{BackendError, BackendInfo, Feed, Scanner};
+pub use self::backend::{BackendError, BackendId, BackendInfo, Feed, Scanner};
 pub use self::kernel::{
     Hit, HitMask, Kernel, MAX_MIDSTATES, Midstate, NonceRange, Scan, SecondBlock,
 };
-pub use self::throttle::Throttle;
-pub use self::work::{Candidate, Prepared, WorkUnit};
+pub use self::throttle::{SharedThrottle, Throttle};
+pub use self::work::{Candidate, WorkTemplate, WorkUnit};

@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks for an end, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks for an end, the second ends at once. On Unix, SIGUSR1
+//! asks for a pause and SIGUSR2 for the end of it.
 //!
 //! What the first one does depends on what runs. A command that has something to bring to its end
 //! (`mine`: the answers on their way and the summary) says so by [`Signals::ends_cleanly`], and is
@@ -27,10 +28,12 @@ enum Ending {
     Clean(Duration),
 }
 
-/// Listens for the signals that ask us to stop. Cheap to clone.
+/// Listens for signals. Cheap to clone.
 #[derive(Clone)]
 pub struct Signals {
     received: watch::Receiver<Option<Exit>>,
+    /// Whether the last signal of that kind asked for a pause or for the end of one.
+    pause: watch::Receiver<Option<bool>>,
     ending: watch::Sender<Ending>,
     last_act: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -67,18 +70,34 @@ impl Signals {
             Incoming::new()?
         };
         let (tell, received) = watch::channel(None);
+        let (tell_pause, pause) = watch::channel(None);
         let signals = Self {
             received,
+            pause,
             ending: watch::Sender::new(Ending::Undecided),
             last_act: Arc::default(),
         };
         let Self { ending, last_act, .. } = signals.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             let exit = runtime.block_on(async move {
-                let first = incoming.next().await;
+                let first = loop {
+                    match incoming.next().await {
+                        Received::End(exit) => break exit,
+                        Received::Pause(pause) => {
+                            tell_pause.send_replace(Some(pause));
+                        }
+                    }
+                };
                 tell.send_replace(Some(first));
+                let second = async {
+                    loop {
+                        if let Received::End(exit) = incoming.next().await {
+                            return exit;
+                        }
+                    }
+                };
                 tokio::select! {
-                    second = incoming.next() => second,
+                    second = second => second,
                     () = patience(ending) => first,
                 }
             });
@@ -109,13 +128,20 @@ impl Signals {
         EndsCleanly(self.ending.clone())
     }
 
-    /// Whether a signal came, as the exit code it leads to.
+    /// Whether a signal asked for the end, as the exit code it leads to.
     #[must_use]
     pub fn received(&self) -> Option<Exit> {
         *self.received.borrow()
     }
 
-    /// Waits for the first signal.
+    /// Whether a pause (`true`) or the end of one (`false`) was asked for last; `None` while neither
+    /// was.
+    #[must_use]
+    pub fn pause_requests(&self) -> watch::Receiver<Option<bool>> {
+        self.pause.clone()
+    }
+
+    /// Waits for the first signal that asks for the end.
     pub async fn stop(&self) -> Exit {
         let mut received = self.received.clone();
         match received.wait_for(Option::is_some).await.map(|exit| *exit) {
@@ -148,12 +174,24 @@ async fn patience(ending: watch::Sender<Ending>) {
     }
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug)]
+enum Received {
+    /// The end, with this exit code.
+    End(Exit),
+    /// A pause, or the end of one.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows has no such signals"))]
+    Pause(bool),
+}
+
 #[cfg(unix)]
 struct Incoming {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     /// `None` where it is ignored: `nohup` starts programs so, and they go on without a terminal.
     hang_up: Option<tokio::signal::unix::Signal>,
+    pause: tokio::signal::unix::Signal,
+    resume: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -167,10 +205,12 @@ impl Incoming {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
         })
     }
 
-    async fn next(&mut self) -> Exit {
+    async fn next(&mut self) -> Received {
         let hang_up = async {
             match &mut self.hang_up {
                 Some(signal) => signal.recv().await,
@@ -178,9 +218,11 @@ impl Incoming {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-            _ = hang_up => Exit::HungUp,
+            _ = self.interrupt.recv() => Received::End(Exit::Interrupted),
+            _ = self.terminate.recv() => Received::End(Exit::Terminated),
+            _ = hang_up => Received::End(Exit::HungUp),
+            _ = self.pause.recv() => Received::Pause(true),
+            _ = self.resume.recv() => Received::Pause(false),
         }
     }
 }
@@ -214,8 +256,8 @@ impl Incoming {
         tokio::signal::windows::ctrl_c().map(Self)
     }
 
-    async fn next(&mut self) -> Exit {
+    async fn next(&mut self) -> Received {
         self.0.recv().await;
-        Exit::Interrupted
+        Received::End(Exit::Interrupted)
     }
 }

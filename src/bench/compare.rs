@@ -56,7 +56,7 @@ impl Row {
     pub fn planned(info: &BackendInfo, version_rolling: bool) -> Self {
         Self {
             name: info.name(),
-            card: (info.backend != "cpu").then(|| info.device.clone()),
+            card: (!info.id.is_cpu()).then(|| info.device.clone()),
             threads: info.threads,
             version_rolling,
             slices: Vec::new(),

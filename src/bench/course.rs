@@ -15,10 +15,10 @@ use rayon::prelude::*;
 use crate::chain::merkle::sha256d;
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::engine::{SearchSpace, Taken};
+use crate::engine::{NextWork, SearchSpace};
 use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
 use crate::scan::cpu::{Differ, Random};
-use crate::scan::{Candidate, Feed, Hit, NonceRange, Prepared, WorkUnit};
+use crate::scan::{Candidate, Feed, Hit, NonceRange, WorkTemplate, WorkUnit};
 
 /// How many leading zero bits make a candidate. Few enough for a sample to hold some, and enough
 /// that reporting them costs a fast kernel less than a thousandth.
@@ -125,7 +125,7 @@ fn job(version_rolling: bool, zeros: u32, random: &mut Random) -> Job {
 
 /// A pair that a kernel reported.
 struct Found {
-    prepared: Arc<Prepared>,
+    template: Arc<WorkTemplate>,
     /// Index into all of the prepared midstates.
     midstate: usize,
     nonce: u32,
@@ -203,7 +203,7 @@ impl Course {
             if !found.inside || !found.is_candidate(self.zeros) {
                 return Err(Disagreement::Wrong { version, nonce });
             }
-            if !seen.insert((Arc::as_ptr(&found.prepared), found.midstate, nonce)) {
+            if !seen.insert((Arc::as_ptr(&found.template), found.midstate, nonce)) {
                 return Err(Disagreement::Twice { version, nonce });
             }
         }
@@ -227,7 +227,7 @@ fn held<T>(value: Result<T, PoisonError<T>>) -> T {
 
 /// Whether two units have a hash in common.
 fn overlap(a: &WorkUnit, b: &WorkUnit) -> bool {
-    Arc::ptr_eq(&a.prepared, &b.prepared)
+    Arc::ptr_eq(&a.template, &b.template)
         && a.midstates.start < b.midstates.end
         && b.midstates.start < a.midstates.end
         && u64::from(a.nonces.first()) < b.nonces.end()
@@ -270,7 +270,7 @@ fn compare(unit: &WorkUnit, found: &[Found], zeros: u32) -> Result<u64, Disagree
     let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
     let reported: Vec<Hit> = found
         .iter()
-        .filter(|found| Arc::ptr_eq(&found.prepared, &unit.prepared))
+        .filter(|found| Arc::ptr_eq(&found.template, &unit.template))
         .filter(|found| unit.midstates.contains(&found.midstate))
         .filter(|found| nonces.contains(&found.nonce.into()))
         .map(|found| Hit { midstate: found.midstate - unit.midstates.start, nonce: found.nonce })
@@ -305,11 +305,11 @@ fn has_zeros(header: &[u8], zeros: u32) -> bool {
 
 impl Found {
     fn version(&self) -> u32 {
-        self.prepared.midstates.get(self.midstate).map_or(0, |midstate| midstate.version)
+        self.template.midstates.get(self.midstate).map_or(0, |midstate| midstate.version)
     }
 
     fn is_candidate(&self, zeros: u32) -> bool {
-        let Prepared { job, merkle_root, ntime, .. } = &*self.prepared;
+        let WorkTemplate { job, merkle_root, ntime, .. } = &*self.template;
         let header = job.header(self.version(), *merkle_root, *ntime, self.nonce);
         has_zeros(&serialize(&header), zeros)
     }
@@ -326,12 +326,12 @@ impl Feed for Course {
         }
         loop {
             match space.take(midstates, nonces, Instant::now()) {
-                Taken::Unit(unit) => {
+                NextWork::Unit(unit) => {
                     dealt.push(unit.clone());
                     return Some(unit);
                 }
                 // A machine that is through with one header gets another.
-                Taken::Later(_) | Taken::Exhausted => {
+                NextWork::Later(_) | NextWork::Exhausted => {
                     let job = job(self.version_rolling, self.zeros, random);
                     *space = SearchSpace::new(Arc::new(job), 0);
                 }
@@ -357,7 +357,7 @@ impl Feed for Course {
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
         let nonces = u64::from(unit.nonces.first())..unit.nonces.end();
         let found = Found {
-            prepared: unit.prepared.clone(),
+            template: unit.template.clone(),
             midstate: unit.midstates.start + hit.midstate,
             nonce: hit.nonce,
             inside: hit.midstate < unit.midstates.len() && nonces.contains(&hit.nonce.into()),

@@ -104,7 +104,7 @@ fn a_team_hashes_together() {
     let measured = measured(plan);
     assert_eq!(measured.len(), 2);
     let info = &measured[0].info;
-    assert_eq!((info.backend, info.kernel.as_str(), info.threads), ("all", "sha2 + sha2", 2));
+    assert_eq!((info.id.kind(), info.kernel.as_str(), info.threads), ("all", "sha2 + sha2", 2));
     assert!(measured[0].verified.is_ok() && measured[0].summary().mean.to_f64() > 0.0);
 }
 

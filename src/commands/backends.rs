@@ -15,7 +15,7 @@ use adit::scan::cpu::{
     self, Calibration, CpuFeatures, KernelName, Opened, TimedKernel, Unavailable,
 };
 use adit::scan::gpu::{self, Gpu, GpuScanner, Options};
-use adit::scan::{BackendError, Kernel, Scanner, Throttle};
+use adit::scan::{BackendError, Kernel, Scanner};
 use adit::signals::Signals;
 use anyhow::Context as _;
 
@@ -35,17 +35,16 @@ pub fn scanners(
     hashing: &HashingArgs,
     features: CpuFeatures,
     version_rolling: bool,
-    throttle: Throttle,
 ) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
     // Drivers take time to list their cards; meanwhile the kernels are measured.
     let (cpu, gpus) = std::thread::scope(|scope| {
         let aside = std::thread::Builder::new().name("gpus".into());
         let gpus = aside.spawn_scoped(scope, || gpus(hashing)).context("threads")?;
-        let cpu = cpu_scanner(hashing, features, version_rolling, throttle);
+        let cpu = cpu_scanner(hashing, features, version_rolling);
         let gpus = gpus.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         anyhow::Ok((cpu, gpus))
     })?;
-    let options = options(version_rolling, throttle);
+    let options = options(version_rolling);
     let mut scanners: Vec<Arc<dyn Scanner>> = Vec::new();
     let mut failed = None;
     match cpu {
@@ -74,7 +73,6 @@ fn cpu_scanner(
     hashing: &HashingArgs,
     features: CpuFeatures,
     version_rolling: bool,
-    throttle: Throttle,
 ) -> anyhow::Result<Option<Arc<dyn Scanner>>> {
     let mut wanted =
         hashing.backend.specs().iter().filter(|spec| !matches!(spec, BackendSpec::Gpu(_)));
@@ -92,11 +90,11 @@ fn cpu_scanner(
         }
     };
     let scanner = cpu::CpuScanner::new(kernel, threads(hashing)).context("scanner threads")?;
-    Ok(Some(Arc::new(scanner.with_midstates(midstates).with_throttle(throttle))))
+    Ok(Some(Arc::new(scanner.with_midstates(midstates))))
 }
 
-fn options(version_rolling: bool, throttle: Throttle) -> Options {
-    Options { version_rolling, throttle, cache: adit::dirs::cache_dir() }
+fn options(version_rolling: bool) -> Options {
+    Options { version_rolling, cache: adit::dirs::cache_dir() }
 }
 
 /// The graphics cards that `--backend` selects. `gpu:N` must exist, and `gpu` needs at least one card;
@@ -220,7 +218,7 @@ pub fn to_measure(
         }
     }
     for gpu in gpus(hashing)? {
-        scanners.push(Arc::new(GpuScanner::new(gpu, options(true, Throttle::NONE))));
+        scanners.push(Arc::new(GpuScanner::new(gpu, options(true))));
     }
     Ok(scanners)
 }
@@ -228,7 +226,7 @@ pub fn to_measure(
 /// The error for a backend that cannot be measured.
 pub fn unfit(error: BenchError) -> Failure {
     let exit = match &error.error {
-        BackendError::Lies(_) => Exit::SelfTest,
+        BackendError::WrongResult(_) => Exit::SelfTest,
         BackendError::Device(_) => Exit::Failed,
     };
     Failure::from_chain(exit, &error)
@@ -284,7 +282,7 @@ impl One {
     pub fn scanner(self, hashing: &HashingArgs, easy: bool) -> anyhow::Result<Arc<dyn Scanner>> {
         let kernel = match self {
             Self::Gpu(gpu) => {
-                return Ok(Arc::new(GpuScanner::new(*gpu, options(false, Throttle::NONE))));
+                return Ok(Arc::new(GpuScanner::new(*gpu, options(false))));
             }
             Self::Named(kernel) => kernel,
             Self::Fastest(opened) if easy => cpu::usually_fastest(&opened).ok_or_else(no_kernel)?,

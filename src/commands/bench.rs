@@ -10,8 +10,8 @@ use adit::cli::{BenchArgs, HashingArgs, OutputArgs};
 use adit::exit::{Exit, Failure};
 use adit::output::{bench, results};
 use adit::report::Progress;
+use adit::scan::Scanner;
 use adit::scan::cpu::{self, CpuFeatures};
-use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
 
 use super::backends;
@@ -41,7 +41,7 @@ pub fn run(
 
     let mut bench =
         bench::Bench::new(cpu::model_name(), cpu::usable_threads(), &machine, &measured);
-    if measured.iter().any(|row| row.info.index.is_some()) {
+    if measured.iter().any(|row| row.info.id.is_gpu()) {
         bench = bench.with_cards(&backends::gpus(&args.hashing)?);
     }
     if let Some((file, saved)) = &saved {
@@ -72,14 +72,14 @@ pub fn run(
 /// the processor with the fastest of these kernels.
 fn teams(hashing: &HashingArgs, features: CpuFeatures) -> anyhow::Result<Vec<Team>> {
     let scanners = backends::to_measure(hashing, features)?;
-    let is_gpu = |scanner: &&Arc<dyn Scanner>| scanner.info().backend == "gpu";
+    let is_gpu = |scanner: &&Arc<dyn Scanner>| scanner.info().id.is_gpu();
     let cards: Vec<_> = scanners.iter().filter(is_gpu).cloned().collect();
     let all = if cards.is_empty() || cards.len() == scanners.len() {
         // Two cards or more are together without a processor, too.
         (cards.len() > 1).then_some(cards)
     } else {
-        let mining = backends::scanners(hashing, features, true, Throttle::NONE)?;
-        let processor = mining.into_iter().filter(|scanner| scanner.info().backend == "cpu");
+        let mining = backends::scanners(hashing, features, true)?;
+        let processor = mining.into_iter().filter(|scanner| scanner.info().id.is_cpu());
         Some(processor.chain(cards).collect())
     };
     let mut teams: Vec<Team> = scanners.into_iter().map(Team::from).collect();

@@ -9,7 +9,6 @@ use adit::exit::{Exit, Failure};
 use adit::output::estimates::{Estimate, Origin};
 use adit::output::{bench, results};
 use adit::report::Progress;
-use adit::scan::Throttle;
 use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
 use adit::source::getblocktemplate::{MiningInfo, local_endpoint};
@@ -73,7 +72,7 @@ fn rated(
         let watts_from = given.ok_or_else(|| "nothing was measured".to_owned());
         return Ok(Ok(Rated { rate, rate_from: Origin::Given, watts: args.watts, watts_from }));
     }
-    let scanners = backends::scanners(&args.hashing, features, true, Throttle::NONE)?;
+    let scanners = backends::scanners(&args.hashing, features, true)?;
     let team = Team::of(scanners).context("no backend")?;
     let cycles = Err(NoCycles::NoCpu);
     let plan = Plan { teams: vec![team], run_for: args.run_for, cycles, watts: args.watts };

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use adit::bench::BenchError;
 use adit::chain::payout::{PayoutError, PayoutScript};
 use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, RpcUrl, SourceSpec, VersionRolling};
-use adit::engine::{Engine, Goal};
-use adit::event::{Announcer, Event, Summary};
+use adit::engine::{Control, Engine, Goal, Sources};
+use adit::event::{Announcer, PauseReason, Summary};
 use adit::exit::{Exit, Failure};
 use adit::journal::Journal;
 use adit::report::{Format, OutputError, Progress, Report, Writer};
 use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
+use adit::source::SourceError;
 use adit::source::block_schedule::Pace;
 use adit::source::builtin::Builtin;
 use adit::source::failover::{Failover, Make};
@@ -28,16 +29,12 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{backends, node};
 
-/// How often the hash rate is announced.
-const RATE_EVERY: Duration = Duration::from_secs(2);
-/// The first rate comes sooner, so that there is something to see.
-const FIRST_RATE: Duration = Duration::from_millis(500);
 /// How long a source may take to get the last answers when it is time to go.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// The same when it waits for none, and has but to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Mines until told to stop. Once the command line is known to be right, there is always a summary.
+/// Mines until it is to stop. Once the command line is known to be right, there is always a summary.
 pub fn run(
     args: MineArgs,
     output: &OutputArgs,
@@ -58,15 +55,21 @@ pub fn run(
     })?;
 
     let (announcer, events) = Announcer::new();
+    let started = match scanners {
+        Ok(scanners) => Ok(engine(&args, scanners, &sources, &announcer)?),
+        Err(signal) => Err(signal),
+    };
+    let status = started.as_ref().ok().map(|(engine, _)| engine.status());
     let output_lost = Arc::new(Notify::new());
     let lost = output_lost.clone();
     let format = if output.json { Format::Json } else { Format::Lines };
-    let report = Report::start(events, format, progress, stderr, move || lost.notify_one())
+    let report = Report::start(events, status, format, progress, stderr, move || lost.notify_one())
         .context("report thread")?;
 
-    let mined = match scanners {
-        Ok(scanners) => {
-            runtime.block_on(mine(&args, scanners, sources, signals, &output_lost, &announcer))
+    let mined = match started {
+        Ok((engine, slots)) => {
+            let running = sources.run(slots);
+            runtime.block_on(mine(&args, engine, running, signals, &output_lost, &announcer))
         }
         Err(signal) => {
             announcer.conclude(Summary { elapsed: begun.elapsed(), ..Summary::default() });
@@ -93,7 +96,6 @@ pub fn run(
 /// What hashes. It is measured on a thread of its own, so that a signal need not wait for it: a
 /// driver may take its time.
 async fn scanners(args: &MineArgs, features: CpuFeatures) -> anyhow::Result<Vec<Arc<dyn Scanner>>> {
-    let throttle = args.throttle.unwrap_or(Throttle::NONE);
     let version_rolling = args.version_rolling == VersionRolling::Auto;
     let hashing = args.hashing.clone();
     let (tell, told) = oneshot::channel();
@@ -101,7 +103,7 @@ async fn scanners(args: &MineArgs, features: CpuFeatures) -> anyhow::Result<Vec<
         .name("backends".into())
         .spawn(move || {
             // If it is not wanted any more, the process is about to end.
-            let _ = tell.send(backends::scanners(&hashing, features, version_rolling, throttle));
+            let _ = tell.send(backends::scanners(&hashing, features, version_rolling));
         })
         .context("threads")?;
     match told.await {
@@ -150,21 +152,37 @@ fn time_over(args: &MineArgs, summary: &Summary) -> Option<Failure> {
     Some(Failure::new(Exit::TimeOver, options.join(" and "), why))
 }
 
-/// Runs engine and source against each other until one of the reasons to stop is there.
-async fn mine(
+/// The engine, and the slots of the sources in it.
+fn engine(
     args: &MineArgs,
     scanners: Vec<Arc<dyn Scanner>>,
-    sources: Failover,
+    sources: &Failover,
+    announcer: &Announcer,
+) -> anyhow::Result<(Engine, Sources)> {
+    let goal =
+        Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
+    let (engine, slots) = Engine::with_sources(scanners, sources.names(), goal, announcer.clone())
+        .context("scanner threads")?;
+    let control = engine.control();
+    control.set_throttle(None, args.throttle.unwrap_or(Throttle::NONE))?;
+    if args.paused {
+        control.pause(PauseReason::User);
+    }
+    Ok((engine, slots))
+}
+
+/// Runs engine and sources against each other until one of the reasons to stop is there.
+async fn mine(
+    args: &MineArgs,
+    engine: Engine,
+    sources: impl Future<Output = Result<(), SourceError>> + Send + 'static,
     signals: &Signals,
     output_lost: &Notify,
     announcer: &Announcer,
 ) -> anyhow::Result<Exit> {
-    let goal =
-        Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
     let begun = Instant::now();
-    let (engine, seats) = Engine::with_sources(scanners, sources.names(), goal, announcer.clone())
-        .context("scanner threads")?;
-    let mut running = tokio::spawn(sources.run(seats));
+    let control = engine.control();
+    let mut running = tokio::spawn(sources);
     let deadline = async {
         match args.run_for {
             Some(time) => tokio::time::sleep(time.saturating_sub(begun.elapsed())).await,
@@ -184,7 +202,7 @@ async fn mine(
             exit = signal;
             None
         }
-        () = announce_rates(&engine, announcer) => None,
+        () = follow_pause_signals(signals, &control) => None,
     };
     engine.stop();
     let ended = if ended.is_some() {
@@ -198,7 +216,7 @@ async fn mine(
     let failure = engine.failure();
     announcer.conclude(engine.finish());
     if let Some((backend, error)) = failure {
-        return Err(backends::unfit(BenchError { backend, error }).into());
+        return Err(backends::unfit(BenchError { backend: backend.to_string(), error }).into());
     }
     match ended {
         Some(ended) => ended.context("source")?.map(|()| exit).map_err(Into::into),
@@ -206,17 +224,19 @@ async fn mine(
     }
 }
 
-/// Announces the hash rate now and then, for ever.
-async fn announce_rates(engine: &Engine, announcer: &Announcer) {
-    let (mut before, mut at) = (engine.hashes(), Instant::now());
-    let mut wait = FIRST_RATE;
+/// Pauses and resumes as signals ask for it; never resolves.
+async fn follow_pause_signals(signals: &Signals, control: &Control) {
+    let mut requests = signals.pause_requests();
     loop {
-        tokio::time::sleep(wait).await;
-        wait = RATE_EVERY;
-        let (now, passed) = (engine.hashes(), at.elapsed().as_secs_f64());
-        at = Instant::now();
-        announcer.announce(Event::rate(&before, &now, passed));
-        before = now;
+        let request = *requests.borrow_and_update();
+        match request {
+            Some(true) => control.pause(PauseReason::User),
+            Some(false) => control.resume(PauseReason::User),
+            None => {}
+        }
+        if requests.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::chain::merkle::Hash256;
 use crate::chain::target::Target;
-use crate::job::{Job, MerkleRoot};
-use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, Prepared, SecondBlock, WorkUnit};
+use crate::job::{Job, MerkleRoot, SourceId};
+use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, SecondBlock, WorkTemplate, WorkUnit};
 
-/// What [`SearchSpace::take`] has to give.
+/// What [`SearchSpace::take`] hands out.
 #[derive(Debug)]
-pub enum Taken {
+pub enum NextWork {
     /// Work.
     Unit(WorkUnit),
     /// All is dealt out until the clock allows the next nTime, this much later.
@@ -29,19 +29,19 @@ pub enum Taken {
 /// A run of versions with nonces left to deal.
 #[derive(Debug)]
 struct Slab {
-    prepared: Arc<Prepared>,
+    template: Arc<WorkTemplate>,
     midstates: Range<usize>,
     nonces: NonceRange,
-    /// How many midstates the backend asked for that opened it; `None` is for anyone.
+    /// How many midstates the backend asked for that opened it; `None` is for any backend.
     width: Option<usize>,
 }
 
 impl Slab {
     /// The same under another job that is the same work.
     fn of_job(&self, job: &Arc<Job>) -> Self {
-        let Prepared { extranonce, merkle_root, ntime, midstates, second_block, .. } =
-            &*self.prepared;
-        let prepared = Prepared {
+        let WorkTemplate { extranonce, merkle_root, ntime, midstates, second_block, .. } =
+            &*self.template;
+        let template = WorkTemplate {
             job: job.clone(),
             extranonce: *extranonce,
             merkle_root: *merkle_root,
@@ -50,7 +50,7 @@ impl Slab {
             second_block: *second_block,
         };
         Self {
-            prepared: Arc::new(prepared),
+            template: Arc::new(template),
             midstates: self.midstates.clone(),
             nonces: self.nonces,
             width: self.width,
@@ -78,7 +78,7 @@ pub struct SearchSpace {
     job: Arc<Job>,
     /// The easiest hash that is worth reporting.
     target: Target,
-    source: usize,
+    source: SourceId,
     generation: u64,
     versions: u64,
     extranonces: u64,
@@ -112,14 +112,14 @@ impl SearchSpace {
             since: job.received,
             target: job.easiest_target(),
             job,
-            source: 0,
+            source: SourceId::default(),
             generation,
         }
     }
 
     /// What is left of this space, for a job that is the same work: its target, its key and its mask
-    /// may differ. Pools repeat jobs, with the same id or another; whoever began such a job from the
-    /// start would find the same shares again. (What was dealt out and not scanned when the job
+    /// may differ. Pools repeat jobs, with the same id or another; begun from the start, such a
+    /// job would give the same shares again. (What was dealt out and not scanned when the job
     /// changed is lost: a millisecond's work.) `None` where the job is other work.
     #[must_use]
     pub fn carried_on(&self, job: &Arc<Job>, generation: u64) -> Option<Self> {
@@ -142,9 +142,9 @@ impl SearchSpace {
         Some(space)
     }
 
-    /// The same as work of this source, by its place among several.
+    /// The same as work of this source.
     #[must_use]
-    pub fn of_source(self, source: usize) -> Self {
+    pub fn of_source(self, source: SourceId) -> Self {
         Self { source, ..self }
     }
 
@@ -167,7 +167,7 @@ impl SearchSpace {
 
     /// The next piece: at most `midstates` midstates and `nonces` nonces (0 of either is taken as
     /// 1). Fewer where a slab runs out, or where the target is so easy that one midstate is plenty.
-    pub fn take(&mut self, midstates: usize, nonces: u64, now: Instant) -> Taken {
+    pub fn take(&mut self, midstates: usize, nonces: u64, now: Instant) -> NextWork {
         let width = midstates.clamp(1, self.widest);
         let fits = |slab: &Slab| slab.width.is_none_or(|w| w == width);
         let index = match self.slabs.iter().position(fits) {
@@ -182,14 +182,14 @@ impl SearchSpace {
                 Err(nothing) => return nothing,
             },
         };
-        Taken::Unit(self.deal(index, width, nonces))
+        NextWork::Unit(self.deal(index, width, nonces))
     }
 
     /// Gives back what a backend took and could not do; it is dealt out before anything new.
     pub fn put_back(&mut self, unit: WorkUnit) {
         if unit.generation == self.generation {
-            let WorkUnit { prepared, midstates, nonces, .. } = unit;
-            self.slabs.insert(0, Slab { prepared, midstates, nonces, width: None });
+            let WorkUnit { template, midstates, nonces, .. } = unit;
+            self.slabs.insert(0, Slab { template, midstates, nonces, width: None });
         }
     }
 
@@ -202,7 +202,7 @@ impl SearchSpace {
             let beyond = cut..slab.midstates.end;
             slab.midstates.end = cut;
             let rest = Slab {
-                prepared: slab.prepared.clone(),
+                template: slab.template.clone(),
                 midstates: beyond,
                 nonces: slab.nonces,
                 width: None,
@@ -212,7 +212,7 @@ impl SearchSpace {
         let slab = &mut self.slabs[index];
         let (dealt, rest) = slab.nonces.split(nonces);
         let unit = WorkUnit {
-            prepared: slab.prepared.clone(),
+            template: slab.template.clone(),
             midstates: slab.midstates.clone(),
             nonces: dealt,
             target: self.target,
@@ -227,12 +227,12 @@ impl SearchSpace {
     }
 
     /// Opens the next slab and moves the cursor past it.
-    fn open(&mut self, width: usize, now: Instant) -> Result<Slab, Taken> {
-        let Some(at) = self.cursor else { return Err(Taken::Exhausted) };
+    fn open(&mut self, width: usize, now: Instant) -> Result<Slab, NextWork> {
+        let Some(at) = self.cursor else { return Err(NextWork::Exhausted) };
         let due = Duration::from_secs(u64::from(at.seconds));
         let passed = now.saturating_duration_since(self.since);
         if passed < due {
-            return Err(Taken::Later(due.saturating_sub(passed)));
+            return Err(NextWork::Later(due.saturating_sub(passed)));
         }
 
         let merkle_root = *self.merkle_root.get_or_insert_with(|| match &self.job.merkle_root {
@@ -240,14 +240,14 @@ impl SearchSpace {
             MerkleRoot::Rolled(coinbase) => coinbase.merkle_root(at.extranonce),
         });
         let end = self.versions.min(at.version + width as u64);
-        let prepared = prepare(&self.job, at, merkle_root, at.version..end);
+        let template = prepare(&self.job, at, merkle_root, at.version..end);
         self.cursor = self.after(at, end);
         if self.cursor.is_none_or(|next| next.extranonce != at.extranonce) {
             self.merkle_root = None;
         }
-        let midstates = 0..prepared.midstates.len();
+        let midstates = 0..template.midstates.len();
         Ok(Slab {
-            prepared: Arc::new(prepared),
+            template: Arc::new(template),
             midstates,
             nonces: NonceRange::full(),
             width: Some(width),
@@ -271,7 +271,7 @@ impl SearchSpace {
 }
 
 /// Makes the midstates and the shared second block of one run of versions.
-fn prepare(job: &Arc<Job>, at: Cursor, merkle_root: Hash256, versions: Range<u64>) -> Prepared {
+fn prepare(job: &Arc<Job>, at: Cursor, merkle_root: Hash256, versions: Range<u64>) -> WorkTemplate {
     let ntime = job.ntime.first.saturating_add(at.seconds);
     let header = bitcoin::consensus::serialize(&job.header(job.version, merkle_root, ntime, 0));
     let (first, rest) = header.split_first_chunk::<64>().expect("a header has 80 bytes");
@@ -284,7 +284,7 @@ fn prepare(job: &Arc<Job>, at: Cursor, merkle_root: Hash256, versions: Range<u64
             Midstate::of(version, &first)
         })
         .collect();
-    Prepared {
+    WorkTemplate {
         job: job.clone(),
         extranonce: at.extranonce,
         merkle_root,
@@ -346,9 +346,9 @@ mod tests {
         loop {
             let (k, n) = asks[taken % asks.len()];
             let unit = match space.take(k, n, late) {
-                Taken::Unit(unit) => unit,
-                Taken::Exhausted => break,
-                Taken::Later(_) => panic!("the clock has moved far enough"),
+                NextWork::Unit(unit) => unit,
+                NextWork::Exhausted => break,
+                NextWork::Later(_) => panic!("the clock has moved far enough"),
             };
             taken += 1;
             assert!(unit.midstates.len() <= k.max(1) && unit.nonces.count() <= n.max(1));
@@ -367,10 +367,10 @@ mod tests {
                 );
                 assert_eq!(
                     SecondBlock::of(bytes[64..76].try_into().unwrap()),
-                    unit.prepared.second_block
+                    unit.template.second_block
                 );
                 dealt
-                    .entry((unit.prepared.ntime, unit.prepared.extranonce, midstate.version))
+                    .entry((unit.template.ntime, unit.template.extranonce, midstate.version))
                     .or_default()
                     .push((u64::from(unit.nonces.first()), unit.nonces.end()));
             }
@@ -430,10 +430,10 @@ mod tests {
         };
         let mut first = SearchSpace::new(old.clone(), 1);
         let mut seen = std::collections::BTreeSet::new();
-        let mut note = |taken: Taken| {
-            let Taken::Unit(unit) = taken else { panic!("{taken:?}") };
+        let mut note = |taken: NextWork| {
+            let NextWork::Unit(unit) = taken else { panic!("{taken:?}") };
             for midstate in unit.scan().midstates {
-                let place = (unit.prepared.ntime, unit.prepared.extranonce, midstate.version);
+                let place = (unit.template.ntime, unit.template.extranonce, midstate.version);
                 assert!(seen.insert((place, unit.nonces.first())), "dealt twice");
             }
             unit
@@ -446,18 +446,18 @@ mod tests {
         let mut second = first.carried_on(&again(0x6000, late), 2).unwrap();
         for _ in 0..5 {
             let unit = note(second.take(3, 1 << 31, late));
-            assert_eq!((unit.generation, unit.prepared.job.key.number), (2, 9));
-            assert_eq!(unit.prepared.job.share_target, Target::max());
+            assert_eq!((unit.generation, unit.template.job.key.number), (2, 9));
+            assert_eq!(unit.template.job.share_target, Target::max());
         }
         // Another mask: from the next extranonce on, and through to the last second.
         let mut third = second.carried_on(&again(0x2000, late), 3).unwrap();
         let mut taken = 0;
-        while let unit @ Taken::Unit(_) = third.take(3, 1 << 32, late) {
+        while let unit @ NextWork::Unit(_) = third.take(3, 1 << 32, late) {
             note(unit);
             taken += 1;
         }
         assert!(taken > 500, "{taken}");
-        assert!(matches!(third.take(1, 1, late), Taken::Exhausted));
+        assert!(matches!(third.take(1, 1, late), NextWork::Exhausted));
         assert!(third.carried_on(&job(0x2000, 0, false), 4).is_none());
     }
 
@@ -472,7 +472,7 @@ mod tests {
         easy.share_target = Target::max();
         let easy = Arc::new(easy);
         let mut space = SearchSpace::new(easy.clone(), 1);
-        let Taken::Unit(unit) = space.take(16, 256, Instant::now()) else { panic!() };
+        let NextWork::Unit(unit) = space.take(16, 256, Instant::now()) else { panic!() };
         assert_eq!(unit.scan().midstates.len(), 1);
         check(&easy, &[(16, 1 << 31), (2, 1 << 30)], 3);
     }
@@ -481,13 +481,13 @@ mod tests {
     fn ntime_waits_for_the_clock() {
         let job = job(0, 2, false);
         let mut space = SearchSpace::new(job.clone(), 1);
-        assert!(matches!(space.take(16, u64::MAX, job.received), Taken::Unit(_)));
+        assert!(matches!(space.take(16, u64::MAX, job.received), NextWork::Unit(_)));
         match space.take(16, u64::MAX, job.received + Duration::from_millis(400)) {
-            Taken::Later(wait) => assert_eq!(wait, Duration::from_millis(600)),
+            NextWork::Later(wait) => assert_eq!(wait, Duration::from_millis(600)),
             other => panic!("{other:?}"),
         }
         match space.take(16, u64::MAX, job.received + Duration::from_secs(1)) {
-            Taken::Unit(unit) => assert_eq!(unit.prepared.ntime, job.ntime.first + 1),
+            NextWork::Unit(unit) => assert_eq!(unit.template.ntime, job.ntime.first + 1),
             other => panic!("{other:?}"),
         }
     }
@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn a_unit_of_another_job_is_not_taken_back() {
         let mut old = SearchSpace::new(job(0, 0, false), 1);
-        let Taken::Unit(unit) = old.take(1, 10, Instant::now()) else { panic!() };
+        let NextWork::Unit(unit) = old.take(1, 10, Instant::now()) else { panic!() };
         let mut new = SearchSpace::new(job(0, 0, false), 2);
         new.put_back(unit);
         assert!(new.slabs.is_empty());

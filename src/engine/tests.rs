@@ -1,4 +1,6 @@
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget};
@@ -6,8 +8,10 @@ use bitcoin::{BlockHash, CompactTarget};
 use super::*;
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::job::{JobKey, MerkleRoot, TimeRange};
-use crate::scan::{BackendError, Feed, Hit, WorkUnit};
+use crate::event::{Announcement, Event, Listener, PauseReason, Tally};
+use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
+use crate::scan::cpu::{CpuScanner, Sha2};
+use crate::scan::{BackendError, Feed, Hit, Throttle, WorkUnit};
 
 /// What a test does with a backend's feed, on the backend's thread.
 type Act = Box<dyn FnOnce(&dyn Feed) + Send>;
@@ -18,8 +22,7 @@ struct Puppet(Mutex<Receiver<Act>>);
 impl Scanner for Puppet {
     fn info(&self) -> BackendInfo {
         BackendInfo {
-            backend: "cpu",
-            index: None,
+            id: BackendId::Cpu("puppet"),
             kernel: "puppet".into(),
             device: "none".into(),
             threads: 1,
@@ -71,15 +74,15 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
     let scanner: Arc<dyn Scanner> = Arc::new(Puppet(Mutex::new(acts)));
     let (announcer, _events) = Announcer::new();
     let names = vec!["a".to_owned(), "b".to_owned()];
-    let (engine, seats) =
+    let (engine, sources) =
         Engine::with_sources(vec![scanner], names, Goal::default(), announcer).unwrap();
-    let (mut a, mut b) = (seats.open(0), seats.open(1));
+    let (mut a, mut b) = (sources.open(SourceId(0)), sources.open(SourceId(1)));
     a.publish(job(1));
     b.publish(job(2));
     let of_a = with(&to, |feed| feed.next(1, 10).unwrap());
-    seats.choose(1, "a test".into());
+    sources.choose(SourceId(1), "a test".into());
     let of_b = with(&to, |feed| feed.next(1, 10).unwrap());
-    assert_eq!((of_a.source, of_b.source), (0, 1));
+    assert_eq!((of_a.source, of_b.source), (SourceId(0), SourceId(1)));
 
     // A backend still had a's unit, and finds a block in it.
     let hit = |unit: &WorkUnit| {
@@ -98,10 +101,10 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
 
     // And a is mined again with its next job.
     a.verdict(&a_solution(&engine), Verdict::Accepted);
-    seats.choose(0, "a test".into());
+    sources.choose(SourceId(0), "a test".into());
     a.publish(job(3));
     let of_a = with(&to, |feed| feed.next(1, 10).unwrap());
-    assert_eq!((of_a.source, of_a.prepared.job.key.number), (0, 3));
+    assert_eq!((of_a.source, of_a.template.job.key.number), (SourceId(0), 3));
     assert!(hit(&of_a).is_break());
     assert_eq!(a.solutions.try_recv().unwrap().job.key.number, 3);
     drop(to);
@@ -111,7 +114,7 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
 /// The solution of the first source that waits for an answer.
 fn a_solution(engine: &Engine) -> Solution {
     let state = engine.shared.state();
-    let of_a = state.unanswered.values().find(|waiting| waiting.seat == 0);
+    let of_a = state.unanswered.values().find(|waiting| waiting.source == SourceId(0));
     of_a.unwrap().solution.clone()
 }
 
@@ -120,7 +123,7 @@ struct Pool {
     to: SyncSender<Act>,
     port: Port,
     engine: Engine,
-    events: std::sync::mpsc::Receiver<crate::event::Announcement>,
+    events: Listener,
 }
 
 impl Pool {
@@ -147,7 +150,7 @@ impl Pool {
 
     /// What was said of blocks since this was last asked.
     fn blocks(&self) -> Vec<(BlockHash, &'static str)> {
-        let block = |told: crate::event::Announcement| match told.event {
+        let block = |told: Announcement| match told.event {
             Event::Block { hash, verdict, .. } => Some((hash, verdict.result())),
             _ => None,
         };
@@ -203,7 +206,7 @@ fn a_block_of_a_replaced_job_goes_out_while_its_tip_is_the_tip() {
     assert!(pool.find(&unit, 0).is_some(), "its tip is the tip");
     pool.port.publish(pool_job(3, tip(2), Target::max()));
     assert!(pool.find(&unit, 1).is_none(), "its tip is past");
-    pool.port.withdraw();
+    pool.port.clear_job();
     assert_eq!(pool.blocks().last().unwrap().1, "stale");
     pool.finish();
 }
@@ -253,4 +256,200 @@ fn a_block_that_no_job_tells_of_stays_unknown_and_that_is_said() {
         matches!(told.event, Event::Notice(text) if text.starts_with("a block is not confirmed"))
     });
     assert!(said);
+}
+
+/// Waits for a status for which `wanted` holds.
+fn wait_for_status(status: &mut watch::Receiver<Status>, wanted: impl FnMut(&Status) -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let wait = status.wait_for(wanted);
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes").unwrap();
+    });
+}
+
+#[test]
+fn the_last_status_says_what_the_summary_says() {
+    let mut pool = Pool::new(Goal::default());
+    let mut status = pool.engine.status();
+    let state = |status: &watch::Receiver<Status>| status.borrow().run;
+    assert_eq!(state(&status), RunState::Starting);
+    pool.port.started(Some(bitcoin::Network::Regtest));
+    let previous = BlockHash::from_byte_array([1; 32]);
+    let job = Job { height: Some(7), ..pool_job(1, previous, Target::max()) };
+    pool.port.publish(job);
+    let unit = pool.unit();
+    let mut best = None;
+    for number in 0..7 {
+        let solution = pool.find(&unit, number).expect("it is sent");
+        let difficulty = solution.difficulty().to_f64();
+        best = Some(best.map_or(difficulty, |best: f64| best.max(difficulty)));
+        let verdict = match number {
+            0..=2 => Verdict::Accepted,
+            3 | 4 => Verdict::Rejected(Refusal::new("low difficulty", "")),
+            5 => Verdict::Stale(Refusal::new("", "too late")),
+            // No answer.
+            _ => continue,
+        };
+        pool.port.verdict(&solution, verdict);
+    }
+    wait_for_status(&mut status, |status| status.shares.total() == 6);
+    {
+        let status = status.borrow();
+        assert_eq!(status.run, RunState::Mining);
+        let job = status.job.expect("a job");
+        assert_eq!((job.height, job.previous_block_hash), (Some(7), previous));
+        let source = status.mined().expect("a source");
+        assert_eq!((source.id, source.connection), (SourceId(0), Connection::Connected));
+        assert_eq!(source.network, Some(bitcoin::Network::Regtest));
+        assert!(source.last_share.is_some() && source.latency.is_some());
+        let best_difficulty = status.best_difficulty.expect("something was found");
+        assert!((best_difficulty.to_f64() - best.unwrap()).abs() < 1e-9);
+        assert_eq!(status.last_block.as_ref().unwrap().result, "stale");
+        assert_eq!(status.backends[0].info.id, BackendId::Cpu("puppet"));
+    }
+    let summary = pool.finish();
+    let status = status.borrow();
+    assert_eq!(status.run, RunState::Stopping);
+    assert_eq!((status.shares, status.blocks), (summary.shares, summary.blocks));
+    assert_eq!((status.hashes, status.hardware_errors), (summary.hashes, summary.hardware_errors));
+    let [source] = &status.sources[..] else { panic!("one source") };
+    assert_eq!((source.shares, source.blocks), (summary.shares, summary.blocks));
+    assert_eq!(
+        summary.shares,
+        Tally { accepted: 3, rejected: 2, stale: 1, unknown: 1 },
+        "as they were answered"
+    );
+    let reasons: Vec<_> = source.reject_reasons.iter().map(|(why, n)| (why.as_str(), *n)).collect();
+    assert_eq!(reasons, [("low difficulty", 2), ("too late", 1)]);
+}
+
+#[test]
+fn a_pool_that_puts_a_number_into_each_reason_fills_no_memory() {
+    let mut pool = Pool::new(Goal::default());
+    let mut status = pool.engine.status();
+    pool.port.publish(pool_job(1, BlockHash::from_byte_array([1; 32]), Target::max()));
+    let unit = with(&pool.to, |feed| feed.next(1, 1_000).unwrap());
+    for number in 0..100 {
+        let solution = pool.find(&unit, number).unwrap();
+        let why = Refusal::new(format!("{number}{}", "\u{7}".repeat(10_000)), "");
+        pool.port.verdict(&solution, Verdict::Rejected(why));
+    }
+    pool.finish();
+    let status = status.borrow_and_update();
+    let source = &status.sources[0];
+    let counted: u64 = source.reject_reasons.iter().map(|(_, count)| count).sum();
+    assert_eq!(counted + source.other_rejects, 100);
+    assert!(source.reject_reasons.len() < 20);
+    assert!(source.reject_reasons.iter().all(|(why, _)| why.chars().count() <= 200));
+}
+
+#[test]
+fn a_pause_lasts_until_no_reason_is_left_and_what_was_found_is_sent() {
+    let mut pool = Pool::new(Goal::default());
+    let control = pool.engine.control();
+    let mut status = control.status();
+    pool.port.publish(pool_job(1, BlockHash::from_byte_array([1; 32]), Target::max()));
+    let unit = pool.unit();
+    control.pause(PauseReason::User);
+    control.pause(PauseReason::Power);
+    control.pause(PauseReason::Power);
+    assert!(with(&pool.to, |feed| feed.is_paused() && feed.try_next(1, 1).is_none()));
+    let reasons = control.pause_reasons();
+    wait_for_status(&mut status, |status| status.run == RunState::Paused(reasons));
+    assert!(pool.find(&unit, 0).is_some(), "its job is the one of now");
+    // The next job comes in the pause.
+    let tip = BlockHash::from_byte_array([2; 32]);
+    pool.port.publish(pool_job(2, tip, Target::max()));
+    control.resume(PauseReason::User);
+    assert!(with(&pool.to, |feed| feed.is_paused() && feed.try_next(1, 1).is_none()));
+    let (answer, answered) = sync_channel(1);
+    pool.to.send(Box::new(move |feed| answer.send(feed.next(1, 1)).unwrap())).unwrap();
+    assert!(answered.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
+    control.resume(PauseReason::Power);
+    let unit = answered.recv_timeout(Duration::from_secs(60)).unwrap().expect("work");
+    assert_eq!(unit.template.job.previous_block_hash, tip);
+    assert!(!with(&pool.to, |feed| feed.is_paused()));
+    let told: Vec<String> = pool
+        .events
+        .try_iter()
+        .filter_map(|told| match told.event {
+            Event::Paused(reasons) => Some(reasons.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["user", "user, power", "power", ""]);
+    pool.finish();
+}
+
+#[test]
+fn a_pause_stops_the_processor_and_the_end_of_it_starts_it_again() {
+    let scanner = CpuScanner::new(Arc::new(Sha2), 2).unwrap();
+    let (announcer, _events) = Announcer::new();
+    let scanners: Vec<Arc<dyn Scanner>> = vec![Arc::new(scanner)];
+    let (engine, port) =
+        Engine::start(scanners, "a".to_owned(), Goal::default(), announcer).unwrap();
+    let control = engine.control();
+    let hashes = || engine.hashes()[0].1;
+    let changes = |wanted: bool| {
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let before = hashes();
+            std::thread::sleep(Duration::from_millis(100));
+            if (hashes() != before) == wanted {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
+        }
+    };
+    let zero = no_share();
+    let hard = Job { network_target: zero, ..pool_job(1, BlockHash::all_zeros(), zero) };
+    control.pause(PauseReason::User);
+    port.publish(hard);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(hashes(), 0, "it began paused");
+    for _ in 0..3 {
+        control.resume(PauseReason::User);
+        assert!(changes(true), "it hashes");
+        control.pause(PauseReason::User);
+        assert!(changes(false), "it stands still");
+    }
+    assert!(port.hash_rate().is_some());
+    // A backend that waits in a pause ends all the same.
+    drop(port);
+    assert!(engine.finish().hashes > 0);
+}
+
+#[test]
+fn requests_reach_the_backend_and_the_source_that_they_are_for() {
+    let pool = Pool::new(Goal::default());
+    let control = pool.engine.control();
+    let half = Throttle::percent(50).unwrap();
+    assert_eq!(
+        control.set_throttle(Some(BackendId::Gpu(3)), half),
+        Err(ControlError::NoSuchBackend(BackendId::Gpu(3)))
+    );
+    assert_eq!(with(&pool.to, |feed| feed.throttle()), Throttle::NONE);
+    control.set_throttle(Some(BackendId::Cpu("puppet")), half).unwrap();
+    assert_eq!(with(&pool.to, |feed| feed.throttle()), half);
+    control.set_throttle(None, Throttle::NONE).unwrap();
+    assert_eq!(with(&pool.to, |feed| feed.throttle()), Throttle::NONE);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let is_requested = || {
+        runtime.block_on(async {
+            let request = pool.port.reconnect_requested();
+            tokio::time::timeout(Duration::from_millis(1), request).await.is_ok()
+        })
+    };
+    assert!(!is_requested());
+    control.reconnect(SourceId(0)).unwrap();
+    assert!(is_requested() && !is_requested());
+    let other = SourceId(1);
+    assert_eq!(control.reconnect(other), Err(ControlError::NoSuchSource(other)));
+    assert_eq!(control.prefer(Some(other)), Err(ControlError::NoSuchSource(other)));
+    control.stop();
+    assert_eq!(control.reconnect(SourceId(0)), Err(ControlError::SourceNotRunning(SourceId(0))));
+    pool.finish();
 }

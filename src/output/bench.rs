@@ -206,16 +206,18 @@ impl BenchRow {
             samples,
         } = measured.summary();
         let info = &measured.info;
-        let limit = (info.backend == "cpu")
+        let limit = info
+            .id
+            .is_cpu()
             .then(|| limits::cycles_per_hash(processor, &info.kernel, measured.version_rolling))
             .flatten();
         let cycles = measured.cycles_per_hash.as_ref();
         let energy = measured.energy.as_ref();
         Self {
-            backend: info.backend,
+            backend: info.id.kind(),
             kernel: info.kernel.clone(),
             device: info.device.clone(),
-            index: info.index,
+            index: info.id.index(),
             threads: info.threads,
             version_rolling: measured.version_rolling,
             verified: measured.verified.is_ok(),
@@ -280,7 +282,7 @@ const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 #[must_use]
 pub fn disagreement(measured: &[Measurement]) -> Option<Failure> {
     measured.iter().find_map(|measured| {
-        let what = format!("backend {}:{}", measured.info.backend, measured.info.kernel);
+        let what = format!("backend {}:{}", measured.info.id.kind(), measured.info.kernel);
         let disagreement = measured.verified.as_ref().err()?;
         Some(Failure::new(Exit::SelfTest, what, disagreement.to_string()))
     })

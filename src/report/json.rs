@@ -104,11 +104,11 @@ struct Counts {
 impl<'a> From<&'a BackendInfo> for Backend<'a> {
     fn from(info: &'a BackendInfo) -> Self {
         Self {
-            backend: info.backend,
+            backend: info.id.kind(),
             kernel: &info.kernel,
             device: one_line(&info.device),
             threads: info.threads,
-            index: info.index,
+            index: info.id.index(),
         }
     }
 }
@@ -133,10 +133,10 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
-/// The line for an event, and the event's name; nothing for those that are for people only.
+/// The line for an event, and the event's name; nothing for those that scripts are not promised.
 fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
     Some(match event {
-        Event::Started { source, network, backends } => (
+        Event::Started { id: _, source, network, backends } => (
             "started",
             Line::Started {
                 source: one_line(source),
@@ -144,7 +144,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 backends: backends.iter().map(Into::into).collect(),
             },
         ),
-        Event::Job { height, previous_block_hash, difficulty, clean } => (
+        Event::Job { source: _, height, previous_block_hash, difficulty, clean } => (
             "job",
             Line::Job {
                 height: *height,
@@ -153,7 +153,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 clean: *clean,
             },
         ),
-        Event::Share { verdict, difficulty, hash, latency } => (
+        Event::Share { source: _, verdict, difficulty, hash, latency } => (
             "share",
             Line::Share {
                 result: verdict.result(),
@@ -163,7 +163,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 latency_seconds: seconds(*latency),
             },
         ),
-        Event::Block { verdict, height, header, hash, was_unknown: _, resent } => (
+        Event::Block { source: _, verdict, height, header, hash, was_unknown: _, resent } => (
             "block",
             Line::Block {
                 result: verdict.result(),
@@ -187,7 +187,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                     .collect(),
             },
         ),
-        Event::Source { state, source, reason } => (
+        Event::Source { state, id: _, source, reason } => (
             "source",
             Line::Source {
                 state: state.word(),
@@ -207,7 +207,8 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
             },
         ),
         Event::HardwareError { .. }
-        | Event::BackendFailed(_)
+        | Event::BackendFailed { .. }
+        | Event::Paused(_)
         | Event::Notice(_)
         | Event::Stage { .. } => return None,
     })
@@ -230,6 +231,7 @@ impl View for Json {
 mod tests {
     use super::super::tests::{all_events, rendered};
     use super::*;
+    use crate::job::SourceId;
 
     #[test]
     fn the_lines_are_as_promised() {
@@ -261,6 +263,7 @@ mod tests {
     fn hostile_words_stay_one_valid_line() {
         let event = Event::Source {
             state: crate::event::SourceState::Lost,
+            id: SourceId(0),
             source: "\u{0}\u{1b}]0;x\u{7}\n{\"event\":\"summary\"}".into(),
             reason: Some("\u{9b}\u{202e}\u{2028}".repeat(10_000)),
         };

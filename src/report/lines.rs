@@ -1,4 +1,4 @@
-//! Lines for people: one for each block and share, and a table at the end.
+//! Lines for the user: one for each block and share, and a table at the end.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};

@@ -126,7 +126,7 @@ mod tests {
         assert!(logs(0, 0, "adit::report", Level::INFO));
         assert!(!logs(0, 0, "adit::report", Level::DEBUG));
         assert!(!logs(0, 1, "hyper", Level::INFO) && logs(0, 1, "hyper", Level::WARN));
-        // A driver's complaint is none of ours.
+        // A driver's complaint is no error of ours.
         let theirs = |quiet, verbose| logs(quiet, verbose, "wgpu_hal::vulkan", Level::ERROR);
         assert!(!theirs(0, 0) && !theirs(1, 0) && !theirs(2, 0));
         assert!(theirs(0, 1) && theirs(0, 2));

@@ -1,4 +1,4 @@
-//! The progress line: what it says, and where it is drawn.
+//! The progress line: what it shows, and where it is drawn.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -7,16 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use tokio::sync::watch;
 
 use super::Writer;
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::Difficulty;
-use crate::event::{Announcement, Event, SourceState, Summary, Tally};
+use crate::engine::{Connection, RunState, Status};
+use crate::event::{Announcement, Event, Summary, Tally};
 use crate::printable::one_line;
 use crate::units::{HashRate, grouped};
 
-/// The line at the bottom of a terminal that says how it goes. Cheap to clone; hidden where there
-/// is no terminal to draw on.
+/// The line at the bottom of a terminal that shows the state of the run. Cheap to clone; hidden where
+/// there is no terminal to draw on.
 #[derive(Clone, Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -29,7 +31,7 @@ impl Progress {
         Self { bar: None }
     }
 
-    /// A line on stderr if that is a terminal that one can draw on.
+    /// A line on stderr, if that is a terminal that can be drawn on.
     #[must_use]
     pub fn on_stderr(log: &Writer) -> Self {
         if !io::stderr().is_terminal() || super::log::dumb() {
@@ -49,7 +51,7 @@ impl Progress {
         self.bar.as_ref().is_some_and(|bar| !bar.is_finished())
     }
 
-    /// Draws the line anew.
+    /// Draws the line with this text.
     pub fn show(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
@@ -152,118 +154,90 @@ impl TermLike for Screen {
 /// How often the status is logged where there is no progress line.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
 
-/// What the progress line speaks of.
+/// What the progress line shows: the engine's status, which misses nothing.
 pub(super) struct Board {
-    started: SystemTime,
-    rate: Option<HashRate>,
-    blocks: Tally,
-    shares: Tally,
-    height: Option<u32>,
-    source: Option<SourceState>,
-    stage: Option<(Stage, Difficulty)>,
-    /// The source that was last said to be connected.
-    mined: Option<String>,
-    status_at: SystemTime,
+    /// `None` where nothing was mined at all.
+    status: Option<watch::Receiver<Status>>,
+    /// When the status was logged last.
+    logged_at: SystemTime,
 }
 
 impl Board {
-    pub(super) fn new(now: SystemTime) -> Self {
-        Self {
-            started: now,
-            rate: None,
-            blocks: Tally::default(),
-            shares: Tally::default(),
-            height: None,
-            source: None,
-            stage: None,
-            mined: None,
-            status_at: now,
-        }
+    pub(super) fn new(status: Option<watch::Receiver<Status>>, now: SystemTime) -> Self {
+        Self { status, logged_at: now }
     }
 
-    pub(super) fn note(&mut self, announcement: &Announcement) {
-        match &announcement.event {
-            Event::Started { .. } => self.source = Some(SourceState::Connected),
-            Event::Job { height, .. } => self.height = *height,
-            Event::Share { verdict, .. } => self.shares.count(verdict),
-            Event::Block { verdict, was_unknown, .. } => {
-                let unknown = &mut self.blocks.unknown;
-                *unknown = unknown.saturating_sub(u64::from(*was_unknown));
-                self.blocks.count(verdict);
-            }
-            Event::Rate { total, .. } => self.rate = Some(*total),
-            Event::Stage { stage, difficulty } => self.stage = Some((*stage, *difficulty)),
-            Event::Source { state, source, .. } => {
-                // One of several that has no luck is no news while another is mined.
-                let is_mined = self.mined.as_ref().is_none_or(|mined| mined == source);
-                if *state == SourceState::Connected {
-                    self.mined = Some(source.clone());
-                }
-                if is_mined || *state == SourceState::Connected {
-                    self.source = Some(*state);
-                }
-            }
-            Event::HardwareError { .. }
-            | Event::BackendFailed(_)
-            | Event::Notice(_)
-            | Event::Summary(_) => {}
-        }
+    /// The line as of now.
+    pub(super) fn line(&self) -> String {
+        self.status.as_ref().map_or_else(String::new, |status| line(&status.borrow()))
     }
 
-    /// Under the twenty-minute rule: the difficulty that is mined and until when, and the time that
-    /// a block takes on the average.
-    pub(super) fn stage(&self) -> Option<String> {
-        let (stage, difficulty) = self.stage?;
-        let mut text = match stage {
-            Stage::PeriodStart => format!("difficulty {difficulty} (a period's first block)"),
-            Stage::Period { last } => {
-                format!("difficulty {difficulty} until {} UTC, then the lowest", time_of_day(last))
-            }
-            Stage::Minimum { .. } => {
-                format!("difficulty {difficulty}, the lowest, until a block comes")
-            }
-        };
-        let rate = self.rate.map_or(0.0, HashRate::to_f64);
-        if rate > 0.0 {
-            let seconds = difficulty.expected_hashes() / rate;
-            let _ = write!(text, ", a block takes {} on the average", rough_time(seconds));
-        }
-        Some(text)
+    /// Under the twenty-minute rule: the difficulty that is mined now, for the log.
+    pub(super) fn stage(&self, stage: Stage, difficulty: Difficulty) -> String {
+        let rate = self.status.as_ref().map_or(HashRate::default(), |s| s.borrow().rates.seconds);
+        stage_text(stage, difficulty, rate)
     }
 
-    /// The line: rate, blocks, shares, height, time, and the source where it is not well.
-    pub(super) fn status(&self, now: SystemTime) -> String {
-        let mut parts = Vec::with_capacity(6);
-        parts.push(self.rate.map_or_else(|| "- H/s".to_owned(), |rate| rate.to_string()));
-        parts.push(counted(&self.blocks, "block"));
-        if self.shares != Tally::default() {
-            parts.push(counted(&self.shares, "share"));
-        }
-        if let Some(height) = self.height {
-            parts.push(format!("height {height}"));
-        }
-        parts.extend(self.stage());
-        let elapsed = now.duration_since(self.started).unwrap_or_default();
-        parts.push(clock(Duration::from_secs(elapsed.as_secs())));
-        match self.source {
-            None => parts.push("connecting".to_owned()),
-            Some(SourceState::Connected) => parts.push("connected".to_owned()),
-            Some(SourceState::Lost) => parts.push("source lost".to_owned()),
-            Some(SourceState::Retrying) => parts.push("source lost, retrying".to_owned()),
-        }
-        one_line(&parts.join(" · "))
-    }
-
-    /// The same now and then, as a line for a log.
-    pub(super) fn status_due(&mut self, announcement: &Announcement) -> Option<String> {
+    /// The same as [`Board::line`] every now and then, as a line for a log.
+    pub(super) fn line_due(&mut self, announcement: &Announcement) -> Option<String> {
         let now = announcement.time;
         let rated = matches!(announcement.event, Event::Rate { .. });
-        let due = now.duration_since(self.status_at).map_or(true, |age| age >= STATUS_EVERY);
+        let due = now.duration_since(self.logged_at).map_or(true, |age| age >= STATUS_EVERY);
         (rated && due).then(|| {
-            self.status_at = now;
-            self.status(now)
+            self.logged_at = now;
+            self.line()
         })
     }
+}
+
+/// The progress line: rate, blocks, shares, height, time, and the connection to the source.
+fn line(status: &Status) -> String {
+    let mut parts = Vec::with_capacity(8);
+    let rate = status.rates.seconds;
+    parts.push(if status.hashes == 0 { "- H/s".to_owned() } else { rate.to_string() });
+    parts.push(counted(&status.blocks, "block"));
+    if status.shares != Tally::default() {
+        parts.push(counted(&status.shares, "share"));
+    }
+    if let Some(height) = status.job.and_then(|job| job.height) {
+        parts.push(format!("height {height}"));
+    }
+    let mined = status.mined();
+    if let Some((stage, difficulty)) = mined.and_then(|source| source.stage) {
+        parts.push(stage_text(stage, difficulty, rate));
+    }
+    parts.push(clock(Duration::from_secs(status.uptime.as_secs())));
+    if let RunState::Paused(reasons) = status.run {
+        parts.push(format!("paused ({reasons})"));
+    }
+    let connection = match mined.map(|source| source.connection) {
+        None | Some(Connection::Idle | Connection::Connecting) => "connecting",
+        Some(Connection::Connected) => "connected",
+        Some(Connection::Lost) => "source lost",
+        Some(Connection::Retrying) => "source lost, retrying",
+    };
+    parts.push(connection.to_owned());
+    one_line(&parts.join(" · "))
+}
+
+/// Under the twenty-minute rule: the difficulty that is mined and until when, and the time that a
+/// block takes on average at this rate.
+fn stage_text(stage: Stage, difficulty: Difficulty, rate: HashRate) -> String {
+    let mut text = match stage {
+        Stage::PeriodStart => format!("difficulty {difficulty} (a period's first block)"),
+        Stage::Period { last } => {
+            format!("difficulty {difficulty} until {} UTC, then the lowest", time_of_day(last))
+        }
+        Stage::Minimum { .. } => {
+            format!("difficulty {difficulty}, the lowest, until a block comes")
+        }
+    };
+    let rate = rate.to_f64();
+    if rate > 0.0 {
+        let seconds = difficulty.expected_hashes() / rate;
+        let _ = write!(text, ", a block takes {} on average", rough_time(seconds));
+    }
+    text
 }
 
 /// The mean rate of the whole run.
@@ -273,7 +247,7 @@ pub(super) fn overall(summary: &Summary) -> HashRate {
 
 /// `12 blocks`, `1 block`, `13 blocks (1 not accepted)`.
 fn counted(tally: &Tally, what: &str) -> String {
-    let not_accepted = tally.rejected + tally.stale + tally.unknown;
+    let not_accepted = tally.total() - tally.accepted;
     let s = if tally.accepted == 1 { "" } else { "s" };
     let text = format!("{} {what}{s}", grouped(tally.accepted));
     match not_accepted {
@@ -326,39 +300,92 @@ fn rough_time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{all_events, at};
+    use bitcoin::hashes::Hash as _;
+
+    use super::super::tests::at;
     use super::*;
     use crate::chain::target::Target;
+    use crate::engine::{JobStatus, Rates, SourceStatus};
+    use crate::event::{PauseReason, PauseReasons};
+    use crate::job::SourceId;
+
+    fn status() -> Status {
+        let source = SourceStatus {
+            id: SourceId(0),
+            name: "a".to_owned(),
+            kind: None,
+            connection: Connection::Connecting,
+            reason: None,
+            is_mined: true,
+            network: None,
+            difficulty: None,
+            stage: None,
+            latency: None,
+            last_share: None,
+            last_share_difficulty: None,
+            shares: Tally::default(),
+            blocks: Tally::default(),
+            reject_reasons: Vec::new(),
+            other_rejects: 0,
+        };
+        Status {
+            run: RunState::Starting,
+            started: at(0),
+            uptime: Duration::ZERO,
+            hashes: 0,
+            rates: Rates::default(),
+            backends: Vec::new(),
+            sources: vec![source],
+            job: None,
+            shares: Tally::default(),
+            blocks: Tally::default(),
+            best_difficulty: None,
+            last_block: None,
+            hardware_errors: 0,
+            events_lost: 0,
+        }
+    }
 
     #[test]
-    fn the_status_says_how_it_goes() {
-        let mut board = Board::new(at(0));
-        assert_eq!(board.status(at(0)), "- H/s · 0 blocks · 0:00 · connecting");
-        for event in all_events() {
-            board.note(&Announcement { time: at(1), event });
-        }
-        assert_eq!(
-            board.status(at(3_725_900)),
-            "1.500 MH/s · 1 block (1 not accepted) · 0 shares (1 not accepted) · height 7 · \
-             1:02:05 · source lost, retrying"
-        );
+    fn the_line_shows_the_state_of_the_run() {
+        let mut status = status();
+        assert_eq!(line(&status), "- H/s · 0 blocks · 0:00 · connecting");
+        let difficulty = Target::DIFFICULTY_1.difficulty();
+        status.job = Some(JobStatus {
+            height: Some(7),
+            previous_block_hash: bitcoin::BlockHash::all_zeros(),
+            difficulty,
+            network_difficulty: difficulty,
+            received: at(0),
+        });
+        status.hashes = 1;
+        status.rates.seconds = HashRate::from_f64(1_500_000.0);
+        status.blocks = Tally { accepted: 1, rejected: 1, ..Tally::default() };
+        status.shares = Tally { stale: 1, ..Tally::default() };
+        status.uptime = Duration::from_millis(3_725_900);
+        status.sources[0].connection = Connection::Retrying;
+        let counts = "1.500 MH/s · 1 block (1 not accepted) · 0 shares (1 not accepted) · height 7 · 1:02:05";
+        assert_eq!(line(&status), format!("{counts} · source lost, retrying"));
+        let reasons = PauseReasons::default().with(PauseReason::User);
+        status.run = RunState::Paused(reasons);
+        status.sources[0].connection = Connection::Connected;
+        assert_eq!(line(&status), format!("{counts} · paused (user) · connected"));
     }
 
     #[test]
     fn the_difficulty_is_told_where_it_changes_with_time() {
-        let mut board = Board::new(at(0));
-        let mut note = |event| board.note(&Announcement { time: at(1), event });
         let difficulty = Target::DIFFICULTY_1.difficulty();
-        note(Event::Stage { stage: Stage::Minimum { from: 9 }, difficulty });
+        let rate = HashRate::from_f64(150_000_000.0);
+        let mut status = status();
+        status.rates.seconds = rate;
+        status.sources[0].stage = Some((Stage::Minimum { from: 9 }, difficulty));
         let lowest = "difficulty 1, the lowest, until a block comes";
-        assert_eq!(board.stage().as_deref(), Some(lowest));
-        let rate = Event::Rate { total: HashRate::of(150_000_000, 1.0), backends: vec![] };
-        board.note(&Announcement { time: at(1), event: rate });
-        let line = board.status(at(0));
-        assert!(line.contains("a block comes, a block takes 29 s on the average"), "{line}");
+        assert_eq!(stage_text(Stage::Minimum { from: 9 }, difficulty, HashRate::default()), lowest);
+        let line = line(&status);
+        let average = format!("{lowest}, a block takes 29 s on average");
+        assert!(line.contains(&average), "{line}");
         let stage = Stage::Period { last: 1_700_000_000 };
-        board.note(&Announcement { time: at(1), event: Event::Stage { stage, difficulty } });
-        let until = board.stage().unwrap();
+        let until = Board::new(None, at(0)).stage(stage, difficulty);
         assert!(until.contains("until 22:13:20 UTC, then the lowest"), "{until}");
         let times = [0.1, 29.4, 700.0, 9_000.0, 400_000.0, 1e9, 1e17].map(rough_time);
         assert_eq!(
@@ -369,14 +396,13 @@ mod tests {
 
     #[test]
     fn a_log_gets_the_status_now_and_then() {
-        let mut board = Board::new(at(0));
+        let mut board = Board::new(None, at(0));
         let rate = |time| Announcement {
             time,
             event: Event::Rate { total: HashRate::of(1, 1.0), backends: vec![] },
         };
-        let due: Vec<_> = [5, 29, 30, 31, 59, 60]
-            .map(|s| board.status_due(&rate(at(s * 1_000))).is_some())
-            .into();
+        let due: Vec<_> =
+            [5, 29, 30, 31, 59, 60].map(|s| board.line_due(&rate(at(s * 1_000))).is_some()).into();
         assert_eq!(due, [false, false, true, false, false, true]);
     }
 }

@@ -22,7 +22,7 @@ const LOG_MAX: usize = 1 << 20;
 /// so many to a pipe in one piece, so that lines of several processes do not mix.
 const PIECE: usize = 4096;
 
-/// Beyond so many waiting bytes the progress line is not drawn: it would be old news.
+/// Beyond this many waiting bytes the progress line is not drawn: it would be outdated.
 const DRAWING_MAX: usize = 16 << 10;
 
 /// How long a reader may take nothing before results are dropped instead of waiting for it.

@@ -1,32 +1,86 @@
 //! A backend - the processor, or a graphics card - and where its work comes from and goes to.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 use super::kernel::Hit;
+use super::throttle::Throttle;
 use super::work::WorkUnit;
+
+/// Which backend, as `--backend` names it: `cpu:avx512`, `gpu:0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendId {
+    /// The processor with the kernel of this name.
+    Cpu(&'static str),
+    /// The graphics card of this number, as `adit devices` counts them.
+    Gpu(usize),
+    /// Several backends that are measured together.
+    All,
+}
+
+impl BackendId {
+    /// What kind of backend it is, as `--json` promises it under `backend`: `cpu`, `gpu` or `all`.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Cpu(_) => "cpu",
+            Self::Gpu(_) => "gpu",
+            Self::All => "all",
+        }
+    }
+
+    /// The number of a graphics card.
+    #[must_use]
+    pub const fn index(self) -> Option<usize> {
+        match self {
+            Self::Gpu(index) => Some(index),
+            Self::Cpu(_) | Self::All => None,
+        }
+    }
+
+    /// Whether it is the processor.
+    #[must_use]
+    pub const fn is_cpu(self) -> bool {
+        matches!(self, Self::Cpu(_))
+    }
+
+    /// Whether it is a graphics card.
+    #[must_use]
+    pub const fn is_gpu(self) -> bool {
+        matches!(self, Self::Gpu(_))
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(kernel) => write!(f, "cpu:{kernel}"),
+            Self::Gpu(index) => write!(f, "gpu:{index}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
 
 /// What a backend is, in the words that `--json` promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendInfo {
-    /// `cpu` or `gpu`.
-    pub backend: &'static str,
-    /// The kernel's name, or the shader variant's.
+    /// Which one it is.
+    pub id: BackendId,
+    /// The kernel's name, or the shader variant's; of several backends, each of theirs.
     pub kernel: String,
     /// The processor or graphics card, as it names itself.
     pub device: String,
     /// Host threads that it keeps busy.
     pub threads: usize,
-    /// The number that `gpu:N` takes; none for the processor.
-    pub index: Option<usize>,
 }
 
 impl BackendInfo {
-    /// As `--backend` names it: `cpu:avx512`, `gpu:0`.
+    /// Its id; of several backends that are measured together, also what each of them runs.
     #[must_use]
     pub fn name(&self) -> String {
-        match self.index {
-            Some(index) => format!("{}:{index}", self.backend),
-            None => format!("{}:{}", self.backend, self.kernel),
+        match self.id {
+            BackendId::All => format!("{}:{}", self.id, self.kernel),
+            id => id.to_string(),
         }
     }
 }
@@ -53,6 +107,17 @@ pub trait Feed: Sync {
     /// Whether it is time to stop: [`Feed::next`] gives nothing any more.
     fn has_ended(&self) -> bool;
 
+    /// Whether hashing is paused: [`Feed::next`] waits, and nothing that was dealt before is begun.
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    /// The share of the time that the scanner is to hash. Read after each range or batch, since it
+    /// may change at any moment.
+    fn throttle(&self) -> Throttle {
+        Throttle::NONE
+    }
+
     /// Takes a hit of `unit`. `Break` says that the rest of the unit is not wanted any more.
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()>;
 
@@ -63,9 +128,9 @@ pub trait Feed: Sync {
 /// Why a backend cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// It computes wrongly.
+    /// It computes wrong results.
     #[error("{0}")]
-    Lies(String),
+    WrongResult(String),
     /// Its device is not there, or not any more.
     #[error("{0}")]
     Device(String),
@@ -100,7 +165,7 @@ pub trait Scanner: Send + Sync {
     /// Scans one unit of at most `nonces` nonces on the caller's own thread, for jobs so easy that
     /// waking a thread takes longer than solving them. Whether it did; a backend that has to wait
     /// for anything does not.
-    fn sip(&self, _feed: &dyn Feed, _nonces: u64) -> bool {
+    fn scan_inline(&self, _feed: &dyn Feed, _nonces: u64) -> bool {
         false
     }
 }

@@ -31,7 +31,8 @@ pub use self::portable::Sha2;
 pub(crate) use crate::scan::self_test::{Differ, Random};
 pub use crate::scan::self_test::{SelfTestError, long_self_test, self_test};
 
-use crate::scan::{BackendError, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scanner, Throttle};
+use crate::scan::rest::rest;
+use crate::scan::{BackendError, BackendId, BackendInfo, Feed, Kernel, MAX_MIDSTATES, Scanner};
 
 /// How long one range of nonces should take: short enough that every thread notices a job change within
 /// a millisecond or two, long enough that fetching the next range costs nothing measurable.
@@ -50,7 +51,6 @@ pub struct CpuScanner {
     /// How many midstates it gets at once, where a job has that many.
     midstates: usize,
     pool: rayon::ThreadPool,
-    throttle: Throttle,
 }
 
 impl CpuScanner {
@@ -67,19 +67,13 @@ impl CpuScanner {
             .thread_name(|index| format!("scan-{index}"))
             .build()?;
         let midstates = kernel.midstates();
-        Ok(Self { kernel, midstates, pool, throttle: Throttle::NONE })
+        Ok(Self { kernel, midstates, pool })
     }
 
     /// Hands the kernel this many midstates at once instead of its preferred number.
     #[must_use]
     pub fn with_midstates(self, midstates: usize) -> Self {
         Self { midstates: midstates.clamp(1, MAX_MIDSTATES), ..self }
-    }
-
-    /// The same hashing this share of the time.
-    #[must_use]
-    pub fn with_throttle(self, throttle: Throttle) -> Self {
-        Self { throttle, ..self }
     }
 
     /// The loop of one thread.
@@ -101,7 +95,7 @@ impl CpuScanner {
             if hashes == scan.nonces.count() * scan.midstates.len() as u64 {
                 nonces = next_range(scan.nonces.count(), took);
             }
-            self.throttle.rest(took, feed);
+            rest(took, feed);
         }
     }
 }
@@ -118,15 +112,14 @@ fn next_range(nonces: u64, took: Duration) -> u64 {
 impl Scanner for CpuScanner {
     fn info(&self) -> BackendInfo {
         BackendInfo {
-            backend: "cpu",
+            id: BackendId::Cpu(self.kernel.name()),
             kernel: self.kernel.name().to_owned(),
             device: model_name(),
             threads: self.pool.current_num_threads(),
-            index: None,
         }
     }
 
-    fn sip(&self, feed: &dyn Feed, nonces: u64) -> bool {
+    fn scan_inline(&self, feed: &dyn Feed, nonces: u64) -> bool {
         let Some(unit) = feed.try_next(1, nonces) else { return false };
         let hashes = self.kernel.scan(&unit.scan(), &mut |hit| feed.hit(&unit, hit));
         feed.count(0, hashes);

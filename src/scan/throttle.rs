@@ -1,21 +1,17 @@
 //! Hashing only a share of the time.
 
-use std::time::{Duration, Instant};
-
-use super::Feed;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// No range or batch of a throttled backend is meant to take longer. One that did was not hashed
 /// all the while: the process was stopped, or the machine slept.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// How often a rest looks whether it is time to stop.
-const TICK: Duration = Duration::from_millis(20);
-
 /// The share of the time that a backend hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
     /// In percent, 1 to 100.
-    percent: u32,
+    percent: u8,
 }
 
 impl Throttle {
@@ -25,7 +21,13 @@ impl Throttle {
     /// `percent` of the time, 1 to 100.
     #[must_use]
     pub fn percent(percent: u8) -> Option<Self> {
-        (1..=100).contains(&percent).then_some(Self { percent: u32::from(percent) })
+        (1..=100).contains(&percent).then_some(Self { percent })
+    }
+
+    /// In percent, 1 to 100.
+    #[must_use]
+    pub const fn as_percent(self) -> u8 {
+        self.percent
     }
 
     /// Whether there is any rest at all.
@@ -35,25 +37,32 @@ impl Throttle {
     }
 
     /// How long to rest after hashing that took `took`.
-    fn after(self, took: Duration) -> Duration {
-        took.min(LONGEST) * (100 - self.percent) / self.percent
-    }
-
-    /// Rests as long as is due after hashing that took `took`, or until it is time to stop.
-    pub fn rest(self, took: Duration, feed: &dyn Feed) {
-        pause(self.after(took), feed);
+    pub(super) fn after(self, took: Duration) -> Duration {
+        let percent = u32::from(self.percent);
+        took.min(LONGEST) * (100 - percent) / percent
     }
 }
 
-/// Waits so long, or until it is time to stop.
-pub(in crate::scan) fn pause(time: Duration, feed: &dyn Feed) {
-    let until = Instant::now() + time;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || feed.has_ended() {
-            return;
-        }
-        std::thread::sleep(left.min(TICK));
+/// A throttle that any thread may change while others read it.
+#[derive(Debug)]
+pub struct SharedThrottle(AtomicU8);
+
+impl SharedThrottle {
+    /// One that begins with this value.
+    #[must_use]
+    pub const fn new(throttle: Throttle) -> Self {
+        Self(AtomicU8::new(throttle.percent))
+    }
+
+    /// Its value now.
+    #[must_use]
+    pub fn get(&self) -> Throttle {
+        Throttle { percent: self.0.load(Ordering::Relaxed) }
+    }
+
+    /// Changes its value; who reads it notices after the range or batch that is under way.
+    pub fn set(&self, throttle: Throttle) {
+        self.0.store(throttle.percent, Ordering::Relaxed);
     }
 }
 

@@ -7,12 +7,12 @@ use bitcoin::block::Header;
 use super::kernel::{HitMask, Midstate, NonceRange, Scan, SecondBlock};
 use crate::chain::merkle::Hash256;
 use crate::chain::target::Target;
-use crate::job::Job;
+use crate::job::{Job, SourceId};
 
 /// One merkle root and nTime of a job with some of its versions, ready to be hashed: all that
 /// scanning needs and that does not depend on the nonce.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct WorkTemplate {
     /// The job it was cut from.
     pub job: Arc<Job>,
     /// The rolled extranonce; 0 where the merkle root is fixed.
@@ -31,15 +31,15 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 pub struct WorkUnit {
     /// What to hash.
-    pub prepared: Arc<Prepared>,
+    pub template: Arc<WorkTemplate>,
     /// Which midstates of it, as indices.
     pub midstates: std::ops::Range<usize>,
     /// Which nonces.
     pub nonces: NonceRange,
     /// The easiest hash that is worth reporting.
     pub target: Target,
-    /// Whose job it is, by the source's place among several: what is found goes there.
-    pub source: usize,
+    /// Whose job it is: what is found goes to this source.
+    pub source: SourceId,
     /// Counts the engine's job changes; says whether the unit is still wanted.
     pub generation: u64,
 }
@@ -49,8 +49,8 @@ impl WorkUnit {
     #[must_use]
     pub fn scan(&self) -> Scan<'_> {
         Scan {
-            midstates: &self.prepared.midstates[self.midstates.clone()],
-            second_block: self.prepared.second_block,
+            midstates: &self.template.midstates[self.midstates.clone()],
+            second_block: self.template.second_block,
             nonces: self.nonces,
             hit_mask: HitMask::for_target(self.target),
         }
@@ -73,8 +73,8 @@ impl Candidate<'_> {
     /// The header that the backend says it hashed.
     #[must_use]
     pub fn header(&self) -> Header {
-        let prepared = &self.unit.prepared;
+        let template = &self.unit.template;
         let version = self.unit.scan().midstates[self.midstate].version;
-        prepared.job.header(version, prepared.merkle_root, prepared.ntime, self.nonce)
+        template.job.header(version, template.merkle_root, template.ntime, self.nonce)
     }
 }

@@ -67,13 +67,12 @@ impl ConnectionState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::Receiver;
-
     use super::*;
     use crate::engine::{Engine, Goal};
-    use crate::event::{Announcement, Announcer, Event};
+    use crate::event::{Announcer, Event, Listener};
+    use crate::job::SourceId;
 
-    fn announced(events: &Receiver<Announcement>) -> Vec<(SourceState, Option<String>)> {
+    fn announced(events: &Listener) -> Vec<(SourceState, Option<String>)> {
         let states = events.try_iter().filter_map(|announcement| match announcement.event {
             Event::Source { state, reason, .. } => Some((state, reason)),
             _ => None,
@@ -87,7 +86,7 @@ mod tests {
         let names = vec!["pool".to_owned()];
         let (_engine, sources) =
             Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
-        let port = sources.open(0);
+        let port = sources.open(SourceId(0));
         let mut state = ConnectionState::default();
         let why = || "refused".to_owned();
         state.lost(&port, why());

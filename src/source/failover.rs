@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::{Refused, Source, SourceError};
-use crate::engine::Seats;
+use crate::engine::Sources;
+use crate::job::SourceId;
 use policy::{Policy, Step};
 
 /// Makes a source, each time it is to be started.
@@ -42,34 +43,35 @@ impl Failover {
     ///
     /// # Errors
     /// That of the last source to fail.
-    pub async fn run(self, mut seats: Seats) -> Result<(), SourceError> {
+    pub async fn run(self, mut sources: Sources) -> Result<(), SourceError> {
         let mut policy = Policy::new(self.sources.len(), Instant::now());
         let mut running = JoinSet::new();
-        let mut seat_of = std::collections::HashMap::new();
+        let mut index_of = std::collections::HashMap::new();
         loop {
-            let wake = if seats.is_stopped() {
+            let wake = if sources.is_stopped() {
                 if running.is_empty() {
                     return Ok(());
                 }
                 None
             } else {
-                let (steps, wake) = policy.steps(Instant::now(), &seats.health());
+                policy.prefer(sources.preferred().map(SourceId::index));
+                let (steps, wake) = policy.steps(Instant::now(), &sources.health());
                 for step in steps {
                     match step {
-                        Step::Start(seat) => {
-                            let source = (self.sources[seat])();
-                            let task = running.spawn(source.run(seats.open(seat)));
-                            seat_of.insert(task.id(), seat);
+                        Step::Start(index) => {
+                            let source = (self.sources[index])();
+                            let task = running.spawn(source.run(sources.open(SourceId(index))));
+                            index_of.insert(task.id(), index);
                         }
-                        Step::Choose(seat, why) => seats.choose(seat, why.to_owned()),
-                        Step::Close(seat) => seats.close(seat),
+                        Step::Choose(index, why) => sources.choose(SourceId(index), why.to_owned()),
+                        Step::Close(index) => sources.close(SourceId(index)),
                     }
                 }
                 wake
             };
             let ended = tokio::select! {
                 ended = running.join_next_with_id(), if !running.is_empty() => ended,
-                () = seats.changed() => None,
+                () = sources.changed() => None,
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => None,
             };
             let Some(ended) = ended else { continue };
@@ -77,20 +79,21 @@ impl Failover {
                 Ok((id, outcome)) => (id, outcome),
                 Err(error) => (error.id(), Err(bug(&error))),
             };
-            let Some(seat) = seat_of.remove(&id) else { continue };
-            let was_told_to = policy.ended(seat, Instant::now()) || seats.is_stopped();
-            seats.close(seat);
-            seats.settle(seat);
+            let Some(index) = index_of.remove(&id) else { continue };
+            let was_told_to = policy.ended(index, Instant::now()) || sources.is_stopped();
+            let source = SourceId(index);
+            sources.close(source);
+            sources.settle(source);
             let error = match outcome {
                 Ok(()) if was_told_to => continue,
-                Ok(()) => SourceError::new(Refused::Failure, seats.name(seat), "it ended"),
+                Ok(()) => SourceError::new(Refused::Failure, sources.name(source), "it ended"),
                 Err(error) => error,
             };
-            policy.disable(seat);
+            policy.disable(index);
             if policy.all_disabled() {
                 return Err(error);
             }
-            seats.leave_out(seat, format!("disabled: {error}"));
+            sources.disable(source, format!("disabled: {error}"));
         }
     }
 }

@@ -190,7 +190,7 @@ mod faults {
         let backend = format!("cpu:sha2,{}", gpu());
         let run = adit(["mine", "--backend", &backend]).env("ADIT_FAULT", "gpu:drops-hits");
         let mut run = run.start();
-        let told = format!("backend {} has failed and is left out: ", gpu());
+        let told = format!("backend {} has failed and is disabled: ", gpu());
         run.wait_for_line(|line| line.contains(&told), SOON);
         run.wait_for_line(|line| line.starts_with("block 1 accepted "), SOON);
         run.signal("INT");
@@ -210,7 +210,7 @@ mod faults {
         let run =
             adit(["mine", &url, "--backend", &backend]).env("ADIT_FAULT", "gpu:invents-hits-later");
         let exit = run.run(SOON).expect_code(3);
-        let error = format!("error: backend {backend}: 10 of the 10 candidates that it reported");
+        let error = format!("error: backend {backend}: 10 of 10 reported candidates failed");
         assert!(exit.stderr.contains(&error), "{}", exit.stderr);
         assert!(exit.stderr.contains(&format!("hardware error on {backend}: ")), "{}", exit.stderr);
 
@@ -218,7 +218,7 @@ mod faults {
         let run = adit(["mine", &url, "--json", "--backend", &both])
             .env("ADIT_FAULT", "gpu:invents-hits-later");
         let mut run = run.start();
-        let told = format!("backend {backend} has failed and is left out: 10 of the 10 ");
+        let told = format!("backend {backend} has failed and is disabled: 10 of 10 ");
         run.wait_for_line(|line| line.contains(&told), SOON);
         let only_cpu = |event: &Value| {
             let rate = |at: usize| event["backends"][at]["hashes_per_second"].as_f64();

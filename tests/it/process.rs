@@ -124,6 +124,63 @@ fn wait_until_full(process: u32, thread: &str) {
     assert!(full.is_some(), "the pipe does not become full");
 }
 
+/// Blocks that were announced so far.
+fn blocks(run: &crate::common::adit::Running) -> usize {
+    run.events().iter().filter(|event| event["event"] == "block").count()
+}
+
+/// Waits until a rate of zero is announced, and checks that no block is found in a pause.
+fn expect_pause(run: &crate::common::adit::Running) {
+    run.wait_for_line(|line| line.contains("paused (user)"), SOON);
+    let still = poll(SOON, || {
+        let before = blocks(run);
+        std::thread::sleep(Duration::from_millis(300));
+        (blocks(run) == before).then_some(before)
+    });
+    let still = still.expect("no block is found any more");
+    let rates = |rate: &serde_json::Value| rate["event"] == "rate";
+    let since = run.events().iter().filter(|event| rates(event)).count();
+    let told = poll(SOON, || {
+        let events = run.events();
+        // The first of them may speak of the time before the pause, too.
+        let rate = events.iter().filter(|event| rates(event)).nth(since + 1)?.clone();
+        Some(rate["hashes_per_second"].as_f64())
+    });
+    assert_eq!(told, Some(Some(0.0)), "nothing is hashed");
+    assert_eq!(blocks(run), still);
+}
+
+#[test]
+fn a_signal_pauses_and_another_one_resumes() {
+    let mut run = Adit::new(["mine", "--json", "--every", "20ms", "--backend", "cpu:sha2"]).start();
+    run.wait_for_event(|event| event["event"] == "block", SOON);
+    run.signal("USR1");
+    run.signal("USR1");
+    expect_pause(&run);
+    let before = blocks(&run);
+    run.signal("USR2");
+    assert!(poll(SOON, || (blocks(&run) > before).then_some(())).is_some(), "it goes on");
+    // Also in a pause it ends as usual.
+    run.signal("USR1");
+    run.signal("INT");
+    let exit = run.wait(SOON).expect_code(130);
+    promised::check(&exit.stdout);
+    assert!(exit.stderr.contains("resumed"), "{}", exit.stderr);
+}
+
+#[test]
+fn a_run_that_begins_paused_connects_and_waits() {
+    let arguments = ["mine", "--json", "--paused", "--blocks", "3", "--backend", "cpu:sha2"];
+    let mut run = Adit::new(arguments).start();
+    run.wait_for_event(|event| event["event"] == "job", SOON);
+    expect_pause(&run);
+    assert_eq!(blocks(&run), 0);
+    run.signal("USR2");
+    let exit = run.wait(SOON).expect_code(0);
+    let events = promised::check(&exit.stdout);
+    assert_eq!(promised::blocks(&events).len(), 3);
+}
+
 #[test]
 fn mining_goes_on_when_nothing_reads_stderr() {
     // Each block has a line there: the pipe is full after some hundred.

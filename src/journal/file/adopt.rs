@@ -15,8 +15,8 @@ use crate::journal::{Damaged, Found, JournalError, WhyIgnored};
 
 /// The suffix of a damaged file's name.
 const DAMAGED: &str = ".damaged";
-/// The first size of a file for the blocks of a damaged one, and how much it grows by, in bytes: few
-/// are pending as a rule, and nothing is found while they are written.
+/// The first size of a file for the blocks of a damaged one, in bytes, and what it grows by: usually few
+/// are pending, and nothing is found while they are written.
 const RESCUE_SPACE: u64 = 1 << 12;
 
 /// What became of a file that another process created.

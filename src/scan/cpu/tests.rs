@@ -67,7 +67,7 @@ fn kernels_that_cannot_run_here_are_named() {
 
 #[test]
 fn a_required_kernel_that_cannot_run_is_an_error() {
-    let features: Vec<_> = KernelName::all().flat_map(|kernel| kernel.needs()).copied().collect();
+    let features: Vec<_> = KernelName::all().flat_map(KernelName::needs).copied().collect();
     let reference_alone = open_all(CpuFeatures::detected().without(&features));
     let others = KernelName::all().count() - 1;
     assert_eq!(not_tested(&reference_alone, "").unwrap().len(), others);

@@ -35,6 +35,15 @@ impl BatchSizer {
         Self { target, hashes: guess.clamp(FIRST_BATCH, MAX_FIRST_BATCH) }
     }
 
+    /// Makes batches of about `target` from now on.
+    pub(super) fn aim(&mut self, target: Duration) {
+        if target < self.target {
+            let share = target.as_secs_f64() / self.target.as_secs_f64();
+            self.hashes = ((self.hashes as f64 * share) as u64).max(MIN_BATCH);
+        }
+        self.target = target;
+    }
+
     /// How many nonces the next batch has, each for this many midstates.
     pub(super) fn nonces(&self, midstates: usize) -> u64 {
         (self.hashes / midstates.max(1) as u64).clamp(1, MAX_NONCES)
@@ -66,7 +75,7 @@ impl BatchSizer {
 pub(super) fn max_hashes(unit: &WorkUnit) -> u64 {
     let expected = unit.target.difficulty().expected_hashes();
     let max =
-        if unit.prepared.job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
+        if unit.template.job.ends_when_solved { 2.0 } else { HIT_CAPACITY as f64 / 4.0 } * expected;
     (max as u64).max(MIN_BATCH)
 }
 

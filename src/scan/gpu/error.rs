@@ -47,7 +47,7 @@ impl DeviceError {
 impl From<DeviceError> for BackendError {
     fn from(error: DeviceError) -> Self {
         match error {
-            DeviceError::WrongResult(_) => Self::Lies(error.to_string()),
+            DeviceError::WrongResult(_) => Self::WrongResult(error.to_string()),
             _ => Self::Device(error.to_string()),
         }
     }

@@ -18,8 +18,8 @@ use super::thread::Waited;
 use super::tuning::Tuning;
 use super::tuning_cache::TuningCache;
 use super::worker::{DeviceConfig, DeviceHandle};
-use crate::scan::throttle::pause;
-use crate::scan::{BackendError, BackendInfo, Feed, Scanner, Throttle, WorkUnit};
+use crate::scan::rest::{pause, rest};
+use crate::scan::{BackendError, BackendId, BackendInfo, Feed, Scanner, WorkUnit};
 
 /// A device is disabled after this many failures in a row.
 const MAX_FAILURES: u32 = 4;
@@ -37,8 +37,6 @@ const EASY_BATCH: u64 = 1 << 16;
 pub struct Options {
     /// Whether jobs may allow the version to be rolled.
     pub version_rolling: bool,
-    /// The share of the time that it hashes.
-    pub throttle: Throttle,
     /// The folder with the tunings of cards; without one, each start calibrates.
     pub cache: Option<PathBuf>,
 }
@@ -94,9 +92,7 @@ impl GpuScanner {
     /// A backend on `gpu`, which is not opened yet.
     #[must_use]
     pub fn new(gpu: Gpu, options: Options) -> Self {
-        // A throttled device gets short batches, too, since it rests between them.
-        let long = !gpu.may_have_display() && !options.throttle.rests();
-        let target = if long { WITHOUT_DISPLAY } else { WITH_DISPLAY };
+        let target = if gpu.may_have_display() { WITH_DISPLAY } else { WITHOUT_DISPLAY };
         let cache = options.cache.as_deref();
         let tuning = cache.and_then(|folder| TuningCache::for_gpu(folder, &gpu).load(&gpu));
         Self {
@@ -184,7 +180,10 @@ impl GpuScanner {
     ) -> Result<Waited<()>, DeviceError> {
         let has_ended = || feed.has_ended();
         loop {
-            while work.in_flight.len() < self.depth(work)
+            // A throttled device gets short batches, too, since it rests between them.
+            let is_throttled = feed.throttle().rests();
+            sizer.aim(if is_throttled { WITH_DISPLAY } else { self.target });
+            while work.in_flight.len() < depth(work, is_throttled)
                 && let Some(unit) = work.next(device.midstates, sizer, feed)
             {
                 device.submit(unit.clone());
@@ -212,27 +211,26 @@ impl GpuScanner {
                 }
             }
             feed.count(0, hashes);
-            self.options.throttle.rest(took, feed);
+            rest(took, feed);
         }
-    }
-
-    /// How many batches may be in flight. Where the first usually ends the job, a second would be
-    /// wasted; and a throttled device rests between batches.
-    fn depth(&self, work: &Work) -> usize {
-        if self.options.throttle.rests() || work.max_hashes < EASY_BATCH { 1 } else { SLOTS }
     }
 
     fn info_of(&self, rolled: bool) -> BackendInfo {
         let tuning = *lock(&self.tuning);
         let choice = tuning.map(|t| if rolled { t.rolled } else { t.plain });
         BackendInfo {
-            backend: "gpu",
+            id: BackendId::Gpu(self.gpu.index),
             kernel: choice.map_or_else(|| "wgsl".to_owned(), |c| c.variant.name().to_owned()),
             device: self.gpu.name.clone(),
             threads: 1,
-            index: Some(self.gpu.index),
         }
     }
+}
+
+/// How many batches may be in flight. Where the first usually ends the job, a second would be wasted;
+/// and a throttled device rests between batches.
+fn depth(work: &Work, is_throttled: bool) -> usize {
+    if is_throttled || work.max_hashes < EASY_BATCH { 1 } else { SLOTS }
 }
 
 /// Work units from the feed that are not done.
@@ -255,7 +253,10 @@ impl Work {
     /// The next batch. Waits for work only while no batch is in flight.
     fn next(&mut self, midstates: usize, sizer: &BatchSizer, feed: &dyn Feed) -> Option<WorkUnit> {
         loop {
-            while let Some(unit) = self.waiting.pop_front() {
+            // During a pause, what waits here stays, and `next` waits for the end of it.
+            while !feed.is_paused()
+                && let Some(unit) = self.waiting.pop_front()
+            {
                 if feed.wants(&unit) {
                     return Some(unit);
                 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,12 @@ use super::tuning_cache::TuningCache;
 use super::{Gpu, GpuKind, GpuScanner, Options, enumerate};
 use crate::chain::target::Target;
 use crate::chain::version::VersionMask;
-use crate::job::{Job, JobKey, MerkleRoot, TimeRange};
+use crate::job::{Job, JobKey, MerkleRoot, SourceId, TimeRange};
 use crate::scan::cpu::{Random, Sha2};
 #[cfg(debug_assertions)]
 use crate::scan::{
-    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Prepared, Scanner as _,
-    SecondBlock, Throttle, WorkUnit,
+    BackendError, Feed, Hit, Kernel as _, Midstate, NonceRange, Scanner as _, SecondBlock,
+    Throttle, WorkTemplate, WorkUnit,
 };
 use crate::units::HashRate;
 
@@ -50,7 +50,7 @@ fn tuning() -> Tuning {
 }
 
 /// A backend on it with a cached tuning.
-fn scanner(percent: u8) -> GpuScanner {
+fn scanner() -> GpuScanner {
     static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -58,8 +58,7 @@ fn scanner(percent: u8) -> GpuScanner {
         folder
     });
     let cache = Some(cache.path().to_owned());
-    let throttle = Throttle::percent(percent).unwrap();
-    GpuScanner::new(gpu(), Options { version_rolling: true, throttle, cache })
+    GpuScanner::new(gpu(), Options { version_rolling: true, cache })
 }
 
 /// Units of a job whose hits have this many leading zero bits; for each its midstates, first nonce and
@@ -92,7 +91,7 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             block[..4].copy_from_slice(&version.to_le_bytes());
             Midstate::of(version, &block)
         });
-        let prepared = Prepared {
+        let template = WorkTemplate {
             job: job.clone(),
             // Identifies the unit.
             extranonce: number,
@@ -102,13 +101,13 @@ fn units(zeros: u32, ends: bool, sizes: &[(usize, u32, u64)]) -> Vec<WorkUnit> {
             second_block: SecondBlock::of(&header[64..76].try_into().unwrap()),
         };
         WorkUnit {
-            prepared: Arc::new(prepared),
+            template: Arc::new(template),
             // Not from the first, so that a confusion of indices shows.
             midstates: 1..k + 1,
             nonces: NonceRange::new(*first, *count).unwrap(),
             target,
             generation: 0,
-            source: 0,
+            source: SourceId(0),
         }
     };
     (0..).zip(sizes).map(unit).collect()
@@ -122,6 +121,7 @@ struct List {
     hits: Mutex<BTreeMap<(u64, usize, u32), usize>>,
     hashes: AtomicU64,
     given_back: AtomicU64,
+    throttle: Option<Throttle>,
 }
 
 impl List {
@@ -147,7 +147,7 @@ impl List {
 }
 
 fn place(unit: &WorkUnit, hit: Hit) -> (u64, usize, u32) {
-    (unit.prepared.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
+    (unit.template.extranonce, unit.midstates.start + hit.midstate, hit.nonce)
 }
 
 impl Feed for List {
@@ -172,6 +172,10 @@ impl Feed for List {
 
     fn has_ended(&self) -> bool {
         false
+    }
+
+    fn throttle(&self) -> Throttle {
+        self.throttle.unwrap_or(Throttle::NONE)
     }
 
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
@@ -208,7 +212,7 @@ fn every_candidate_of_many_units_is_found_once() {
         }
     }
     for zeros in [1, 5, 11] {
-        checked_runs(&scanner(100), &units(zeros, false, &sizes));
+        checked_runs(&scanner(), &units(zeros, false, &sizes));
     }
 }
 
@@ -218,7 +222,7 @@ fn more_hits_than_the_list_holds_are_found_once() {
     let sizes = [(1, 7, many), (2, 123, many), (2, (END - many) as u32, many)];
     // All nonces are hits, half of them, and so few that a batch just overflows.
     for zeros in [0, 1, 3] {
-        let list = checked_runs(&scanner(100), &units(zeros, false, &sizes));
+        let list = checked_runs(&scanner(), &units(zeros, false, &sizes));
         assert!(list.hits.lock().unwrap().len() > HIT_CAPACITY);
     }
 }
@@ -226,13 +230,13 @@ fn more_hits_than_the_list_holds_are_found_once() {
 #[test]
 fn an_easy_job_is_cut_into_small_batches() {
     // What exceeds the size that suits the job is given back and handed out again.
-    let list = checked_runs(&scanner(100), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
+    let list = checked_runs(&scanner(), &units(4, true, &[(1, 0, 20_000), (2, 99, 20_000)]));
     assert!(list.given_back.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
 fn known_answer_tests_do_not_disturb_the_order_of_batches() {
-    let mut scanner = scanner(100);
+    let mut scanner = scanner();
     scanner.limits.retest_interval = Duration::ZERO;
     checked_runs(&scanner, &units(9, false, &[(1, 5, 300_000), (2, 5, 300_000), (3, 0, 5000)]));
 }
@@ -253,7 +257,8 @@ fn a_calibration_out_of_time_uses_the_best_so_far() {
 fn a_throttled_device_skips_nothing() {
     let units = units(12, false, &[(2, 0, 1 << 19), (1, 5, 1 << 12)]);
     let list = List::new(&units);
-    scanner(30).run(&list).unwrap();
+    let list = List { throttle: Throttle::percent(30), ..list };
+    scanner().run(&list).unwrap();
     list.check(&units);
 }
 
@@ -265,7 +270,7 @@ mod faults {
     use crate::scan::gpu::faults::Fault;
 
     fn faulty(fault: Fault, always: bool) -> GpuScanner {
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.faults = Faults::inject(fault, always);
         scanner
     }
@@ -297,7 +302,7 @@ mod faults {
     #[test]
     fn a_device_that_hangs_during_initialisation_is_disabled() {
         let list = List::new(&units(10, false, &[(1, 0, 1000)]));
-        let mut scanner = scanner(100);
+        let mut scanner = scanner();
         scanner.faults = Faults::inject(Fault::Hangs, true).at_batch(0);
         scanner.limits.step = Duration::from_millis(500);
         scanner.limits.healthy = Duration::from_millis(50);
@@ -312,7 +317,7 @@ mod faults {
         for always in [false, true] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
             let error = faulty(Fault::BadCount, always).run(&list).unwrap_err();
-            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            let BackendError::WrongResult(why) = &error else { panic!("{error}") };
             assert!(why.contains("reports 4294967295 hits of "), "{why}");
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
         }
@@ -323,7 +328,7 @@ mod faults {
         for fault in [Fault::DropsHits, Fault::InventsHits] {
             let list = List::new(&units(10, false, &[(1, 0, 1000)]));
             let error = faulty(fault, false).run(&list).unwrap_err();
-            let BackendError::Lies(why) = &error else { panic!("{error}") };
+            let BackendError::WrongResult(why) = &error else { panic!("{error}") };
             assert!(why.contains("self-test") && why.contains("block 0: "), "{why}");
             assert_eq!(list.hashes.load(Ordering::Relaxed), 0);
             assert_eq!(faulty(fault, false).prepare(), Err(error));
@@ -336,7 +341,7 @@ mod faults {
         let mut scanner = faulty(Fault::Silent, false);
         scanner.limits.retest_interval = Duration::from_nanos(1);
         let error = scanner.run(&list).unwrap_err();
-        let BackendError::Lies(why) = &error else { panic!("{error}") };
+        let BackendError::WrongResult(why) = &error else { panic!("{error}") };
         assert!(why.starts_with("k1 failed a known-answer test: block "), "{why}");
         assert!(why.ends_with("the solution was reported 0 times, not once"), "{why}");
         // Batches in flight are not counted but given back.
@@ -350,7 +355,7 @@ mod faults {
     fn a_variant_that_made_the_device_fail_is_not_tried_again() {
         let cache = tempfile::tempdir().unwrap();
         let folder = Some(cache.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::LostOnTwoMidstates, true);
         let units = units(10, false, &[(4, 5, 70_000)]);
@@ -369,7 +374,7 @@ mod faults {
         let cache = TuningCache::for_gpu(cache_dir.path(), &gpu());
         cache.store(&gpu(), &tuning());
         let folder = Some(cache_dir.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::Lost, false).at_batch(1);
         let units = units(10, false, &[(2, 5, 70_000)]);
@@ -380,7 +385,7 @@ mod faults {
         // A later loss is not blamed on the tuning.
         cache.store(&gpu(), &tuning());
         let folder = Some(cache_dir.path().to_owned());
-        let options = Options { version_rolling: true, throttle: Throttle::NONE, cache: folder };
+        let options = Options { version_rolling: true, cache: folder };
         let mut scanner = GpuScanner::new(gpu(), options);
         scanner.faults = Faults::inject(Fault::Lost, false);
         let list = List::new(&units);
@@ -486,13 +491,13 @@ fn a_job_change_reaches_the_device_quickly() {
     use crate::engine::{Engine, Goal};
     use crate::event::Announcer;
     let (announcer, _events) = Announcer::new();
-    let scanner = Arc::new(scanner(100));
+    let scanner = Arc::new(scanner());
     scanner.prepare().unwrap();
     let (engine, mut port) =
         Engine::start(vec![scanner], "a test".into(), Goal::default(), announcer).unwrap();
     let job = |number: u8, zeros| {
         let unit = units(zeros, true, &[(1, 0, 1)]).remove(0);
-        let job = &unit.prepared.job;
+        let job = &unit.template.job;
         Job {
             key: JobKey { connection: 0, number: number.into() },
             previous_block_hash: bitcoin::BlockHash::from_byte_array([number; 32]),
@@ -531,4 +536,80 @@ fn a_job_change_reaches_the_device_quickly() {
     let summary = engine.finish();
     assert_eq!((summary.hardware_errors, summary.blocks.stale), (0, 0));
     assert_eq!(summary.blocks.accepted, 20);
+}
+
+/// Deals out the same unit for ever, and counts the batches that end in a pause.
+struct Pausing {
+    unit: WorkUnit,
+    is_paused: AtomicBool,
+    has_ended: AtomicBool,
+    batches: AtomicU64,
+    in_pause: AtomicU64,
+}
+
+impl Feed for Pausing {
+    fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
+        while self.is_paused() && !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.try_next(midstates, nonces)
+    }
+
+    fn try_next(&self, _: usize, _: u64) -> Option<WorkUnit> {
+        (!self.is_paused() && !self.has_ended()).then(|| self.unit.clone())
+    }
+
+    fn give_back(&self, _: WorkUnit) {}
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::SeqCst)
+    }
+
+    fn hit(&self, _: &WorkUnit, _: Hit) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn count(&self, _: usize, _: u64) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        if self.is_paused() {
+            self.in_pause.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[test]
+fn a_pause_stops_a_device_within_two_batches() {
+    // Three midstates, of which a batch takes two: something is left to be sent at any moment.
+    let feed = Pausing {
+        unit: units(32, false, &[(3, 0, 1 << 12)]).remove(0),
+        is_paused: AtomicBool::new(false),
+        has_ended: AtomicBool::new(false),
+        batches: AtomicU64::new(0),
+        in_pause: AtomicU64::new(0),
+    };
+    let scanner = scanner();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| scanner.run(&feed));
+        let mut seen = 0;
+        for _ in 0..3 {
+            // It has begun, or gone on after the pause.
+            let begun = Instant::now();
+            while feed.batches.load(Ordering::SeqCst) < seen + 5 {
+                assert!(begun.elapsed() < Duration::from_secs(60) && !running.is_finished());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            feed.in_pause.store(0, Ordering::SeqCst);
+            feed.is_paused.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(feed.in_pause.load(Ordering::SeqCst) <= 2);
+            seen = feed.batches.load(Ordering::SeqCst);
+            feed.is_paused.store(false, Ordering::SeqCst);
+        }
+        feed.has_ended.store(true, Ordering::SeqCst);
+        running.join().unwrap().unwrap();
+    });
 }

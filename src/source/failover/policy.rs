@@ -54,8 +54,8 @@ struct SourceRecord {
 }
 
 impl SourceRecord {
-    fn is_well(&self) -> bool {
-        self.run == RunState::Running && self.health.is_well()
+    fn is_healthy(&self) -> bool {
+        self.run == RunState::Running && self.health.is_healthy()
     }
 
     /// When it has been healthy for long enough to be returned to.
@@ -68,6 +68,8 @@ impl SourceRecord {
 #[derive(Debug)]
 pub(super) struct Policy {
     sources: Vec<SourceRecord>,
+    /// The source that comes before all others, if the user wants one to.
+    preferred: Option<usize>,
     chosen: usize,
     chosen_at: Instant,
 }
@@ -81,7 +83,7 @@ impl Policy {
             since: now,
             lapses: 0,
         };
-        Self { sources: vec![source; sources], chosen: 0, chosen_at: now }
+        Self { sources: vec![source; sources], preferred: None, chosen: 0, chosen_at: now }
     }
 
     /// Notes that a source has stopped; returns whether it was told to.
@@ -101,6 +103,17 @@ impl Policy {
     /// Whether every source has failed for good.
     pub(super) fn all_disabled(&self) -> bool {
         self.sources.iter().all(|source| source.run == RunState::Disabled)
+    }
+
+    /// Puts this source before all others, or none.
+    pub(super) fn prefer(&mut self, source: Option<usize>) {
+        self.preferred = source.filter(|index| *index < self.sources.len());
+    }
+
+    /// The sources, the best first.
+    fn order(&self) -> Vec<usize> {
+        let others = (0..self.sources.len()).filter(|index| Some(*index) != self.preferred);
+        self.preferred.into_iter().chain(others).collect()
     }
 
     /// What to do now, and when to ask again if nothing happens before.
@@ -123,12 +136,12 @@ impl Policy {
     /// Notes each source's health.
     fn observe(&mut self, now: Instant, health: &[Health]) {
         for (source, health) in self.sources.iter_mut().zip(health) {
-            let (was_well, lasted) =
-                (source.is_well(), now.duration_since(source.since) >= RELIABLE_AFTER);
+            let (was_healthy, lasted) =
+                (source.is_healthy(), now.duration_since(source.since) >= RELIABLE_AFTER);
             source.health = *health;
-            if source.is_well() != was_well {
+            if source.is_healthy() != was_healthy {
                 source.since = now;
-                if was_well {
+                if was_healthy {
                     source.lapses = if lasted { 0 } else { source.lapses + 1 };
                 }
             }
@@ -137,19 +150,24 @@ impl Policy {
 
     /// Chooses the source that is mined.
     fn choose(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
-        let chosen_is_well = self.sources[self.chosen].is_well();
-        for (index, source) in self.sources.iter().enumerate() {
-            if index == self.chosen && chosen_is_well {
+        let chosen_is_healthy = self.sources[self.chosen].is_healthy();
+        let mut is_before_chosen = true;
+        for index in self.order() {
+            let source = &self.sources[index];
+            is_before_chosen &= index != self.chosen;
+            if index == self.chosen && chosen_is_healthy {
                 return;
             }
-            if index == self.chosen || !source.is_well() {
+            if index == self.chosen || !source.is_healthy() {
                 continue;
             }
-            if chosen_is_well && now < source.stable_after() {
+            if chosen_is_healthy && now < source.stable_after() {
                 ask_again(source.stable_after());
                 continue;
             }
-            let why = if index < self.chosen {
+            let why = if self.preferred == Some(index) {
+                "it is preferred, and mined"
+            } else if is_before_chosen {
                 "it is healthy again and is mined"
             } else {
                 "it is mined because those before it are not healthy"
@@ -162,7 +180,8 @@ impl Policy {
 
     /// Starts all sources up to the first that is healthy or may soon be.
     fn start(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
-        for (index, source) in self.sources.iter_mut().enumerate() {
+        for index in self.order() {
+            let source = &mut self.sources[index];
             match source.run {
                 RunState::Disabled => continue,
                 // When it has stopped, this is asked again.
@@ -181,10 +200,10 @@ impl Policy {
                 }
                 RunState::Running => {}
             }
-            if source.is_well() {
+            if source.is_healthy() {
                 return;
             }
-            let is_lost = source.health.in_trouble && !source.health.is_ready;
+            let is_lost = source.health.is_degraded && !source.health.is_ready;
             let grace_until = source.since + GRACE;
             if !is_lost && now < grace_until {
                 ask_again(grace_until);
@@ -196,11 +215,13 @@ impl Policy {
     /// Stops those after the chosen one once that has been healthy for a while.
     fn close(&mut self, now: Instant, steps: &mut Vec<Step>, ask_again: &mut dyn FnMut(Instant)) {
         let chosen = self.sources[self.chosen];
-        if !chosen.is_well() {
+        if !chosen.is_healthy() {
             return;
         }
         let due = chosen.since.max(self.chosen_at) + KEEP_RUNNING;
-        for (index, source) in self.sources.iter_mut().enumerate().skip(self.chosen + 1) {
+        let below = self.order().into_iter().skip_while(|index| *index != self.chosen).skip(1);
+        for index in below {
+            let source = &mut self.sources[index];
             if source.run != RunState::Running {
                 continue;
             }
@@ -219,10 +240,10 @@ impl Policy {
 mod tests {
     use super::*;
 
-    const CONNECTING: Health = Health { is_ready: false, in_trouble: false };
-    const HEALTHY: Health = Health { is_ready: true, in_trouble: false };
-    const DEGRADED: Health = Health { is_ready: true, in_trouble: true };
-    const LOST: Health = Health { is_ready: false, in_trouble: true };
+    const CONNECTING: Health = Health { is_ready: false, is_degraded: false };
+    const HEALTHY: Health = Health { is_ready: true, is_degraded: false };
+    const DEGRADED: Health = Health { is_ready: true, is_degraded: true };
+    const LOST: Health = Health { is_ready: false, is_degraded: true };
 
     /// A policy with a clock of its own.
     struct Harness {
@@ -270,6 +291,35 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_preferred_source_is_mined_while_it_is_healthy() {
+        let mut harness = Harness::new(3);
+        harness.step();
+        harness.becomes(0, HEALTHY);
+        harness.pass(HOUR);
+        harness.policy.prefer(Some(2));
+        assert_eq!(harness.step(), [Step::Start(2)]);
+        let mut steps = harness.becomes(2, HEALTHY);
+        steps.extend(harness.pass(HOUR));
+        assert_eq!(chosen(&steps), [2]);
+        assert!(steps.contains(&Step::Close(0)), "{steps:?}");
+        harness.policy.ended(0, harness.now);
+        harness.health[0] = CONNECTING;
+        // When it fails, the order of the others decides.
+        harness.becomes(2, LOST);
+        assert_eq!(chosen(&harness.becomes(0, HEALTHY)), [0]);
+        harness.becomes(2, HEALTHY);
+        assert_eq!(chosen(&harness.pass(HOUR)), [2]);
+        harness.policy.ended(0, harness.now);
+        harness.health[0] = CONNECTING;
+        harness.policy.prefer(None);
+        let mut steps = harness.step();
+        steps.extend(harness.becomes(0, HEALTHY));
+        steps.extend(harness.pass(HOUR));
+        assert_eq!(chosen(&steps), [0]);
+        assert!(steps.contains(&Step::Close(2)), "{steps:?}");
+    }
 
     #[test]
     fn while_a_source_is_healthy_no_other_is_started() {

@@ -148,13 +148,13 @@ impl JobPublisher {
     /// Mines nothing until there is a template that is wanted: the node works all the same.
     pub fn rest(&mut self, port: &Port) {
         self.current = None;
-        port.rests();
+        port.idle();
     }
 
     /// Mines nothing until the node gives a template.
     pub fn stop_mining(&mut self, port: &Port) {
         if self.current.take().is_some() {
-            port.withdraw();
+            port.clear_job();
         }
     }
 

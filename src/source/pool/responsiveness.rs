@@ -173,8 +173,9 @@ mod tests {
         assert!(!cooldown.is_active(now));
         for seconds in [1, 2, 4, 8, 8] {
             cooldown.begin(PoolFault::Unresponsive, now);
+            let before_the_end = now + SECOND * seconds - SECOND / 2;
             now += SECOND * seconds;
-            assert!(cooldown.is_active(now - SECOND / 2) && !cooldown.is_active(now));
+            assert!(cooldown.is_active(before_the_end) && !cooldown.is_active(now));
         }
         cooldown.begin(PoolFault::RefusesAll, now);
         assert!(!cooldown.clear(PoolFault::Unresponsive) && cooldown.is_active(now));

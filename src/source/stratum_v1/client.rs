@@ -321,7 +321,7 @@ impl Client {
     /// Ends mining for a session that is over.
     fn end_session(&mut self, why: &'static str) {
         self.gap_until = None;
-        self.port.withdraw();
+        self.port.clear_job();
         for solution in self.take_queued() {
             self.mark_stale(&solution, why);
         }

@@ -102,7 +102,7 @@ fn impatient(pool: &ScriptedPool, fault_cooldown: Duration) -> Config {
 /// What was said of a source: its state and the reason.
 fn said(miner: &Miner, of: &str) -> Vec<(SourceState, String)> {
     let said = |event| match event {
-        Event::Source { state, source, reason } if source == of => {
+        Event::Source { state, source, reason, .. } if source == of => {
             Some((state, reason.unwrap_or_default()))
         }
         _ => None,

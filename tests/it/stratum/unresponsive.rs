@@ -48,7 +48,7 @@ fn sending_jobs<T>(pool: &ScriptedPool, come: impl Fn() -> Option<T>) -> T {
 /// Which source was mined each time that this changed, and what else was said of them.
 fn said(miner: &Miner) -> Vec<(SourceState, String, String)> {
     let of = |event| match event {
-        Event::Source { state, source, reason } => {
+        Event::Source { state, source, reason, .. } => {
             Some((state, source, reason.unwrap_or_default()))
         }
         _ => None,

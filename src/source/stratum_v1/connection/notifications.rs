@@ -167,7 +167,7 @@ impl Connection<'_> {
             // What is found from now on would count nowhere.
             if !matches!(self.client.resumption, Resumption::May(_)) {
                 self.next_job = None;
-                self.client.port.withdraw();
+                self.client.port.clear_job();
             }
         }
     }

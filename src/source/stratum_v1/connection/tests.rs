@@ -1,7 +1,6 @@
 //! A connection without a stream and without a clock: lines in, jobs and the end out.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block};
@@ -13,17 +12,17 @@ use super::super::{Config, Timing, difficulty};
 use super::*;
 use crate::chain::coinbase::Coinbase;
 use crate::chain::version::VersionMask;
-use crate::engine::{Engine, Goal, Seats};
-use crate::event::{Announcement, Announcer, Event};
-use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
+use crate::engine::{Engine, Goal, Sources};
+use crate::event::{Announcer, Event, Listener};
+use crate::job::{Job, JobKey, MerkleRoot, Solution, SourceId, TimeRange};
 use crate::secret::Secret;
 use crate::source::net::{Endpoint, Transport};
 
 /// A session at an engine that hashes nothing.
 struct Bench {
     _engine: Engine,
-    seats: Seats,
-    events: Receiver<Announcement>,
+    sources: Sources,
+    events: Listener,
     client: Client,
 }
 
@@ -31,7 +30,7 @@ impl Bench {
     fn new(timing: Timing) -> Self {
         let (announcer, events) = Announcer::new();
         let names = vec!["pool".to_owned()];
-        let (engine, seats) =
+        let (engine, sources) =
             Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
         let config = Config {
             endpoint: Endpoint { host: "127.0.0.1".into(), port: 3333 },
@@ -43,8 +42,8 @@ impl Bench {
             quirks_dir: None,
             timing,
         };
-        let client = Client::new(config, "pool".into(), seats.open(0));
-        Self { _engine: engine, seats, events, client }
+        let client = Client::new(config, "pool".into(), sources.open(SourceId(0)));
+        Self { _engine: engine, sources, events, client }
     }
 
     /// How many jobs were begun since this was last asked.
@@ -141,7 +140,7 @@ fn nothing_is_begun_where_the_pool_wants_us_to_connect_anew() {
         assert!(connection.handle_message(&line).is_ok());
         connection.republish_at_limit();
         assert_eq!(bench.jobs(), 1, "{line}");
-        assert!(!bench.seats.health()[0].is_ready, "{line}: its job was withdrawn");
+        assert!(!bench.sources.health()[0].is_ready, "{line}: its job was withdrawn");
     }
 }
 
@@ -154,7 +153,7 @@ fn a_session_that_may_be_resumed_is_not_begun_anew_while_it_is_left() {
     assert!(connection.handle_message(&call("client.reconnect", &json!([]))).is_ok());
     assert!(connection.handle_message(&call("mining.set_difficulty", &json!([0.5]))).is_ok());
     assert_eq!(bench.jobs(), 1);
-    assert!(bench.seats.health()[0].is_ready, "what is found for its job may still count");
+    assert!(bench.sources.health()[0].is_ready, "what is found for its job may still count");
 }
 
 /// Shares that the pool takes, and their answers that never come in time; all else is heard of it.
@@ -252,7 +251,7 @@ fn any_answer_to_a_share_is_a_sign_of_life_also_a_late_one() {
 
 #[test]
 fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
-    for (fault_cooldown, answers, is_well) in
+    for (fault_cooldown, answers, is_healthy) in
         [(600, false, false), (600, true, true), (0, false, true)]
     {
         let fault_cooldown = Duration::from_secs(fault_cooldown);
@@ -269,9 +268,9 @@ fn a_pool_that_answers_no_share_is_not_well_until_it_does_or_time_has_passed() {
             let refused = json!({"id": id, "result": false, "error": [23, "low", null]});
             assert!(shares.connection.handle_message(&refused).is_ok());
         }
-        let health = bench.seats.health()[0];
+        let health = bench.sources.health()[0];
         assert!(health.is_ready, "its job is there, should there be nothing better");
-        assert_eq!(health.is_well(), is_well, "{fault_cooldown:?} {answers}");
+        assert_eq!(health.is_healthy(), is_healthy, "{fault_cooldown:?} {answers}");
     }
 }
 
@@ -471,9 +470,9 @@ fn refusals_are_counted_over_connections_until_one_is_accepted() {
         assert!(answered(&mut bench, 2, 1, &refused, false), "{refused}");
         bench.client.lost("for that".to_owned());
         answered(&mut bench, 3, 0, &refused, false);
-        assert!(!bench.seats.health()[0].is_well(), "{refused}");
+        assert!(!bench.sources.health()[0].is_healthy(), "{refused}");
         assert!(!answered(&mut bench, 4, 1, &json!({"result": true, "error": null}), false));
-        assert!(bench.seats.health()[0].is_well(), "{refused}");
+        assert!(bench.sources.health()[0].is_healthy(), "{refused}");
 
         // What was late for its job is no wonder.
         let mut bench = Bench::new(timing);
