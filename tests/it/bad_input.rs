@@ -547,7 +547,7 @@ fn every_refusal_is_shown_in_the_nodes_words_with_ours_beside_them() {
         (said("bad-txnmrklroot"), "rejected", "bad-txnmrklroot", "the merkle root is not"),
         (said("bad-cb-height"), "rejected", "bad-cb-height", "BIP 34"),
         (said("bad-cb-length"), "rejected", "bad-cb-length", "2 to 100 bytes"),
-        (said("prev-blk-not-found"), "unknown", "prev-blk-not-found", "does not know the block"),
+        (said("prev-blk-not-found"), "unknown", "prev-blk-not-found", "does not know the previous"),
         (said("time-too-old"), "rejected", "time-too-old", "median"),
         (said("time-too-new"), "unknown", "time-too-new", "two hours"),
         (said("bad-diffbits"), "rejected", "bad-diffbits", "nBits"),
