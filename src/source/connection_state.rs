@@ -34,6 +34,16 @@ impl ConnectionState {
         self.has_worked = true;
     }
 
+    /// Whether there was work since the connection was last announced as lost.
+    pub const fn has_worked(&self) -> bool {
+        self.has_worked
+    }
+
+    /// Whether anything was announced.
+    pub fn has_announced(&self) -> bool {
+        self.announced != Announced::Nothing
+    }
+
     /// Announces that the connection is lost; that it is tried again, where it has given no work
     /// since that was last announced.
     pub fn lost(&mut self, port: &Port, reason: String) {

@@ -8,13 +8,11 @@
 //! [`client`] is the loop that mines on a node, [`submission`] takes a solution to its verdict,
 //! [`template`] makes a job of a template, and [`calls`] has the RPC calls.
 
-mod backoff;
 mod bounded;
 mod calls;
 mod client;
 mod clocks;
 pub(crate) mod conf;
-mod connection_state;
 mod fetch;
 mod limits;
 mod local;
@@ -22,6 +20,7 @@ mod mempool;
 mod min_difficulty;
 mod mining_info;
 mod node_error;
+mod node_state;
 mod pacer;
 mod payout;
 mod proposal;

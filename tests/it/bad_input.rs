@@ -427,8 +427,11 @@ fn a_template_that_cannot_be_right_is_told_and_the_next_one_mined() {
     }
     case(good().without("coinbasevalue").value(), "coinbasevalue is wrong: it is missing");
     // Each right by itself, and together a lie.
-    case(good().set("bits", "1d00ffff").value(), "target is wrong: it is not what bits stands for");
-    case(good().set("target", "ff".repeat(32)).value(), "target is wrong: it is not what bits");
+    case(good().set("bits", "1d00ffff").value(), "target is wrong: it is not the target of bits");
+    case(
+        good().set("target", "ff".repeat(32)).value(),
+        "target is wrong: it is not the target of bits",
+    );
     let other = format!("6a24aa21a9ed{}", "00".repeat(32));
     case(
         good().set("default_witness_commitment", other.as_str()).value(),
@@ -544,14 +547,14 @@ fn every_refusal_is_shown_in_the_nodes_words_with_ours_beside_them() {
         (said("bad-txnmrklroot"), "rejected", "bad-txnmrklroot", "the merkle root is not"),
         (said("bad-cb-height"), "rejected", "bad-cb-height", "BIP 34"),
         (said("bad-cb-length"), "rejected", "bad-cb-length", "2 to 100 bytes"),
-        (said("prev-blk-not-found"), "unknown", "prev-blk-not-found", "does not know the block"),
+        (said("prev-blk-not-found"), "unknown", "prev-blk-not-found", "does not know the previous"),
         (said("time-too-old"), "rejected", "time-too-old", "median"),
         (said("time-too-new"), "unknown", "time-too-new", "two hours"),
         (said("bad-diffbits"), "rejected", "bad-diffbits", "nBits"),
         (said("bad-witness-merkle-match"), "rejected", "bad-witness-merkle-match", "BIP 141"),
         (said("duplicate-invalid"), "rejected", "duplicate-invalid", "found this very block"),
         (said("inconclusive"), "stale", "inconclusive", "not in its best chain"),
-        (said("stale-prevblk"), "stale", "stale-prevblk", "tip any more"),
+        (said("stale-prevblk"), "stale", "stale-prevblk", "no longer builds"),
         (said("of-the-year-3000"), "rejected", "of-the-year-3000", ""),
         (said("\u{1b}[31mred\nline"), "rejected", "\u{fffd}[31mred\u{fffd}line", ""),
         (Reply::error(-22, "Block decode failed"), "rejected", "Block decode failed", "read"),

@@ -130,7 +130,7 @@ fn a_transaction_is_in_a_block_within_a_second() {
         let height = node.height();
         let mut run = mine(&node).args(["-vv", "--on-transaction"]).start();
         run.wait_for_event(|event| event["state"] == "connected", SOON);
-        let how = if topic.is_some() { "over ZeroMQ" } else { "by asking" };
+        let how = if topic.is_some() { "over ZeroMQ" } else { "by polling" };
         run.wait_for_line(|line| line.contains(how), SOON);
         for (transaction, n) in spends.iter().zip(1..) {
             // The node has a block a moment before it is told here.

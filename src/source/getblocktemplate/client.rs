@@ -8,14 +8,13 @@ use bytes::Bytes;
 use tokio::time::sleep_until;
 
 use super::Config;
-use super::backoff::Backoff;
 use super::calls::{header_request, parse_block_time, parse_chain_name, request};
 use super::clocks::Clocks;
-use super::connection_state::ConnectionState;
 use super::fetch::{Fetched, TemplateFetcher};
 use super::limits::{REFRESH, RESPONSE_BYTES};
 use super::mempool::{MempoolReport, MempoolWatch};
 use super::node_error::{ErrorClassifier, NodeError, TemplateFailure};
+use super::node_state::NodeState;
 use super::pacer::{Pacer, TemplateUse};
 use super::payout::payout;
 use super::publisher::JobPublisher;
@@ -27,6 +26,7 @@ use crate::chain::params::Params;
 use crate::engine::Port;
 use crate::job::{Solution, Verdict};
 use crate::printable::printable;
+use crate::source::backoff::Backoff;
 use crate::source::block_schedule::skipped_notice;
 use crate::source::{NO_ADDRESS, Refused, SourceError};
 
@@ -73,7 +73,7 @@ pub struct Client {
     port: Port,
     submitter: Submitter,
     /// What was announced of the connection.
-    state: ConnectionState,
+    state: NodeState,
     errors: ErrorClassifier,
     /// The wait before the next attempt, where attempts fail.
     backoff: Backoff,
@@ -104,7 +104,7 @@ impl Client {
             config,
             port,
             submitter,
-            state: ConnectionState::new(),
+            state: NodeState::default(),
             publisher: JobPublisher::new(),
             params: None,
             clocks: Clocks::now(),

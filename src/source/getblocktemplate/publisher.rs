@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 
-use super::connection_state::ConnectionState;
 use super::limits::TIP_WATCH_DELAY;
 use super::min_difficulty::MinDifficulty;
+use super::node_state::NodeState;
 use super::proposal::Proposals;
 use super::rpc::Rpc;
 use super::template::{Fingerprint, PreparedTemplate};
@@ -87,7 +87,7 @@ impl JobPublisher {
     }
 
     /// The node has given a template: announces that it works, or that it would reject our blocks.
-    pub fn on_template_received(&mut self, port: &Port, state: &mut ConnectionState) {
+    pub fn on_template_received(&mut self, port: &Port, state: &mut NodeState) {
         if !self.announce_rejection(port, state) {
             state.connected(port);
         }
@@ -96,7 +96,7 @@ impl JobPublisher {
     }
 
     /// Announces that the node would reject our blocks, if it said so; returns whether it did.
-    pub fn announce_rejection(&self, port: &Port, state: &mut ConnectionState) -> bool {
+    pub fn announce_rejection(&self, port: &Port, state: &mut NodeState) -> bool {
         let rejection = self.proposals.rejection(self.connection);
         let is_rejected = rejection.is_some();
         if let Some(why) = rejection {
@@ -112,7 +112,7 @@ impl JobPublisher {
         mut template: PreparedTemplate,
         params: Option<&Params>,
         port: &Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
         rpc: impl FnOnce() -> Rpc,
     ) {
         let until = match self.min_difficulty.apply_min_difficulty_rule(&mut template, params, port)

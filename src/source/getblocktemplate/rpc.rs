@@ -37,15 +37,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How to log in.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// As the node's `rpcauth` or `rpcuser` has them.
+    /// A user of the node's `rpcauth` or `rpcuser`.
     UserPassword {
         /// User name.
         user: String,
         /// Password.
         password: Secret,
     },
-    /// The first of these cookie files that exists and that the node takes. It is read again when
-    /// the node refuses it: a node that restarts writes another.
+    /// The first of these cookie files that exists and that the node accepts. It is read again when
+    /// the node refuses it: a node that restarts writes another one.
     Cookie(Vec<PathBuf>),
 }
 

@@ -10,10 +10,9 @@ use bitcoin::{BlockHash, Network};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::backoff::doubled;
 use super::calls::{submit_request, template_request};
-use super::connection_state::ConnectionState;
 use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES, SMALL_CALL_TIMEOUT, TEMPLATE_BYTES};
+use super::node_state::NodeState;
 use super::resubmit::{ResubmitQueue, UnresolvedBlock};
 use super::rpc::{Envelope, Rpc, RpcError};
 use super::slow_node;
@@ -24,6 +23,7 @@ use crate::chain::params::Params;
 use crate::engine::Port;
 use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal, Pending};
+use crate::source::backoff::Backoff;
 use crate::source::node_reject::SubmitResponse;
 
 /// How old a block of a regtest chain may grow before it is given up if no node accepts it: such
@@ -86,8 +86,8 @@ pub struct Submitter {
     unanswered: Vec<FoundBlock>,
     /// Whether the node takes JSON-RPC batches, as far as we know.
     takes_batches: bool,
-    /// Blocks in a row that were not accepted.
-    rejected_in_a_row: u32,
+    /// How long to wait after a block that was not accepted.
+    rejected: Backoff,
     /// Blocks that the node cannot judge yet.
     unresolved: ResubmitQueue,
     /// Blocks of earlier runs that have not been submitted again yet.
@@ -107,7 +107,7 @@ impl Submitter {
             rpc,
             unanswered: Vec::new(),
             takes_batches: true,
-            rejected_in_a_row: 0,
+            rejected: Backoff::new(REJECTED_BACKOFF),
             unresolved: ResubmitQueue::default(),
             earlier: Vec::new(),
             asked_journal: false,
@@ -146,7 +146,7 @@ impl Submitter {
         body: String,
         limit: usize,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Bytes, RpcError> {
         let Self { rpc, unconnected, journal, node_name, params, unanswered, .. } = self;
         let (mut stopping, mut is_slow) = (false, false);
@@ -180,7 +180,7 @@ impl Submitter {
         &mut self,
         call: String,
         port: &Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Bytes, RpcError> {
         let Self { rpc, unconnected, .. } = self;
         let mut call = pin!(rpc.call(call.into(), RESPONSE_BYTES, SMALL_CALL_TIMEOUT));
@@ -210,7 +210,7 @@ impl Submitter {
     pub async fn resend_unanswered(
         &mut self,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Option<(FoundBlock, Verdict)>, RpcError> {
         let Some(found) = self.unanswered.first() else { return Ok(None) };
         let (block_hex, hash) = (found.block_hex.clone(), found.solution.hash);
@@ -225,7 +225,7 @@ impl Submitter {
     pub async fn resend_earlier_runs(
         &mut self,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<(), RpcError> {
         if !std::mem::replace(&mut self.asked_journal, true)
             && let Some(params) = self.params
@@ -353,7 +353,7 @@ impl Submitter {
         block_hex: &str,
         hash: BlockHash,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Verdict, RpcError> {
         submit_block(&mut WhileMining { submitter: self, port, state }, block_hex, hash).await
     }
@@ -368,7 +368,7 @@ impl Submitter {
         solution: Solution,
         with_template: Option<&Payout>,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Submitted, SubmitError> {
         let found = self.record(solution, port);
         tracing::debug!(
@@ -394,7 +394,7 @@ impl Submitter {
         &mut self,
         found: &FoundBlock,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Outcome, SubmitError> {
         let hash = found.solution.hash;
         let verdict = self.submit_alone(&found.block_hex, hash, port, state).await?;
@@ -407,7 +407,7 @@ impl Submitter {
         found: &FoundBlock,
         payout: &Payout,
         port: &mut Port,
-        state: &mut ConnectionState,
+        state: &mut NodeState,
     ) -> Result<Outcome, SubmitError> {
         let and_template = format!(",{}]", template_request(false));
         let batch = submit_request(&found.block_hex, "[", &and_template);
@@ -438,12 +438,11 @@ impl Submitter {
             self.unresolved.add(UnresolvedBlock::of_this_run(solution, block_hex, *entry));
         }
         if *verdict == Verdict::Accepted {
-            self.rejected_in_a_row = 0;
+            self.rejected.reset();
             return None;
         }
-        self.rejected_in_a_row += 1;
         // Another block like it would be refused the same way: not at once, and less and less often.
-        Some(doubled(REJECTED_BACKOFF, self.rejected_in_a_row - 1))
+        Some(self.rejected.next())
     }
 
     /// Notes in the journal what became of a block.
@@ -461,7 +460,7 @@ type Outcome = (Verdict, Option<Result<PreparedTemplate, TemplateError>>);
 struct WhileMining<'a> {
     submitter: &'a mut Submitter,
     port: &'a mut Port,
-    state: &'a mut ConnectionState,
+    state: &'a mut NodeState,
 }
 
 impl Ask for WhileMining<'_> {

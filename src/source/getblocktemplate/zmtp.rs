@@ -69,8 +69,7 @@ struct Head {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Subscriber<S> {
     /// Makes the handshake with the publisher at the other end of `stream` and subscribes to what
-    /// begins with
-    /// `topic`.
+    /// begins with `topic`.
     ///
     /// # Errors
     /// When the connection breaks, or the other end is not a publisher without authentication.
