@@ -173,7 +173,7 @@ mod tests {
         assert!(!cooldown.is_active(now));
         for seconds in [1, 2, 4, 8, 8] {
             cooldown.begin(PoolFault::Unresponsive, now);
-            let before_the_end = now + SECOND * seconds - SECOND / 2;
+            let before_the_end = now + SECOND * (2 * seconds - 1) / 2;
             now += SECOND * seconds;
             assert!(cooldown.is_active(before_the_end) && !cooldown.is_active(now));
         }

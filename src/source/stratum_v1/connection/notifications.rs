@@ -44,7 +44,7 @@ impl Connection<'_> {
                 match params.get(0).map(work::mask) {
                     Some(Ok(mask)) if self.mask.is_some() => self.on_mask(mask),
                     Some(Ok(_)) => {
-                        tracing::debug!("a version mask, though version rolling was not agreed on")
+                        tracing::debug!("a version mask, though version rolling was not agreed on");
                     }
                     _ => return self.on_unusable("an invalid version mask"),
                 }
