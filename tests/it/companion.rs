@@ -97,7 +97,7 @@ fn a_configuration_that_makes_no_sense_is_told_in_one_line() {
     fs::create_dir_all(&base).unwrap();
     fs::write(base.join("bitcoin.conf"), "[regtest]\nrpcport=eighteen\n").unwrap();
     let exit = Adit::new(["mine", "regtest"]).home(&home).run(SOON).expect_code(2);
-    assert!(exit.stderr.contains("rpcport at bitcoin.conf:2 is no number"), "{exit:#?}");
+    assert!(exit.stderr.contains("rpcport at bitcoin.conf:2 is not a number"), "{exit:#?}");
 }
 
 #[test]

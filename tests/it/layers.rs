@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("job", &["chain"]),
     ("scan", &["job", "chain", "units", "cache_file"]),
     ("event", &["scan", "job", "chain", "units"]),
-    ("engine", &["event", "scan", "job", "chain"]),
+    ("engine", &["event", "scan", "job", "chain", "units", "printable"]),
     ("journal", &["job"]),
     (
         "source",
@@ -38,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("estimate", &["chain", "units"]),
     ("grind", &["engine", "scan", "job", "chain", "units"]),
     ("bench", &["engine", "scan", "job", "chain", "units", "printable", "energy"]),
-    ("report", &["event", "scan", "job", "chain", "units", "printable"]),
+    ("report", &["engine", "event", "scan", "job", "chain", "units", "printable"]),
     // What the program is made of, beside its command line.
     ("exit", &["source", "printable"]),
     (
@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What of the engine a source may name: its own side of it.
-const OF_THE_ENGINE: &[&str] = &["Port", "ReportedBlock", "Health", "Seats"];
+const OF_THE_ENGINE: &[&str] = &["Port", "ReportedBlock", "Health", "Sources"];
 
 /// The paths that a file's code (its tests left aside) names, from the crate's root: `crate::a::b` as
 /// `a::b`, and `super::` and `self::` resolved.
