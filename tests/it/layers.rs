@@ -21,17 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("journal", &["job"]),
     (
         "source",
-        &[
-            "engine",
-            "journal",
-            "event",
-            "job",
-            "chain",
-            "units",
-            "secret",
-            "printable",
-            "cache_file",
-        ],
+        &["engine", "journal", "event", "job", "chain", "secret", "printable", "cache_file"],
     ),
     ("energy", &["units"]),
     ("plot", &["units"]),
