@@ -113,8 +113,9 @@ impl Control {
         Ok(())
     }
 
-    /// Asks a source to close its connection and to connect again. It is a request: the built-in
-    /// chain, for example, has no connection.
+    /// Asks a source to close its connection and to connect again. It is a request that the source
+    /// awaits on its port ([`super::Port::reconnect_requested`]), and no source does so yet: so far
+    /// nothing follows from it.
     ///
     /// # Errors
     /// When there is no such source, or it is not running.
