@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use adit::chain::target::Target;
 use adit::chain::version::VersionMask;
-use adit::engine::{Engine, Goal, Port};
+use adit::engine::{Engine, Goal, Port, SourceInfo};
 use adit::event::{Announcer, PauseReason};
 use adit::job::{Job, JobKey, MerkleRoot, TimeRange};
 use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
@@ -50,7 +50,8 @@ fn start(kernel: Arc<dyn Kernel>, threads: usize) -> (Engine, Port) {
     let scanner: Arc<dyn Scanner> = Arc::new(CpuScanner::new(kernel, threads).unwrap());
     // Nobody listens; the engine does not mind.
     let (announcer, _) = Announcer::new();
-    Engine::start(vec![scanner], "bench".into(), Goal::default(), announcer).unwrap()
+    Engine::start(vec![scanner], SourceInfo::new("bench", "bench"), Goal::default(), announcer)
+        .unwrap()
 }
 
 fn hashes(engine: &Engine) -> u64 {

@@ -1,11 +1,8 @@
 //! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
 
-mod address;
 mod backend;
 mod complaint;
-mod login;
 mod quantities;
-mod source;
 mod suggesting;
 mod texts;
 mod values;
@@ -20,12 +17,9 @@ use bitcoin::address::{Address, NetworkUnchecked};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-pub use address::{PoolUrl, RpcUrl};
 pub use backend::{BackendList, BackendSpec};
 pub use complaint::{complaint, is_display};
-pub use login::{PoolLogin, RpcLogin};
-pub use source::SourceSpec;
-pub use values::{LogFormat, ValueError, VersionRolling, nearest, redact};
+pub use values::{LogFormat, VersionRolling};
 
 use suggesting::suggesting;
 use texts::{
@@ -36,11 +30,10 @@ use texts::{
 use crate::chain::coinbase::CoinbaseText;
 use crate::chain::target::Difficulty;
 use crate::plot::PlotFile;
+use crate::protocols::{self, NodeArgs, SourceOptions, SourceSpec};
 use crate::report::log::LogOptions;
 use crate::scan::Throttle;
 use crate::scan::cpu::CpuFeatures;
-use crate::secret::Secret;
-use crate::source::net::Proxy;
 use crate::units::{HashRate, Price, Watts};
 
 /// A SHA-256d miner for regtest, signet and testnet.
@@ -156,20 +149,12 @@ impl OutputArgs {
 #[derive(Clone, Debug, Args)]
 pub struct MineArgs {
     /// Where work comes from
-    ///
-    /// Either `http://[USER[:PASS]@]HOST:PORT`, a node's JSON-RPC; or `regtest`, `signet`,
-    /// `testnet4`, `testnet3` or `main`, the local node of that chain with its default port and
-    /// cookie file; or `stratum+tcp://[USER[:PASS]@]HOST:PORT`, a Stratum V1 pool or proxy
-    /// (`stratum+tls` where it speaks TLS); or `builtin`, a regtest chain of our own that needs nothing installed and keeps
-    /// a node's rules. In user name and password, write special characters as %XX.
-    ///
-    /// Several sources: the first that works is mined, and a better-placed one is returned to when
-    /// it is well again. The options below hold for all; a URL's own user and password beat them.
     #[arg(
         value_name = "SOURCE",
+        long_help = protocols::help(),
         default_value = "builtin",
         num_args = 1..,
-        value_parser = suggesting(source::suggested_sources, str::parse::<SourceSpec>),
+        value_parser = suggesting(protocols::suggested_sources, str::parse::<SourceSpec>),
         hide_possible_values = true
     )]
     pub source: Vec<SourceSpec>,
@@ -225,12 +210,9 @@ pub struct MineArgs {
     )]
     pub journal: Option<PathBuf>,
 
-    /// How to log in to a node.
+    /// How to reach the sources, and how to log in to them.
     #[command(flatten)]
-    pub node: NodeArgs,
-    /// How to log in to a pool, and how to get there.
-    #[command(flatten)]
-    pub pool: PoolArgs,
+    pub reach: SourceOptions,
 
     /// What hashes
     #[command(flatten)]
@@ -244,63 +226,6 @@ pub struct MineArgs {
     /// When to roll the version field
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", help_heading = "Hashing")]
     pub version_rolling: VersionRolling,
-}
-
-/// How to log in to a node.
-#[derive(Clone, Debug, Default, Args)]
-pub struct NodeArgs {
-    /// Log in to the node with the cookie in FILE
-    #[arg(
-        long,
-        value_name = "FILE",
-        value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["rpc_user", "rpc_password"],
-        help_heading = "Node"
-    )]
-    pub rpc_cookie: Option<PathBuf>,
-    /// The node's data directory, where it is not the usual one: its configuration and cookie are
-    /// there
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Node")]
-    pub datadir: Option<PathBuf>,
-    /// Log in to the node as USER
-    #[arg(long, value_name = "USER", help_heading = "Node")]
-    pub rpc_user: Option<String>,
-    /// Log in with this password; others can see a command line, so rather set it in
-    /// `ADIT_RPC_PASSWORD` or in the configuration file
-    #[arg(long, value_name = "PASS", help_heading = "Node")]
-    pub rpc_password: Option<Secret>,
-}
-
-/// How to log in to a pool, and how to get there.
-#[derive(Clone, Debug, Default, Args)]
-pub struct PoolArgs {
-    /// The worker's name at the pool: often a pay-out address, a dot and a name
-    #[arg(long, value_name = "USER", help_heading = "Pool")]
-    pub user: Option<String>,
-    /// The worker's password, which most pools ignore; others can see a command line, so rather set
-    /// it in `ADIT_POOL_PASSWORD` or in the configuration file
-    #[arg(long, value_name = "PASS", help_heading = "Pool")]
-    pub password: Option<Secret>,
-    /// Ask the pool for this difficulty
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = values::difficulty,
-        allow_hyphen_values = true,
-        help_heading = "Pool"
-    )]
-    pub suggest_difficulty: Option<String>,
-    /// Reach pools by this SOCKS5 proxy, such as Tor: socks5://[USER[:PASS]@]HOST:PORT; it resolves
-    /// their names too
-    #[arg(long, value_name = "URL", value_parser = address::proxy, help_heading = "Pool")]
-    pub proxy: Option<Proxy>,
-    /// Log in to the proxy with this password; rather set it in `ADIT_PROXY_PASSWORD` or in the
-    /// configuration file
-    #[arg(long, value_name = "PASS", help_heading = "Pool")]
-    pub proxy_password: Option<Secret>,
-    /// Trust the certificates in this PEM file too, beside the system's and the bundled ones
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Pool")]
-    pub tls_ca: Option<PathBuf>,
 }
 
 /// What hashes, and on how many threads.
@@ -393,7 +318,7 @@ pub struct EstimateArgs {
     #[arg(
         value_name = "NODE",
         conflicts_with = "difficulty",
-        value_parser = suggesting(source::suggested_nodes, str::parse::<SourceSpec>),
+        value_parser = suggesting(protocols::suggested_nodes, str::parse::<SourceSpec>),
         hide_possible_values = true
     )]
     pub node: Option<SourceSpec>,

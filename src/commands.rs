@@ -10,7 +10,6 @@ pub mod estimate;
 pub mod grind;
 pub mod man;
 pub mod mine;
-mod node;
 
 use std::thread;
 use std::time::Duration;

@@ -21,17 +21,13 @@ pub use self::problem::{ConfigError, Problem};
 use self::file::{Settings, read};
 pub(crate) use self::grammar::Grammar;
 use self::grammar::key_of;
-use crate::cli::{Cli, Command, SourceSpec, complaint, is_display};
+use crate::cli::{Cli, Command, complaint, is_display};
 use crate::exit::{Exit, Failure};
+use crate::protocols::{self, LoginOptions, SourceSpec};
 
-/// Options that may stand in the environment: the secrets, and what is set for every command of a
-/// session, such as a run of tests.
-const IN_ENVIRONMENT: [(&str, &str); 4] = [
-    ("disable-cpu-features", "ADIT_DISABLE_CPU_FEATURES"),
-    ("rpc-password", "ADIT_RPC_PASSWORD"),
-    ("password", "ADIT_POOL_PASSWORD"),
-    ("proxy-password", "ADIT_PROXY_PASSWORD"),
-];
+/// Options that may stand in the environment beside the secrets of the sources: what is set for every
+/// command of a session, such as a run of tests.
+const IN_ENVIRONMENT: [(&str, &str); 1] = [("disable-cpu-features", "ADIT_DISABLE_CPU_FEATURES")];
 
 /// What surrounds the command line.
 pub struct Surroundings<'a> {
@@ -128,7 +124,7 @@ pub(crate) fn invocation_by(
     }
 
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (key, variable) in IN_ENVIRONMENT {
+    for (key, variable) in IN_ENVIRONMENT.into_iter().chain(protocols::IN_ENVIRONMENT) {
         let value = (surroundings.variable)(variable).filter(|value| !value.is_empty());
         let (Some(arg), Some(value)) = (grammar.arg(command, key), value) else { continue };
         if layers.contains_key(key) || grammar.rivals(command, arg).any(|r| layers.contains_key(&r))
@@ -195,22 +191,17 @@ fn settle_login(
     from: Option<Layer>,
     layers: &BTreeMap<String, Layer>,
 ) -> Result<(), Failure> {
-    let (peer, url_user, url_password, keys): (_, _, _, &[&str]) = match source {
-        SourceSpec::Rpc(url) => {
-            ("node", &mut url.user, &mut url.password, &["rpc-cookie", "rpc-user", "rpc-password"])
-        }
-        SourceSpec::Pool(url) => ("pool", &mut url.user, &mut url.password, &["user", "password"]),
-        SourceSpec::Builtin | SourceSpec::LocalNode(_) => return Ok(()),
-    };
-    for key in keys.iter().copied() {
+    let Some(LoginOptions { peer, options }) = &source.protocol().login else { return Ok(()) };
+    let Some(url) = source.url_mut() else { return Ok(()) };
+    for key in options.iter().copied() {
         let is_password = key.ends_with("password");
-        let contested = if is_password { url_password.is_some() } else { url_user.is_some() };
+        let contested = if is_password { url.password.is_some() } else { url.user.is_some() };
         let Some(layer) = layers.get(key).copied().filter(|_| contested) else { continue };
         match Some(layer).cmp(&from) {
             std::cmp::Ordering::Greater => {
-                *url_password = None;
+                url.password = None;
                 if !is_password {
-                    *url_user = None;
+                    url.user = None;
                 }
             }
             // The login in the URL is taken first.

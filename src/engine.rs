@@ -55,13 +55,12 @@ pub struct Engine {
 impl Engine {
     /// Starts a thread for each scanner; they wait for the first job. The port is the only source's.
     ///
-    /// `source` is the source's name, without secrets.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         scanners: Vec<Arc<dyn Scanner>>,
-        source: String,
+        source: SourceInfo,
         goal: Goal,
         announcer: Announcer,
     ) -> std::io::Result<(Self, Port)> {
@@ -76,11 +75,11 @@ impl Engine {
     /// When the system gives no thread.
     pub fn with_sources(
         scanners: Vec<Arc<dyn Scanner>>,
-        sources: Vec<impl Into<SourceInfo>>,
+        sources: Vec<SourceInfo>,
         goal: Goal,
         announcer: Announcer,
     ) -> std::io::Result<(Self, Sources)> {
-        let slots = sources.into_iter().map(|source| SourceSlot::new(source.into())).collect();
+        let slots = sources.into_iter().map(SourceSlot::new).collect();
         let shared = Arc::new(Shared::new(scanners, slots, goal, announcer));
         let mut threads = Vec::with_capacity(shared.backends.len());
         for (index, backend) in shared.backends.iter().enumerate() {

@@ -29,6 +29,9 @@ pub trait Source: Send {
     /// How a person names it: without secrets.
     fn name(&self) -> String;
 
+    /// The protocol that it speaks, as the status names it: one word.
+    fn kind(&self) -> &'static str;
+
     /// Runs until the port has no more solutions (then it is time to go) or the source is of no
     /// use for good. What goes wrong in passing is announced and tried again.
     fn run(self: Box<Self>, port: Port) -> Run;

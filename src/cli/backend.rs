@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use super::values::{ValueError, slip};
 use crate::scan::cpu::{CpuFeature, CpuFeatures, KernelName};
+use crate::value_error::{ValueError, slip};
 
 /// A kernel by its name.
 fn kernel(text: &str) -> Result<KernelName, ValueError> {

@@ -2,8 +2,9 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::values::{ValueError, commands, redact, slip};
+use super::values::commands;
 use crate::exit::{Exit, Failure};
+use crate::value_error::{ValueError, redact, slip};
 
 /// Where to read on.
 const HELP: &str = "--help lists what there is";

@@ -2,10 +2,10 @@
 
 use bitcoin::Amount;
 
-use super::ValueError;
 use crate::chain::target::Difficulty;
 use crate::plot::{NoForm, PlotFile};
 use crate::units::{HashRate, Price, Watts};
+use crate::value_error::ValueError;
 
 /// A plain number, without the words that Rust takes for one.
 fn number(text: &str) -> Option<f64> {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Arg, Command};
 
-use super::ValueError;
+use crate::value_error::ValueError;
 
 /// A parser, and the values that it suggests.
 #[derive(Clone)]

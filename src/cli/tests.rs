@@ -3,6 +3,8 @@
 use clap::CommandFactory;
 
 use super::*;
+use crate::protocols::RpcLogin;
+use crate::secret::Secret;
 
 fn told(line: &str) -> String {
     let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
@@ -31,7 +33,7 @@ fn options_arrive() {
     assert_eq!(mine.version_rolling, VersionRolling::Off);
     assert_eq!((cli.output.json, cli.output.verbose), (true, 1));
     assert_eq!(
-        mine.node.login(&mine.source[0]),
+        mine.reach.node.login(mine.source[0].place().url()),
         Ok(RpcLogin::Password { user: "u".into(), password: Secret::from("p".to_owned()) })
     );
 }
@@ -41,7 +43,7 @@ fn logins() {
     let login = |line: &str| {
         let command = Cli::try_parse_from(line.split(' ')).unwrap().command;
         let Command::Mine(mine) = command else { panic!("{command:?}") };
-        mine.node.login(&mine.source[0])
+        mine.reach.node.login(mine.source[0].place().url())
     };
     assert_eq!(login("adit mine regtest"), Ok(RpcLogin::Discover { datadir: None }));
     assert_eq!(login("adit mine http://h:1 --rpc-cookie c"), Ok(RpcLogin::Cookie("c".into())));

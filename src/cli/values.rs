@@ -7,71 +7,7 @@ use bitcoin::address::{Address, NetworkUnchecked};
 
 use crate::chain::coinbase::CoinbaseText;
 use crate::scan::Throttle;
-use crate::source::stratum_v1::target_of;
-
-/// Why a value is not taken. It never repeats the value: that may hold a secret, and the caller that shows
-/// the error knows what may be shown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct ValueError {
-    /// Why.
-    pub why: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-impl ValueError {
-    pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), hint: None }
-    }
-
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-/// The one of `known` that looks most like `word`.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    // Letters that have changed places are one slip, not two; of equals, the one that begins alike.
-    let slips = |known: &str| strsim::osa_distance(&word, known);
-    let likeness = |known: &str| strsim::jaro_winkler(&word, known);
-    known
-        .into_iter()
-        .min_by(|a, b| slips(a).cmp(&slips(b)).then(likeness(b).total_cmp(&likeness(a))))
-}
-
-/// The same, when it looks like a slip and not like another word altogether.
-pub(super) fn slip<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    nearest(word, known).filter(|near| strsim::jaro_winkler(&word.to_lowercase(), near) > 0.7)
-}
-
-/// `value` without what stands between its scheme and its last `@`: a user name and a password.
-#[must_use]
-pub fn redact(value: &str) -> String {
-    match value.rfind('@') {
-        None => value.to_owned(),
-        Some(at) => {
-            let from = value.find("://").map_or(0, |scheme| scheme + 3).min(at);
-            format!("{}***{}", &value[..from], &value[at..])
-        }
-    }
-}
-
-/// Takes a difficulty: a decimal number above 0 that a hash can meet.
-///
-/// # Errors
-/// When it is not one.
-pub fn difficulty(text: &str) -> Result<String, ValueError> {
-    target_of(text).map_err(|error| ValueError::new(error.to_string()))?;
-    // As JSON writes numbers: nothing but what a float's own form has.
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 => Ok(serde_json::Value::from(number).to_string()),
-        _ => Err(ValueError::new("it is no number")),
-    }
-}
+use crate::value_error::{ValueError, slip};
 
 /// Whether the version field is rolled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -217,16 +153,6 @@ pub fn address(text: &str) -> Result<Address<NetworkUnchecked>, ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn difficulties_are_numbers_above_0() {
-        for (text, sent) in [("1000", "1000.0"), ("0.5", "0.5"), ("1e-9", "1e-9")] {
-            assert_eq!(difficulty(text).as_deref(), Ok(sent));
-        }
-        for text in ["0", "-1", "many", "1e300", "inf", "\"1\"", ""] {
-            assert!(difficulty(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn durations() {

@@ -3,20 +3,20 @@
 use adit::bench::{NoCycles, Plan, Team};
 use adit::chain::params::Params;
 use adit::chain::subsidy::subsidy;
-use adit::cli::{EstimateArgs, OutputArgs, SourceSpec};
+use adit::cli::{EstimateArgs, OutputArgs};
 use adit::estimate::{Outlook, Terms};
 use adit::exit::{Exit, Failure};
 use adit::output::estimates::{Estimate, Origin};
 use adit::output::{bench, results};
+use adit::protocols::{NodeAt, SourceSpec};
 use adit::report::Progress;
 use adit::scan::cpu::CpuFeatures;
 use adit::signals::Signals;
-use adit::source::getblocktemplate::{MiningInfo, local_endpoint};
-use adit::source::net::Endpoint;
+use adit::source::getblocktemplate::MiningInfo;
 use adit::units::{HashRate, Watts};
 use anyhow::Context as _;
 
-use super::{backends, node};
+use super::backends;
 
 /// Measures and asks what was not given, and computes the rest.
 pub fn run(
@@ -98,16 +98,11 @@ fn rated(
 
 /// Asks the node how hard its next block is.
 fn ask(args: &EstimateArgs, spec: &SourceSpec) -> anyhow::Result<MiningInfo> {
-    let (endpoint, network) = if let SourceSpec::Rpc(url) = spec {
-        (Endpoint { host: url.host.clone(), port: url.port }, None)
-    } else if let SourceSpec::LocalNode(network) = spec {
-        (local_endpoint(*network, args.login.datadir.as_deref())?, Some(*network))
-    } else {
+    let Some(NodeAt { endpoint, credentials, network }) = NodeAt::of(spec, &args.login)? else {
         return Err(Failure::new(Exit::Usage, format!("node {spec}"), "it is no node")
             .hint("a node is http://HOST:PORT, or regtest, signet, testnet4, testnet3 or main")
             .into());
     };
-    let credentials = node::credentials(args.login.login(spec)?, &endpoint, network)?;
     let what = format!("node {endpoint}");
     let runtime = super::network_runtime()?;
     let info = runtime.block_on(MiningInfo::ask(endpoint, credentials))?;

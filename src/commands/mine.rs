@@ -1,33 +1,27 @@
 //! `adit mine`: a source, the engine and a report, wired together.
 
+use std::cell::OnceCell;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::bench::BenchError;
-use adit::chain::payout::{PayoutError, PayoutScript};
-use adit::cli::{MineArgs, OutputArgs, PoolLogin, PoolUrl, RpcUrl, SourceSpec, VersionRolling};
+use adit::cli::{MineArgs, OutputArgs, VersionRolling};
 use adit::engine::{Control, Engine, Goal, Sources};
 use adit::event::{Announcer, PauseReason, Summary};
 use adit::exit::{Exit, Failure};
-use adit::journal::Journal;
+use adit::protocols::{self, Terms};
 use adit::report::{Format, OutputError, Progress, Report, Writer};
 use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
 use adit::signals::Signals;
 use adit::source::SourceError;
-use adit::source::block_schedule::Pace;
-use adit::source::builtin::Builtin;
-use adit::source::failover::{Failover, Make};
-use adit::source::getblocktemplate::{Config, GetBlockTemplate, local_endpoint};
-use adit::source::net::{Endpoint, Transport};
-use adit::source::stratum_v1::{self, StratumV1, Timing};
+use adit::source::failover::Failover;
 use anyhow::Context as _;
-use bitcoin::Network;
 use tokio::sync::{Notify, oneshot};
 
-use super::{backends, node};
+use super::backends;
 
 /// How long a source may take to get the last answers when it is time to go.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -117,14 +111,12 @@ async fn scanners(args: &MineArgs, features: CpuFeatures) -> anyhow::Result<Vec<
 
 /// Refuses `--shares` where there will never be one.
 fn shares_are_to_be_had(args: &MineArgs) -> Result<(), Failure> {
-    let is_pool = |source: &SourceSpec| matches!(source, SourceSpec::Pool(_));
-    if args.shares.is_none() || args.source.iter().any(is_pool) {
+    if args.shares.is_none() || args.source.iter().any(|source| source.protocol().has_shares) {
         return Ok(());
     }
     let why = match &args.source[..] {
-        [SourceSpec::Builtin] => "the built-in chain has blocks and no shares",
-        [_] => "a node has blocks and no shares",
-        _ => "none of the sources has shares",
+        [source] => format!("{} has blocks and no shares", source.protocol().called),
+        _ => "none of the sources has shares".to_owned(),
     };
     Err(Failure::new(Exit::Usage, "--shares", why)
         .hint("count blocks with --blocks, or name a pool: stratum+tcp://HOST:PORT"))
@@ -161,7 +153,7 @@ fn engine(
 ) -> anyhow::Result<(Engine, Sources)> {
     let goal =
         Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
-    let (engine, slots) = Engine::with_sources(scanners, sources.names(), goal, announcer.clone())
+    let (engine, slots) = Engine::with_sources(scanners, sources.infos(), goal, announcer.clone())
         .context("scanner threads")?;
     let control = engine.control();
     control.set_throttle(None, args.throttle.unwrap_or(Throttle::NONE))?;
@@ -240,113 +232,16 @@ async fn follow_pause_signals(signals: &Signals, control: &Control) {
     }
 }
 
-/// The sources that were asked for, in their order. All that can be wrong with what was said of
-/// them is found here, also of those that may never be needed.
-fn sources(args: &MineArgs) -> anyhow::Result<Failover> {
-    let mut blocks = None;
-    let transport = args.pool.transport()?;
-    let sources = args.source.iter().map(|spec| match spec {
-        SourceSpec::Builtin => builtin(args),
-        SourceSpec::Rpc(_) | SourceSpec::LocalNode(_) => {
-            let journal = match &blocks {
-                Some(journal) => Arc::clone(journal),
-                None => blocks.insert(Arc::new(journal(args)?)).clone(),
-            };
-            node(args, spec, journal)
-        }
-        SourceSpec::Pool(url) => pool(args, url, transport.clone()),
-    });
-    Ok(Failover::new(sources.collect::<Result<_, _>>()?))
-}
-
-/// The built-in chain.
-fn builtin(args: &MineArgs) -> anyhow::Result<Make> {
-    if args.on_transaction {
-        let why = "the built-in chain has no mempool for a transaction to come to";
-        return Err(Failure::new(Exit::Usage, "--on-transaction", why)
-            .hint("name a node: adit mine regtest --on-transaction")
-            .into());
-    }
-    let payout = match &args.address {
-        Some(address) => Some(PayoutScript::of(address, Network::Regtest).map_err(|error| {
-            let exit = match error {
-                PayoutError::OtherNetwork { .. } => Exit::Refused,
-                _ => Exit::Usage,
-            };
-            Failure::new(exit, "pay-out address", error.to_string()).hint(
-                "the built-in chain is a regtest chain, and pays no one: leave --address away",
-            )
-        })?),
-        None => None,
-    };
-    let text = args.coinbase_text.clone().unwrap_or_default();
-    let version_rolling = args.version_rolling == VersionRolling::Auto;
-    let builtin = Builtin { payout, text, version_rolling, every: args.every };
-    Ok(Box::new(move || Box::new(builtin.clone())))
-}
-
-/// The node that `spec` names.
-fn node(args: &MineArgs, spec: &SourceSpec, journal: Arc<Journal>) -> anyhow::Result<Make> {
-    let (endpoint, network) = match spec {
-        SourceSpec::LocalNode(network) => {
-            (local_endpoint(*network, args.node.datadir.as_deref())?, Some(*network))
-        }
-        SourceSpec::Rpc(RpcUrl { host, port, .. }) => {
-            (Endpoint { host: host.clone(), port: *port }, None)
-        }
-        SourceSpec::Builtin | SourceSpec::Pool(_) => anyhow::bail!("{spec} is no node"),
-    };
-    let config = Config {
-        credentials: node::credentials(args.node.login(spec)?, &endpoint, network)?,
-        endpoint,
-        network,
+/// The sources that were asked for, in their order.
+fn sources(args: &MineArgs) -> Result<Failover, Failure> {
+    let terms = Terms {
         address: args.address.clone(),
         text: args.coinbase_text.clone().unwrap_or_default(),
         version_rolling: args.version_rolling == VersionRolling::Auto,
-        pace: Pace::new(args.every, args.on_transaction),
+        every: args.every,
+        on_transaction: args.on_transaction,
+        journal: args.journal.clone(),
+        opened: OnceCell::new(),
     };
-    Ok(Box::new(move || Box::new(GetBlockTemplate::new(config.clone(), journal.clone()))))
-}
-
-/// A pool, reached by `transport`.
-fn pool(args: &MineArgs, url: &PoolUrl, transport: Transport) -> anyhow::Result<Make> {
-    if let Some(pace) = Pace::new(args.every, args.on_transaction) {
-        let why = "a pool's jobs are mined as they come";
-        return Err(Failure::new(Exit::Usage, pace.options(), why)
-            .hint("the pace is for regtest and for signets that need no signature")
-            .into());
-    }
-    let PoolLogin { user, password } = args.pool.login(url)?;
-    let PoolUrl { host, port, tls, .. } = url.clone();
-    let config = stratum_v1::Config {
-        endpoint: Endpoint { host, port },
-        transport: if tls { transport.tls() } else { transport },
-        user,
-        password,
-        version_rolling: args.version_rolling == VersionRolling::Auto,
-        suggest_difficulty: args.pool.suggest_difficulty.clone(),
-        quirks_dir: adit::dirs::cache_dir(),
-        timing: Timing::default(),
-    };
-    Ok(Box::new(move || Box::new(StratumV1::new(config.clone()))))
-}
-
-/// The journal where it was asked for, or where the user's state is kept.
-fn journal(args: &MineArgs) -> anyhow::Result<Journal> {
-    let dir = match &args.journal {
-        Some(dir) => dir.clone(),
-        None => adit::dirs::state_dir().map(|state| state.join("journal")).ok_or_else(|| {
-            Failure::new(Exit::Usage, "journal", "this system names no place to keep it")
-                .hint("name a directory with --journal")
-        })?,
-    };
-    let journal = Journal::open(&dir).map_err(|error| {
-        let mut failure = Failure::from_chain(Exit::Usage, &error);
-        failure.hint = error.hint().map(str::to_owned);
-        failure
-    })?;
-    for warning in journal.warnings() {
-        tracing::warn!("{warning}");
-    }
-    Ok(journal)
+    protocols::sources(&args.source, &args.reach, &terms)
 }

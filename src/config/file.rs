@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::grammar::{Grammar, key_of};
 use super::{ConfigError, Problem, Surroundings};
-use crate::cli::nearest;
+use crate::value_error::nearest;
 
 /// The most bytes that a configuration file may have.
 const SIZE_MAX: u64 = 1 << 20;

@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::*;
-use crate::cli::{LogFormat, MineArgs, RpcLogin, VersionRolling};
+use crate::cli::{LogFormat, MineArgs, VersionRolling};
+use crate::protocols::RpcLogin;
 use crate::secret::Secret;
 
 struct Run {
@@ -95,7 +96,7 @@ fn switches_can_be_off() {
 fn a_missing_default_is_fine_and_a_missing_named_file_is_not() {
     let run = Run::with("");
     fs::remove_file(run.folder.path().join("adit.toml")).unwrap();
-    assert_eq!(run.mine("adit mine").source, [SourceSpec::Builtin]);
+    assert_eq!(run.mine("adit mine").source, [SourceSpec::default()]);
     let missing = run.folder.path().join("missing.toml");
     for line in ["adit mine --config", "adit --config"] {
         let tail = if line.contains("mine") { "" } else { " mine" };
@@ -119,7 +120,7 @@ fn logins_come_from_the_highest_layer() {
     let source = "source = 'http://bob:inurl@h:1'\n";
     let login = |run: &Run, line: &str| {
         let mine = run.mine(line);
-        mine.node.login(&mine.source[0]).unwrap()
+        mine.reach.node.login(mine.source[0].place().url()).unwrap()
     };
 
     let run = file("rpc-user = 'bob'\nrpc-password = 'infile'");

@@ -73,13 +73,15 @@ impl From<SourceState> for Connection {
 pub struct SourceInfo {
     /// Its name, without secrets.
     pub name: String,
-    /// The protocol that it speaks, as the status names it (`stratum_v1`), where that is known.
-    pub kind: Option<&'static str>,
+    /// The protocol that it speaks, as the status names it: `stratum_v1`.
+    pub kind: &'static str,
 }
 
-impl From<String> for SourceInfo {
-    fn from(name: String) -> Self {
-        Self { name, kind: None }
+impl SourceInfo {
+    /// A source of this name (without secrets) and this protocol.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: &'static str) -> Self {
+        Self { name: name.into(), kind }
     }
 }
 
@@ -121,7 +123,7 @@ impl RejectReasons {
 pub(super) struct SourceSlot {
     /// Its name, without secrets.
     pub(super) name: Arc<str>,
-    pub(super) kind: Option<&'static str>,
+    pub(super) kind: &'static str,
     /// What is left of its current job.
     pub(super) space: Option<SearchSpace>,
     /// What is left of jobs that are not mined now, the oldest first.

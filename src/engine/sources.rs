@@ -159,15 +159,15 @@ impl Sources {
 mod tests {
     use super::*;
     use crate::chain::min_difficulty::Stage;
-    use crate::engine::{Engine, Goal};
+    use crate::engine::{Engine, Goal, SourceInfo};
     use crate::event::{Announcement, Announcer, Listener};
 
     /// An engine with two sources and nothing that hashes, and what it announces.
     fn engine() -> (Engine, Sources, Listener) {
         let (announcer, events) = Announcer::new();
-        let names = vec!["a".to_owned(), "b".to_owned()];
+        let sources = ["a", "b"].map(|name| SourceInfo::new(name, "test")).to_vec();
         let (engine, sources) =
-            Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
+            Engine::with_sources(Vec::new(), sources, Goal::default(), announcer).unwrap();
         (engine, sources, events)
     }
 

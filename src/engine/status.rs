@@ -103,8 +103,8 @@ pub struct SourceStatus {
     pub id: SourceId,
     /// Its name, without secrets.
     pub name: String,
-    /// The protocol that it speaks, where the engine was told.
-    pub kind: Option<&'static str>,
+    /// The protocol that it speaks: `builtin`, `getblocktemplate`, `stratum_v1`.
+    pub kind: &'static str,
     /// Its connection.
     pub connection: Connection,
     /// What it said with the last change of that.

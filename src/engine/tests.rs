@@ -73,9 +73,9 @@ fn what_another_source_is_given_takes_nothing_from_the_one_that_is_mined() {
     let (to, acts) = sync_channel(1);
     let scanner: Arc<dyn Scanner> = Arc::new(Puppet(Mutex::new(acts)));
     let (announcer, _events) = Announcer::new();
-    let names = vec!["a".to_owned(), "b".to_owned()];
+    let sources = ["a", "b"].map(|name| SourceInfo::new(name, "test")).to_vec();
     let (engine, sources) =
-        Engine::with_sources(vec![scanner], names, Goal::default(), announcer).unwrap();
+        Engine::with_sources(vec![scanner], sources, Goal::default(), announcer).unwrap();
     let (mut a, mut b) = (sources.open(SourceId(0)), sources.open(SourceId(1)));
     a.publish(job(1));
     b.publish(job(2));
@@ -132,7 +132,7 @@ impl Pool {
         let scanner: Arc<dyn Scanner> = Arc::new(Puppet(Mutex::new(acts)));
         let (announcer, events) = Announcer::new();
         let (engine, port) =
-            Engine::start(vec![scanner], "pool".to_owned(), goal, announcer).unwrap();
+            Engine::start(vec![scanner], SourceInfo::new("pool", "test"), goal, announcer).unwrap();
         Self { to, port, engine, events }
     }
 
@@ -387,7 +387,7 @@ fn a_pause_stops_the_processor_and_the_end_of_it_starts_it_again() {
     let (announcer, _events) = Announcer::new();
     let scanners: Vec<Arc<dyn Scanner>> = vec![Arc::new(scanner)];
     let (engine, port) =
-        Engine::start(scanners, "a".to_owned(), Goal::default(), announcer).unwrap();
+        Engine::start(scanners, SourceInfo::new("a", "test"), Goal::default(), announcer).unwrap();
     let control = engine.control();
     let hashes = || engine.hashes()[0].1;
     let changes = |wanted: bool| {

@@ -313,7 +313,7 @@ mod tests {
         let source = SourceStatus {
             id: SourceId(0),
             name: "a".to_owned(),
-            kind: None,
+            kind: "test",
             connection: Connection::Connecting,
             reason: None,
             is_mined: true,

@@ -40,6 +40,10 @@ impl Source for Builtin {
         "builtin".to_owned()
     }
 
+    fn kind(&self) -> &'static str {
+        "builtin"
+    }
+
     fn run(self: Box<Self>, port: Port) -> Run {
         Box::pin(async move {
             self.mine(port).await;

@@ -68,7 +68,7 @@ impl ConnectionState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Engine, Goal};
+    use crate::engine::{Engine, Goal, SourceInfo};
     use crate::event::{Announcer, Event, Listener};
     use crate::job::SourceId;
 
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn a_state_is_announced_once_and_a_loss_only_after_work() {
         let (announcer, events) = Announcer::new();
-        let names = vec!["pool".to_owned()];
+        let sources = vec![SourceInfo::new("pool", "test")];
         let (_engine, sources) =
-            Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
+            Engine::with_sources(Vec::new(), sources, Goal::default(), announcer).unwrap();
         let port = sources.open(SourceId(0));
         let mut state = ConnectionState::default();
         let why = || "refused".to_owned();

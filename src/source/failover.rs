@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::{Refused, Source, SourceError};
-use crate::engine::Sources;
+use crate::engine::{SourceInfo, Sources};
 use crate::job::SourceId;
 use policy::{Policy, Step};
 
@@ -33,10 +33,11 @@ impl Failover {
         Self { sources }
     }
 
-    /// The name of each source, without secrets.
+    /// What the engine is to know of each source.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.sources.iter().map(|make| make().name()).collect()
+    pub fn infos(&self) -> Vec<SourceInfo> {
+        let info = |source: Box<dyn Source>| SourceInfo::new(source.name(), source.kind());
+        self.sources.iter().map(|make| info(make())).collect()
     }
 
     /// Runs until it is time to stop, or until every source has failed for good.

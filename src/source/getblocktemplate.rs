@@ -93,6 +93,10 @@ impl Source for GetBlockTemplate {
         format!("http://{}", self.config.endpoint)
     }
 
+    fn kind(&self) -> &'static str {
+        "getblocktemplate"
+    }
+
     fn run(self: Box<Self>, port: Port) -> Run {
         let endpoint = &self.config.endpoint;
         let name_in_journal = if endpoint.is_loopback() {

@@ -48,6 +48,10 @@ impl Source for StratumV1 {
         format!("{scheme}://{}", self.config.endpoint)
     }
 
+    fn kind(&self) -> &'static str {
+        "stratum_v1"
+    }
+
     fn run(self: Box<Self>, port: Port) -> Run {
         let name = self.name();
         Box::pin(async move { Client::new(self.config, name, port).run().await })

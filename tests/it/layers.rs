@@ -36,13 +36,15 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["exit", "bench", "grind", "estimate", "plot", "source", "scan", "units", "printable"],
     ),
     ("signals", &["exit"]),
-    ("cli", &["exit", "report", "plot", "source", "scan", "chain", "units", "secret"]),
-    ("config", &["cli", "exit"]),
+    ("value_error", &[]),
+    ("protocols", &["exit", "source", "journal", "chain", "dirs", "secret", "value_error"]),
+    ("cli", &["protocols", "exit", "report", "plot", "scan", "chain", "units", "value_error"]),
+    ("config", &["cli", "protocols", "exit", "value_error"]),
     ("fuzzing", &["config", "exit", "bench", "source", "journal", "job", "chain", "printable"]),
 ];
 
 /// What of the engine a source may name: its own side of it.
-const OF_THE_ENGINE: &[&str] = &["Port", "ReportedBlock", "Health", "Sources"];
+const OF_THE_ENGINE: &[&str] = &["Port", "ReportedBlock", "Health", "Sources", "SourceInfo"];
 
 /// The paths that a file's code (its tests left aside) names, from the crate's root: `crate::a::b` as
 /// `a::b`, and `super::` and `self::` resolved.

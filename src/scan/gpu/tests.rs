@@ -488,13 +488,14 @@ fn a_tuning_is_cached_and_invalid_files_are_ignored() {
 
 #[test]
 fn a_job_change_reaches_the_device_quickly() {
-    use crate::engine::{Engine, Goal};
+    use crate::engine::{Engine, Goal, SourceInfo};
     use crate::event::Announcer;
     let (announcer, _events) = Announcer::new();
     let scanner = Arc::new(scanner());
     scanner.prepare().unwrap();
     let (engine, mut port) =
-        Engine::start(vec![scanner], "a test".into(), Goal::default(), announcer).unwrap();
+        Engine::start(vec![scanner], SourceInfo::new("a test", "test"), Goal::default(), announcer)
+            .unwrap();
     let job = |number: u8, zeros| {
         let unit = units(zeros, true, &[(1, 0, 1)]).remove(0);
         let job = &unit.template.job;

@@ -72,9 +72,9 @@ impl Miner {
         let make =
             |config: Config| -> Make { Box::new(move || Box::new(StratumV1::new(config.clone()))) };
         let sources = Failover::new(configs.into_iter().map(make).collect());
-        let (engine, seats) = Engine::with_sources(
+        let (engine, sources_of_engine) = Engine::with_sources(
             vec![Arc::new(scanner)],
-            sources.names(),
+            sources.infos(),
             Goal::default(),
             announcer,
         )
@@ -90,7 +90,7 @@ impl Miner {
         let source = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(sources.run(seats))
+            runtime.block_on(sources.run(sources_of_engine))
         });
         Self { engine, heard, listener, source }
     }

@@ -14,7 +14,7 @@ use super::super::quirks::DifficultyHolds;
 use super::*;
 use crate::chain::coinbase::Coinbase;
 use crate::chain::version::VersionMask;
-use crate::engine::{Engine, Goal, Sources};
+use crate::engine::{Engine, Goal, SourceInfo, Sources};
 use crate::event::{Announcer, Event, Listener};
 use crate::job::{Job, JobKey, MerkleRoot, Solution, SourceId, TimeRange};
 use crate::secret::Secret;
@@ -31,9 +31,9 @@ struct Bench {
 impl Bench {
     fn new(timing: Timing) -> Self {
         let (announcer, events) = Announcer::new();
-        let names = vec!["pool".to_owned()];
+        let sources = vec![SourceInfo::new("pool", "test")];
         let (engine, sources) =
-            Engine::with_sources(Vec::new(), names, Goal::default(), announcer).unwrap();
+            Engine::with_sources(Vec::new(), sources, Goal::default(), announcer).unwrap();
         let config = Config {
             endpoint: Endpoint { host: "127.0.0.1".into(), port: 3333 },
             transport: Transport::new(),

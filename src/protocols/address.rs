@@ -1,84 +1,38 @@
-//! Addresses of nodes and pools as a command line names them.
+//! Addresses of nodes, pools and proxies as a command line names them.
 
 use std::fmt;
-use std::str::FromStr;
 
-use super::values::ValueError;
 use crate::secret::Secret;
-use crate::source::net::Proxy;
+use crate::source::net::{Endpoint, Proxy};
+use crate::value_error::ValueError;
 
-/// A node's JSON-RPC address, taken apart.
+/// A source's address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RpcUrl {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
+pub struct Url {
+    /// The scheme, as it is shown.
+    pub scheme: &'static str,
+    /// The host and the port.
+    pub endpoint: Endpoint,
     /// The user name, where the URL has one.
     pub user: Option<String>,
     /// The password, where the URL has one.
     pub password: Option<Secret>,
 }
 
-impl RpcUrl {
-    /// `HOST:PORT` as an HTTP request names it: IPv6 addresses in brackets.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        authority(&self.host, self.port)
-    }
-}
-
 /// Without user name and password.
-impl fmt::Display for RpcUrl {
+impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        write!(f, "{}://{}", self.scheme, self.endpoint)
     }
 }
 
-/// A pool's address, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolUrl {
-    /// Whether it is spoken to in TLS.
-    pub tls: bool,
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The worker's name, where the URL has one.
-    pub user: Option<String>,
-    /// Its password, where the URL has one.
-    pub password: Option<Secret>,
-}
-
-/// Without user name and password.
-impl fmt::Display for PoolUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "stratum+tls" } else { "stratum+tcp" };
-        write!(f, "{scheme}://{}", authority(&self.host, self.port))
-    }
-}
-
-impl PoolUrl {
-    /// Takes what follows the scheme.
-    ///
-    /// # Errors
-    /// When there is no host or port, or something that does not belong there.
-    pub fn parse(rest: &str, tls: bool) -> Result<Self, ValueError> {
-        // Other miners want this said; we ask every pool for changes of the extranonce.
-        let rest = rest.strip_suffix("#xnsub").unwrap_or(rest);
-        let (host, port, user, password) = parts(rest, &POOL)?;
-        Ok(Self { tls, host, port, user, password })
-    }
-}
-
-/// Takes what follows `http://`.
-impl FromStr for RpcUrl {
-    type Err = ValueError;
-
-    fn from_str(rest: &str) -> Result<Self, ValueError> {
-        let (host, port, user, password) = parts(rest, &NODE)?;
-        Ok(Self { host, port, user, password })
-    }
+/// Takes what follows the scheme.
+///
+/// # Errors
+/// When there is no host or port, or something that does not belong there.
+pub(super) fn url(rest: &str, scheme: &'static str, hints: &Hints) -> Result<Url, ValueError> {
+    let (host, port, user, password) = parts(rest, hints)?;
+    Ok(Url { scheme, endpoint: Endpoint { host, port }, user, password })
 }
 
 /// Takes a proxy's URL.
@@ -86,7 +40,7 @@ impl FromStr for RpcUrl {
 /// # Errors
 /// When its scheme is another, when there is no host or port, or something that does not belong
 /// there.
-pub fn proxy(text: &str) -> Result<Proxy, ValueError> {
+pub(super) fn proxy(text: &str) -> Result<Proxy, ValueError> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(ValueError::new("the scheme is missing").hint(PROXY_FORM));
     };
@@ -107,37 +61,19 @@ pub fn proxy(text: &str) -> Result<Proxy, ValueError> {
     Ok(Proxy { host, port, user, password })
 }
 
-/// `HOST:PORT`, IPv6 addresses in brackets.
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The hint for a wrong address.
-struct Peer {
+/// The hints for a wrong address.
+pub(super) struct Hints {
     /// Where the address goes on after the port.
-    path: &'static str,
+    pub(super) path: &'static str,
     /// Where the port is missing.
-    ports: &'static str,
+    pub(super) ports: &'static str,
     /// Where an IPv6 address has no brackets.
-    ipv6: &'static str,
+    pub(super) ipv6: &'static str,
 }
-
-const NODE: Peer = Peer {
-    path: "mining needs no wallet: leave the path away",
-    ports: "nodes listen on 8332 (main), 18332 (testnet3), 48332 (testnet4), 38332 (signet) and 18443 \
-            (regtest) unless told otherwise",
-    ipv6: "http://[::1]:18443",
-};
-
-const POOL: Peer = Peer {
-    path: "a pool's address ends with the port",
-    ports: "each pool has its own; 3333 is a usual one",
-    ipv6: "stratum+tcp://[::1]:3333",
-};
 
 const PROXY_FORM: &str = "write it like socks5://127.0.0.1:9050";
 
-const PROXY: Peer = Peer {
+const PROXY: Hints = Hints {
     path: "a proxy's address ends with the port",
     ports: "Tor listens on 9050, and 1080 is the usual port of others",
     ipv6: "socks5://[::1]:9050",
@@ -147,7 +83,7 @@ const PROXY: Peer = Peer {
 type Parts = (String, u16, Option<String>, Option<Secret>);
 
 /// Takes what follows the scheme apart.
-fn parts(rest: &str, peer: &Peer) -> Result<Parts, ValueError> {
+fn parts(rest: &str, hints: &Hints) -> Result<Parts, ValueError> {
     if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(ValueError::new("an address has no spaces or control characters in it")
             .hint("in a user name or password write them as %20 and so on"));
@@ -160,9 +96,9 @@ fn parts(rest: &str, peer: &Peer) -> Result<Parts, ValueError> {
     };
     let address = address.strip_suffix('/').unwrap_or(address);
     if address.contains(['/', '?', '#']) {
-        return Err(ValueError::new("the address goes on after the port").hint(peer.path));
+        return Err(ValueError::new("the address goes on after the port").hint(hints.path));
     }
-    let (host, port) = host_and_port(address, peer)?;
+    let (host, port) = host_and_port(address, hints)?;
     let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
         None => (None, None),
         Some(Err(user)) => (Some(percent_decoded(user)?), None),
@@ -173,7 +109,7 @@ fn parts(rest: &str, peer: &Peer) -> Result<Parts, ValueError> {
     Ok((host, port, user, password))
 }
 
-fn host_and_port(address: &str, peer: &Peer) -> Result<(String, u16), ValueError> {
+fn host_and_port(address: &str, hints: &Hints) -> Result<(String, u16), ValueError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(bracketed) => {
             let (host, port) = bracketed
@@ -186,7 +122,7 @@ fn host_and_port(address: &str, peer: &Peer) -> Result<(String, u16), ValueError
         None => match address.split_once(':') {
             Some((_, port)) if port.contains(':') => {
                 return Err(ValueError::new("there is more than one colon after the login")
-                    .hint(format!("an IPv6 address stands in brackets: {}", peer.ipv6)));
+                    .hint(format!("an IPv6 address stands in brackets: {}", hints.ipv6)));
             }
             Some((host, port)) => (host, Some(port)),
             None => (address, None),
@@ -199,7 +135,7 @@ fn host_and_port(address: &str, peer: &Peer) -> Result<(String, u16), ValueError
     if !host.chars().all(of_a_name) {
         return Err(ValueError::new("the host is neither a name nor an IP address"));
     }
-    let ports = peer.ports;
+    let ports = hints.ports;
     let port = port.ok_or_else(|| ValueError::new("the port is missing").hint(ports))?;
     match port.parse() {
         Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => {
