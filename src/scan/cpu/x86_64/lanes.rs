@@ -256,9 +256,10 @@ fn any_word<V: Lanes>(t: usize, w: &[V; 16]) -> V {
 fn begin_first<V: Lanes>(proof: V::Proof, start: &Start, w3: V) -> Working<V> {
     let splat = |word| V::splat(proof, word);
     let a = w3.add(splat(start.a4));
-    let [b, c, d] = start.abc3.map(splat);
+    // Written out: `map` on an array is a call of its own where it is not inlined.
+    let [b, c, d] = [splat(start.abc3[0]), splat(start.abc3[1]), splat(start.abc3[2])];
     let e = w3.add(splat(start.e4));
-    let [f, g] = start.ef3.map(splat);
+    let [f, g] = [splat(start.ef3[0]), splat(start.ef3[1])];
     Working::begin([a, b, c, d, e, f, g], splat(start.hkw[0]))
 }
 
@@ -280,7 +281,9 @@ const AFTER_ROUND_0: [u32; 8] = round(IV, K[0]);
 /// Rounds 0 and 1 of the second hash.
 #[inline(always)]
 fn begin_second<V: Lanes>(proof: V::Proof, w: &[V; 16]) -> Working<V> {
-    let [a, b, c, d, e, f, g, _] = AFTER_ROUND_0.map(|word| V::splat(proof, word));
+    let splat = |n: usize| V::splat(proof, AFTER_ROUND_0[n]);
+    let [a, b, c, d, e, f, g] =
+        [splat(0), splat(1), splat(2), splat(3), splat(4), splat(5), splat(6)];
     let hkw = w[1].add(V::splat(proof, const { K[1].wrapping_add(AFTER_ROUND_0[7]) }));
     Working::begin([a.add(w[0]), b, c, d, e.add(w[0]), f, g], hkw)
 }
@@ -443,8 +446,8 @@ pub(super) fn scan_single<V: Lanes>(
     let start = Start::new(&scan.midstates[0], scan.second_block);
     let zero = V::splat(proof, 0);
     let mask = V::splat(proof, scan.hit_mask.bits());
-    let [table, spare] = &mut [(); 2].map(|()| Table { w3: zero, kw: [zero; 48] });
-    let (mut table, mut spare) = (table, spare);
+    let empty = || Table { w3: zero, kw: [zero; 48] };
+    let (mut table, mut spare) = (&mut empty(), &mut empty());
     let mut digest = [zero; 8];
     let mut hashes = 0;
     let mut nonce = scan.nonces.first();
