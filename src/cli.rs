@@ -1,5 +1,8 @@
 //! The whole command-line grammar. Help comes from it, and the configuration file is read by it.
 
+// These comments are the help's words, where a bracket is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod backend;
 mod complaint;
 mod quantities;

@@ -1,6 +1,10 @@
 //! What hashing costs in energy: read from the processor's and the cards' own counters, or told by
 //! the user. Where there is neither, there is no figure and a reason.
 
+#[cfg(feature = "energy")]
+mod nvml;
+#[cfg(not(feature = "energy"))]
+#[path = "energy/no_nvml.rs"]
 mod nvml;
 mod rapl;
 
@@ -34,6 +38,11 @@ pub enum NoReading {
         /// How many have that name.
         count: usize,
     },
+    /// Energy is not read in this build.
+    #[error(
+        "this build of adit reads no energy counters: it was built without the feature `energy`"
+    )]
+    NotBuilt,
     /// Nothing was read because nothing was measured.
     #[error("nothing was measured")]
     Nothing,
@@ -67,6 +76,9 @@ impl Meters {
     /// Looks what there is. The driver's library is loaded only where a card is among `consumers`.
     #[must_use]
     pub fn open(consumers: &[Consumer]) -> Self {
+        if !cfg!(feature = "energy") {
+            return Self { rapl: Err(NoReading::NotBuilt), nvml: Err(NoReading::NotBuilt) };
+        }
         let rapl = Rapl::open(&powercap());
         let cards = consumers.iter().any(|consumer| matches!(consumer, Consumer::Gpu(_)));
         let nvml = if cards { Nvml::open() } else { Err(NoReading::Nothing) };

@@ -129,6 +129,7 @@ impl fmt::Display for PauseReasons {
 
 /// What can happen.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// The source has answered for the first time.
     Started {

@@ -1,4 +1,28 @@
 //! What sources and engine exchange: [`Job`], [`Solution`] and [`Verdict`].
+//!
+//! A job says what is to be mined, how far its time and version may be rolled, and which hashes are
+//! wanted. [`Job::of_header`] is the simplest one; whatever else is wanted is a field of it:
+//!
+//! ```
+//! use adit::bitcoin::{Network, constants};
+//! use adit::chain::{target::Target, version::VersionMask};
+//! use adit::job::{Job, JobKey, TimeRange};
+//!
+//! let header = constants::genesis_block(Network::Bitcoin).header;
+//! let key = JobKey { connection: 0, number: 1 };
+//! let job = Job {
+//!     // Shares of a thousandth of difficulty 1, and as many as there are.
+//!     share_target: adit::source::stratum_v1::target_of("0.001")?,
+//!     ends_when_solved: false,
+//!     // The version may be rolled as BIP 320 has it, and nTime by ten seconds.
+//!     version_mask: VersionMask::BIP320,
+//!     ntime: TimeRange { first: header.time, ahead: 10 },
+//!     ..Job::of_header(key, &header)?
+//! };
+//! assert_eq!(job.network_target, Target::DIFFICULTY_1);
+//! assert!(job.easiest_target() > job.network_target);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +35,7 @@ use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
 use crate::chain::block::BlockBody;
 use crate::chain::coinbase::Coinbase;
 use crate::chain::merkle::Hash256;
-use crate::chain::target::{Difficulty, Target};
+use crate::chain::target::{Difficulty, NBitsError, Target};
 use crate::chain::version::VersionMask;
 
 /// Which source: its place in the order in which the sources were given, the first is 0.
@@ -97,6 +121,32 @@ pub struct Job {
 }
 
 impl Job {
+    /// A job for the nonces of one header; nothing else of it is rolled. What its nBits stand for is the
+    /// share target and the network's, a solution is a block and ends the job, and nothing found for
+    /// earlier jobs is worth anything.
+    ///
+    /// # Errors
+    /// When the header's nBits hold no target.
+    pub fn of_header(key: JobKey, header: &Header) -> Result<Self, NBitsError> {
+        let target = Target::from_nbits(header.bits)?;
+        Ok(Self {
+            key,
+            version: header.version.to_consensus().cast_unsigned(),
+            version_mask: VersionMask::NONE,
+            previous_block_hash: header.prev_blockhash,
+            height: None,
+            nbits: header.bits,
+            ntime: TimeRange::fixed(header.time),
+            merkle_root: MerkleRoot::Fixed(header.merkle_root.to_byte_array()),
+            share_target: target,
+            network_target: target,
+            clean: true,
+            ends_when_solved: true,
+            body: None,
+            received: Instant::now(),
+        })
+    }
+
     /// Whether both have the same headers to try, but for the versions that their masks allow.
     #[must_use]
     pub fn is_same_work(&self, other: &Self) -> bool {

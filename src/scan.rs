@@ -9,6 +9,10 @@
 
 mod backend;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+#[cfg(not(feature = "gpu"))]
+#[path = "scan/no_gpu.rs"]
 pub mod gpu;
 mod kernel;
 mod rest;

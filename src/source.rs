@@ -1,4 +1,78 @@
-//! Where jobs come from and solutions go: one room a protocol, none of which knows of hashing.
+//! Where jobs come from and solutions go: a module for each protocol, none of which knows of hashing.
+//!
+//! A source of one's own publishes jobs and judges what is found. This one wants a single regtest block on
+//! top of the genesis block:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use adit::bitcoin::{Network, TxMerkleNode, block::Header, constants, hashes::Hash as _};
+//! use adit::engine::{Engine, Goal};
+//! use adit::event::Announcer;
+//! use adit::job::{Job, JobKey, Verdict};
+//! use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
+//! use adit::source::{Refused, Run, Source, SourceError};
+//!
+//! struct OneBlock;
+//!
+//! impl Source for OneBlock {
+//!     fn name(&self) -> String {
+//!         "one block".to_owned()
+//!     }
+//!
+//!     fn run(self: Box<Self>, mut port: adit::engine::Port) -> Run {
+//!         Box::pin(async move {
+//!             port.started(Some(Network::Regtest));
+//!             let genesis = constants::genesis_block(Network::Regtest).header;
+//!             let header = Header {
+//!                 prev_blockhash: genesis.block_hash(),
+//!                 merkle_root: TxMerkleNode::from_byte_array([1; 32]),
+//!                 time: genesis.time + 1,
+//!                 ..genesis
+//!             };
+//!             let key = JobKey { connection: 0, number: 1 };
+//!             let job = Job::of_header(key, &header).map_err(|error| {
+//!                 SourceError::new(Refused::BySource, "the header", error.to_string())
+//!             })?;
+//!             port.publish(job);
+//!             // It ends when the engine stops. Each solution gets one verdict.
+//!             while let Some(solution) = port.solution().await {
+//!                 assert_eq!(solution.header.prev_blockhash, genesis.block_hash());
+//!                 port.verdict(&solution, Verdict::Accepted);
+//!             }
+//!             Ok(())
+//!         })
+//!     }
+//! }
+//!
+//! let kernel = cpu::best_kernel(CpuFeatures::detected());
+//! let scanner = Arc::new(CpuScanner::new(kernel, 1)?);
+//! let source = Box::new(OneBlock);
+//! // Whoever wants to know of events as they happen listens; this example does not.
+//! let (announcer, _events) = Announcer::new();
+//! let (engine, port) =
+//!     Engine::start(vec![scanner], source.name(), Goal::default(), announcer)?;
+//! let (mut status, control) = (engine.status(), engine.control());
+//!
+//! // Sources run on one thread of tokio's; the engine has threads of its own.
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! let (ended, stopped) = runtime.block_on(async {
+//!     let stop_after_a_block = async {
+//!         let status = status.wait_for(|status| status.blocks.accepted > 0).await?;
+//!         assert!(status.sources[0].is_mined && status.hashes > 0);
+//!         control.stop();
+//!         Ok::<(), tokio::sync::watch::error::RecvError>(())
+//!     };
+//!     tokio::join!(source.run(port), stop_after_a_block)
+//! });
+//! ended?;
+//! stopped?;
+//! let summary = engine.finish();
+//! assert_eq!((summary.blocks.accepted, summary.blocks.total()), (1, 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Goal`](crate::engine::Goal) stops a run after a number of blocks or shares by itself.
 
 mod backoff;
 pub mod block_schedule;

@@ -19,11 +19,11 @@ pub enum NoCycles {
 
 /// Counts the cycles of this thread in user mode, and of every thread that it or one of them starts
 /// from now on.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "energy"))]
 #[derive(Debug)]
 pub struct CycleCounter(perf_event::Counter);
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "energy"))]
 impl CycleCounter {
     /// Begins to count. To be called before the threads that are to be counted are started.
     ///
@@ -58,19 +58,24 @@ impl CycleCounter {
     }
 }
 
-/// There is none on this system.
-#[cfg(not(target_os = "linux"))]
+/// There is none on this system, or in this build.
+#[cfg(not(all(target_os = "linux", feature = "energy")))]
 #[derive(Debug)]
 pub struct CycleCounter(std::convert::Infallible);
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", feature = "energy")))]
 impl CycleCounter {
     /// Begins to count.
     ///
     /// # Errors
-    /// Always: it is read on Linux only.
+    /// Always: it is read on Linux only, and with the feature `energy`.
     pub fn start() -> Result<Self, NoCycles> {
-        Err(NoCycles::Unavailable("it is read on Linux only".to_owned()))
+        let why = if cfg!(feature = "energy") {
+            "it is read on Linux only"
+        } else {
+            "this build of adit reads none: it was built without the feature `energy`"
+        };
+        Err(NoCycles::Unavailable(why.to_owned()))
     }
 
     /// The cycles so far.

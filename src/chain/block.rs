@@ -1,10 +1,13 @@
 //! A solved header and its job's transactions, put together as `submitblock` takes them.
 
+use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::Encodable as _;
 use bitcoin::consensus::encode::VarInt;
+use bitcoin::hashes::Hash as _;
 
 use super::coinbase::{self, Coinbase};
+use super::merkle::sha256d;
 
 /// What a full block holds besides its header and the coinbase's rolled bytes. Sources that submit
 /// whole blocks put it into their jobs; pools keep it to themselves.
@@ -16,6 +19,12 @@ pub struct BlockBody {
     pub transaction_count: usize,
     /// These transactions as lower- or upper-case hex, one after the other.
     pub transactions_hex: String,
+}
+
+/// The hash of a serialized header.
+#[must_use]
+pub fn hash(header: &[u8; 80]) -> BlockHash {
+    BlockHash::from_byte_array(sha256d(header))
 }
 
 /// The whole block in hex: header, number of transactions, coinbase (with its witness where `body`

@@ -3,7 +3,7 @@
 use bitcoin::Amount;
 
 use crate::chain::target::Difficulty;
-use crate::plot::{NoForm, PlotFile};
+use crate::plot::{self, NoForm, PlotFile};
 use crate::units::{HashRate, Price, Watts};
 use crate::value_error::ValueError;
 
@@ -85,8 +85,11 @@ pub fn ratio(text: &str) -> Result<f64, ValueError> {
 /// Takes the name of a file to draw into.
 ///
 /// # Errors
-/// When its name does not say in which form.
+/// When its name does not say in which form, or this build draws none.
 pub fn plot_file(name: &str) -> Result<PlotFile, ValueError> {
+    if let Some(why) = plot::NOT_BUILT {
+        return Err(ValueError::new(why));
+    }
     name.parse().map_err(|error: NoForm| ValueError::new(error.to_string()))
 }
 

@@ -106,8 +106,10 @@ pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
         if !specs.contains(&BackendSpec::Auto) {
             return Ok(Vec::new());
         }
-        if !gpu::may_be_present() {
-            tracing::debug!("no graphics card: the system has no device file for one");
+        let no_file = "no graphics card: the system has no device file for one";
+        let none = (!gpu::may_be_present()).then_some(no_file);
+        if let Some(why) = gpu::NOT_BUILT.or(none) {
+            tracing::debug!("{why}");
             return Ok(Vec::new());
         }
     }
@@ -139,6 +141,9 @@ pub fn gpus(hashing: &HashingArgs) -> Result<Vec<Gpu>, Failure> {
 fn no_gpu(index: Option<usize>, all: &[Gpu]) -> Failure {
     let name = index.map_or_else(|| "gpu".to_owned(), |index| format!("gpu:{index}"));
     let failure = |why: &str| Failure::new(Exit::Usage, format!("backend {name}"), why);
+    if let Some(why) = gpu::NOT_BUILT {
+        return failure(why).hint("--backend cpu needs none");
+    }
     match (index, all) {
         (_, []) => failure("no graphics card and no driver for one was found").hint(
             "a card needs a driver for Vulkan (on Debian libvulkan1 and mesa-vulkan-drivers, or \

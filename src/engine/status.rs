@@ -17,6 +17,7 @@ use crate::units::Joules;
 
 /// The state of a run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// What it does.
     pub run: RunState,
@@ -65,6 +66,7 @@ pub enum RunState {
 
 /// The state of a backend.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BackendStatus {
     /// Which one, on what.
     pub info: BackendInfo,
@@ -98,6 +100,7 @@ pub enum BackendState {
 
 /// The state of a source.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SourceStatus {
     /// Which one.
     pub id: SourceId,
@@ -136,6 +139,7 @@ pub struct SourceStatus {
 
 /// The job that is mined.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct JobStatus {
     /// The height of the block to be found, where the source tells.
     pub height: Option<u32>,

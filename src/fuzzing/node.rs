@@ -1,6 +1,8 @@
 //! What a node sends.
 
+use std::pin::pin;
 use std::sync::LazyLock;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -91,9 +93,8 @@ pub fn submitblock_answer(input: &[u8]) {
 /// Of a message no more is kept than eight parts of 64 bytes, whatever the publisher says that there
 /// is, and the end of the stream is an error.
 pub fn zmtp(input: &[u8]) {
-    // A stream that is read from the input and never waited for, so that any executor serves.
     let stream = tokio::io::join(input, tokio::io::sink());
-    pollster::block_on(async {
+    let reads = pin!(async {
         let mut subscriber = match Subscriber::subscribe(stream, "hashtx").await {
             Ok(subscriber) => subscriber,
             Err(error) => return assert_shown_well(&error),
@@ -112,4 +113,6 @@ pub fn zmtp(input: &[u8]) {
             }
         }
     });
+    // The stream is read from the input and never waited for.
+    assert!(reads.poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }

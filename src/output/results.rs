@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::grind::{self, Puzzle};
 use crate::printable::one_line;
 use crate::scan::cpu::{CheckError, KernelCheck, Opened};
-use crate::scan::gpu::{Gpu, GpuCheck};
+use crate::scan::gpu::{self, Gpu, GpuCheck};
 
 /// A result that can be shown.
 pub trait Shown: Serialize {
@@ -124,7 +124,7 @@ impl Shown for Devices {
             text.extend([&one_line(&line), "\n"]);
         }
         if self.gpus.is_empty() {
-            text.push_str("gpu: none found\n");
+            text.extend(["gpu: ", gpu::NOT_BUILT.unwrap_or("none found"), "\n"]);
         }
         text
     }

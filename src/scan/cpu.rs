@@ -21,7 +21,9 @@ use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::calibration::{Calibration, FailedKernel, TimedKernel, calibrate, usually_fastest};
+pub use self::calibration::{
+    Calibration, FailedKernel, TimedKernel, best_kernel, calibrate, usually_fastest,
+};
 pub use self::check::{CheckError, KernelCheck, check_kernel};
 #[cfg(test)]
 pub(crate) use self::faults::{Fault, FaultyKernel};

@@ -35,3 +35,6 @@ mod worker;
 pub use self::adapter::{Gpu, GpuKind, enumerate, may_be_present};
 pub use self::check::{GpuCheck, check_gpu};
 pub use self::scanner::{GpuScanner, Options};
+
+/// Why this build of adit has no GPU support, if it has none: it was built without the feature `gpu`.
+pub const NOT_BUILT: Option<&str> = None;

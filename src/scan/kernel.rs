@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use super::sha256::IV;
+use crate::chain::block;
 use crate::chain::target::Target;
 
 /// The SHA-256 state after a header's first 64 bytes, with the version it was computed for.
@@ -138,7 +139,7 @@ impl HitMask {
     }
 
     /// A mask of just these bits, which need not be leading ones.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub(super) const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
@@ -182,6 +183,40 @@ pub struct Hit {
 }
 
 /// A way of computing SHA-256d on one CPU thread.
+///
+/// Who has a whole header uses [`scan_header`](Kernel::scan_header) or [`solve`](Kernel::solve); who rolls
+/// versions computes the midstates once and uses [`scan`](Kernel::scan).
+///
+/// ```
+/// use adit::bitcoin::CompactTarget;
+/// use adit::chain::target::Target;
+/// use adit::scan::cpu::{CpuFeatures, open_all};
+/// use adit::scan::NonceRange;
+///
+/// let header = [7; 80];
+/// let target = Target::from_nbits(CompactTarget::from_consensus(0x1f03_ffff))?;
+/// let nonces = NonceRange::new(0, 100_000).expect("it ends below 2^32");
+///
+/// // Every kernel that this processor can run finds the same nonces.
+/// let mut results = Vec::new();
+/// for (name, kernel) in open_all(CpuFeatures::detected()) {
+///     let Ok(kernel) = kernel else {
+///         continue;
+///     };
+///     let mut found = Vec::new();
+///     let tried = kernel.scan_header(&header, nonces, target, &mut |nonce| {
+///         found.push(nonce);
+///         std::ops::ControlFlow::Continue(())
+///     });
+///     assert_eq!(tried, 100_000);
+///     found.sort_unstable();
+///     results.push((name, found));
+/// }
+/// let (_, reference) = &results[0];
+/// assert!(!reference.is_empty());
+/// assert!(results.iter().all(|(_, found)| found == reference));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Kernel: Send + Sync + fmt::Debug {
     /// The name that `--backend cpu:NAME` takes.
     fn name(&self) -> &'static str;
@@ -198,6 +233,64 @@ pub trait Kernel: Send + Sync + fmt::Debug {
     /// # Panics
     /// When there is no midstate, or more than [`MAX_MIDSTATES`].
     fn scan(&self, scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -> u64;
+
+    /// Tries these nonces in one serialized header, whose own nonce (the last four bytes) does not matter,
+    /// and calls `found` with each nonce that makes its hash meet `target`, in any order. Each was hashed
+    /// again by the reference implementation. When `found` breaks, the scan ends as soon as it can.
+    ///
+    /// Returns the number of nonces tried. It takes as long as they take, so a miner whose work may change
+    /// hands over ranges of some milliseconds each.
+    fn scan_header(
+        &self,
+        header: &[u8; 80],
+        nonces: NonceRange,
+        target: Target,
+        found: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> u64 {
+        let scanned = HeaderParts::of(header);
+        let scan = Scan {
+            midstates: &[scanned.midstate],
+            second_block: scanned.second_block,
+            nonces,
+            hit_mask: HitMask::for_target(target),
+        };
+        let mut header = *header;
+        self.scan(&scan, &mut |Hit { nonce, .. }| {
+            header[76..].copy_from_slice(&nonce.to_le_bytes());
+            if target.is_met_by(&block::hash(&header)) {
+                found(nonce)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    /// The first nonce of the range that is found to make the header's hash meet `target`, which need not
+    /// be the lowest; `None` if none does. See [`Kernel::scan_header`].
+    fn solve(&self, header: &[u8; 80], nonces: NonceRange, target: Target) -> Option<u32> {
+        let mut solution = None;
+        self.scan_header(header, nonces, target, &mut |nonce| {
+            solution = Some(nonce);
+            ControlFlow::Break(())
+        });
+        solution
+    }
+}
+
+/// A serialized header as a kernel takes it.
+struct HeaderParts {
+    midstate: Midstate,
+    second_block: SecondBlock,
+}
+
+impl HeaderParts {
+    fn of(header: &[u8; 80]) -> Self {
+        let (mut first, mut tail) = ([0; 64], [0; 12]);
+        first.copy_from_slice(&header[..64]);
+        tail.copy_from_slice(&header[64..76]);
+        let version = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        Self { midstate: Midstate::of(version, &first), second_block: SecondBlock::of(&tail) }
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +302,36 @@ mod tests {
     fn mask(nbits: u32) -> HitMask {
         let nbits = CompactTarget::from_consensus(nbits);
         HitMask::for_target(Target::from_nbits(nbits).unwrap())
+    }
+
+    #[test]
+    fn only_what_meets_the_target_is_a_solution() {
+        use crate::scan::cpu::Sha2;
+
+        // Twelve leading zero bits, which the mask asks for, and something more.
+        let mut target = [0; 32];
+        target[1] = 0x08;
+        let target = Target::from_be_bytes(target);
+        let mut header = [3; 80];
+        let nonces = NonceRange::new(5, 60_000).unwrap();
+        let mut found = Vec::new();
+        let tried = Sha2.scan_header(&header, nonces, target, &mut |nonce| {
+            found.push(nonce);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(tried, 60_000);
+        let expected: Vec<u32> = (5..60_005)
+            .filter(|nonce: &u32| {
+                header[76..].copy_from_slice(&nonce.to_le_bytes());
+                target.is_met_by(&block::hash(&header))
+            })
+            .collect();
+        found.sort_unstable();
+        assert!(expected.len() > 2, "{expected:?}");
+        assert_eq!(found, expected);
+        let first = Sha2.solve(&header, nonces, target);
+        assert!(first.is_some_and(|nonce| expected.contains(&nonce)), "{first:?}");
+        assert_eq!(Sha2.solve(&header, nonces, Target::from_be_bytes([0; 32])), None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Waiting between ranges or batches.
+//! Rest between ranges or batches.
 
 use std::time::{Duration, Instant};
 
 use super::backend::Feed;
 
 /// How often a wait looks whether it is still wanted.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// Rests as long as the feed's throttle asks for after hashing that took `took`. A change of the
 /// throttle counts at once; a pause or the end of the run ends the rest.
@@ -17,18 +17,6 @@ pub(super) fn rest(took: Duration, feed: &dyn Feed) {
     loop {
         let left = feed.throttle().after(took).saturating_sub(begun.elapsed());
         if left.is_zero() || feed.is_paused() || feed.has_ended() {
-            return;
-        }
-        std::thread::sleep(left.min(TICK));
-    }
-}
-
-/// Waits for `time`, or until it is time to stop.
-pub(super) fn pause(time: Duration, feed: &dyn Feed) {
-    let until = Instant::now() + time;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || feed.has_ended() {
             return;
         }
         std::thread::sleep(left.min(TICK));

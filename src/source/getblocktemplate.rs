@@ -2,11 +2,11 @@
 //!
 //! There are several connections, so that nothing waits behind anything else: one submits blocks
 //! (and fetches the next template in the same batch, which is what makes a regtest chain grow
-//! quickly), one refreshes the template, two watch the tip (see [`tip`]). There are no longpolls: a
+//! quickly), one refreshes the template, two watch the tip (see `tip`). There are no longpolls: a
 //! node goes on serving one, with an RPC thread of its own, when its client has gone.
 //!
-//! [`client`] is the loop that mines on a node, [`submission`] takes a solution to its verdict,
-//! [`template`] makes a job of a template, and [`calls`] has the RPC calls.
+//! `client` is the loop that mines on a node, `submission` takes a solution to its verdict,
+//! `template` makes a job of a template, and `calls` has the RPC calls.
 
 mod bounded;
 mod calls;

@@ -167,6 +167,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_measured() {
 
 /// A reference that moved by itself is no measure for the others.
 #[test]
+#[cfg_attr(not(feature = "plot"), ignore = "a build without the feature `plot`")]
 fn a_reference_that_moved_is_said_and_decides_nothing() {
     let home = Home::new();
     let arguments = ["--for", "300ms", "--backend", "cpu:sha2", "--threads", "1"];
@@ -252,6 +253,7 @@ fn what_is_missing_now_or_too_short_to_say_fails() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "plot"), ignore = "a build without the feature `plot`")]
 fn a_chart_that_cannot_be_written_is_said_after_the_figures() {
     let exit =
         Adit::new(["bench", "--for", "20ms", "--backend", "cpu:sha2", "--plot", "no/such/x.svg"])
@@ -312,6 +314,7 @@ fn bars(colour: [u8; 3], (width, rgb): &(u32, Vec<u8>)) -> Vec<f64> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "plot"), ignore = "a build without the feature `plot`")]
 fn a_chart_shows_every_row_as_long_as_it_is_fast() {
     let home = Home::new();
     let svg = home.path().join("chart.svg");
@@ -344,6 +347,7 @@ fn a_chart_shows_every_row_as_long_as_it_is_fast() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "plot"), ignore = "a build without the feature `plot`")]
 fn a_comparison_shows_before_and_after() {
     let home = Home::new();
     let arguments = ["--for", "100ms", "--backend", "cpu:sha2", "--threads", "1"];
@@ -427,6 +431,7 @@ mod slowed {
 
     /// Counters that a test turns, in the place of the processor's.
     #[test]
+    #[cfg_attr(not(feature = "energy"), ignore = "a build without the feature `energy`")]
     fn energy_is_read_from_the_processors_counters() {
         const RANGE: u64 = 20_000_000;
         const WATTS: f64 = 40.0;

@@ -10,7 +10,10 @@ mod common;
 mod companion;
 mod estimate;
 mod failover;
+#[cfg(not(all(feature = "energy", feature = "gpu", feature = "plot")))]
+mod features;
 mod fuzz;
+#[cfg(feature = "gpu")]
 mod gpu;
 mod grind;
 mod harness;

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::kernels::{KernelName, Opened};
+use super::features::CpuFeatures;
+use super::kernels::{KernelName, Opened, open_all};
+use super::portable::Sha2;
 use crate::scan::self_test::{SelfTestError, self_test};
 use crate::scan::{HitMask, Kernel, Midstate, NonceRange, Scan, SecondBlock};
 use crate::units::HashRate;
@@ -83,6 +85,22 @@ pub fn usually_fastest(opened: &[Opened]) -> Option<Arc<dyn Kernel>> {
     opened.iter().rev().find_map(|(_, kernel)| kernel.clone().ok())
 }
 
+/// The kernel that is usually the fastest with these `features`, neither measured nor tested; where there
+/// is no other, the portable one. [`calibrate`] tests and measures all of them, which takes some
+/// milliseconds.
+///
+/// ```
+/// use adit::scan::cpu::{self, CpuFeatures};
+///
+/// let kernel = cpu::best_kernel(CpuFeatures::detected());
+/// cpu::self_test(&*kernel).expect("a kernel that agrees with the reference implementation");
+/// println!("hashing with {}", kernel.name());
+/// ```
+#[must_use]
+pub fn best_kernel(features: CpuFeatures) -> Arc<dyn Kernel> {
+    usually_fastest(&open_all(features)).unwrap_or_else(|| Arc::new(Sha2))
+}
+
 /// Measures the rate of `kernel` on this thread, with `midstates` midstates, over about `time`.
 fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate {
     let midstates: Vec<_> =
@@ -103,7 +121,7 @@ fn time_slice(kernel: &dyn Kernel, midstates: usize, time: Duration) -> HashRate
 #[cfg(test)]
 mod tests {
     use super::super::faults::{Fault, FaultyKernel};
-    use super::super::{CpuFeature, CpuFeatures, Sha2, Unavailable, open_all};
+    use super::super::{CpuFeature, Unavailable};
     use super::*;
     use crate::scan::Hit;
 

@@ -18,7 +18,7 @@ use super::thread::Waited;
 use super::tuning::Tuning;
 use super::tuning_cache::TuningCache;
 use super::worker::{DeviceConfig, DeviceHandle};
-use crate::scan::rest::{pause, rest};
+use crate::scan::rest::{TICK, rest};
 use crate::scan::{BackendError, BackendId, BackendInfo, Feed, Scanner, WorkUnit};
 
 /// A device is disabled after this many failures in a row.
@@ -86,6 +86,18 @@ impl std::fmt::Debug for DeviceState {
 /// Locks a mutex, even if a thread panicked while it held it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for `time`, or until it is time to stop.
+fn pause(time: Duration, feed: &dyn Feed) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || feed.has_ended() {
+            return;
+        }
+        std::thread::sleep(left.min(TICK));
+    }
 }
 
 impl GpuScanner {

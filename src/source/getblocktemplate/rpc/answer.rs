@@ -74,7 +74,7 @@ pub enum RpcError {
     Node {
         /// Its code.
         code: i64,
-        /// Its words, made printable. [`METHOD_NOT_FOUND`] names the method too.
+        /// Its words, made printable. `METHOD_NOT_FOUND` names the method too.
         message: String,
     },
     /// A response that is not what was asked for.

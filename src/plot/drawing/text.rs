@@ -1,5 +1,5 @@
 //! Widths and shapes of letters, from a font that is in the program: a picture looks the same
-//! wherever it is drawn. Its licence is beside it, in `font/LICENSE`.
+//! wherever it is drawn. Its licence is beside it, in `src/plot/font/LICENSE`.
 
 use std::sync::LazyLock;
 
@@ -9,9 +9,9 @@ use ab_glyph::{Font as _, FontRef, Glyph, ScaleFont as _, point};
 pub(super) const PLOTTERS_EM: f64 = 1.24;
 
 static REGULAR: LazyLock<Option<FontRef<'static>>> =
-    LazyLock::new(|| FontRef::try_from_slice(include_bytes!("font/DejaVuSans.ttf")).ok());
+    LazyLock::new(|| FontRef::try_from_slice(include_bytes!("../font/DejaVuSans.ttf")).ok());
 static BOLD: LazyLock<Option<FontRef<'static>>> =
-    LazyLock::new(|| FontRef::try_from_slice(include_bytes!("font/DejaVuSans-Bold.ttf")).ok());
+    LazyLock::new(|| FontRef::try_from_slice(include_bytes!("../font/DejaVuSans-Bold.ttf")).ok());
 
 /// The font, and what it calls the height of a line whose letters are `size` pixels to the em.
 fn font(size: f64, bold: bool) -> Option<(&'static FontRef<'static>, f32)> {

@@ -1,6 +1,7 @@
 //! What a chart shows, and that it holds what it must.
 
 use super::*;
+use crate::plot::Bar;
 
 fn bar(value: f64, colour: usize) -> Bar {
     Bar { value, low: value * 0.9, high: value * 1.05, colour }
@@ -87,14 +88,5 @@ fn whatever_is_to_be_shown_it_is_drawn() {
         chart.title.clone_from(&long);
         assert!(chart.svg().unwrap().ends_with("</svg>\n"));
         assert!(chart.png().unwrap().starts_with(b"\x89PNG"));
-    }
-}
-
-#[test]
-fn the_name_says_the_form() {
-    let form = |name: &str| name.parse::<PlotFile>().map(|file| file.form);
-    assert_eq!((form("a.svg"), form("b/c.PNG")), (Ok(Form::Svg), Ok(Form::Png)));
-    for name in ["", "a", "a.jpg", "svg", ".svg"] {
-        assert_eq!(form(name), Err(NoForm), "{name}");
     }
 }
