@@ -1,5 +1,6 @@
 //! One source's side of the engine: jobs and verdicts come in, solutions go out.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -161,9 +162,12 @@ impl Port {
         (!rate.is_nan()).then(|| HashRate::from_f64(rate))
     }
 
-    /// Resolves when the source is asked to close its connection and to connect again. A request that
-    /// comes while this is not awaited is kept; several count as one.
-    pub async fn reconnect_requested(&self) {
-        self.reconnect.notified().await;
+    /// Resolves when the source is asked to close its connection and to connect again
+    /// ([`super::Control::reconnect`]). A request that comes while this is not awaited is kept; several
+    /// count as one. The future borrows nothing, so that it can be awaited beside
+    /// [`Self::solution`].
+    pub fn reconnect_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        let reconnect = self.reconnect.clone();
+        async move { reconnect.notified().await }
     }
 }

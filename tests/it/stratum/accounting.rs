@@ -12,7 +12,7 @@ use crate::stratum::miner::{Ended, Miner, SOON, config, shares};
 
 /// Compares what both sides know about each share.
 #[track_caller]
-fn audit(pool: &ScriptedPool, ended: &Ended) {
+pub fn audit(pool: &ScriptedPool, ended: &Ended) {
     let tally = &ended.summary.shares;
     let told =
         ended.events.iter().filter(|event| matches!(event, Event::Share { .. })).count() as u64;
