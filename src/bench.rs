@@ -111,7 +111,8 @@ impl Team {
 }
 
 /// Whose energy a backend uses: a card's host thread is not counted.
-fn consumer(info: BackendInfo) -> Consumer {
+#[must_use]
+pub fn consumer(info: BackendInfo) -> Consumer {
     if info.id.is_gpu() { Consumer::Gpu(info.device) } else { Consumer::Cpu }
 }
 

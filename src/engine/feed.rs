@@ -1,8 +1,8 @@
 //! One backend's side of the engine: units go out to it, and each hit is hashed again.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
@@ -181,6 +181,10 @@ impl Feed for BackendFeed {
 
     fn count(&self, thread: usize, hashes: u64) {
         self.backend().meter.add(thread, hashes);
+    }
+
+    fn interrupted(&self, why: Option<String>) {
+        *self.backend().interruption.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
 

@@ -123,6 +123,10 @@ pub trait Feed: Sync {
 
     /// Counts `hashes` done by the scanner's thread number `thread`.
     fn count(&self, thread: usize, hashes: u64);
+
+    /// Says why the scanner does not hash for a while, as when its device has failed and is initialised
+    /// again; `None` once it does again.
+    fn interrupted(&self, _why: Option<String>) {}
 }
 
 /// Why a backend cannot go on.
