@@ -167,7 +167,7 @@ pub struct Progress {
 pub struct Slice {
     /// Hashes done.
     pub hashes: u64,
-    /// In this many seconds, from the first range dealt to the last one counted.
+    /// In this many seconds, from the first range handed out to the last one counted.
     pub seconds: f64,
     /// The share of the cores' time that was ours, of that in which our threads wanted to run, 0 to
     /// 1. Less than 1 where other programs ran on them.

@@ -40,7 +40,7 @@ use self::sampler::Sampler;
 use self::slot::SourceSlot;
 use self::state::{Shared, Unanswered};
 use crate::event::{Announcer, Summary};
-use crate::job::{Refusal, SourceId, Verdict};
+use crate::job::{RejectReason, SourceId, Verdict};
 use crate::scan::{BackendError, BackendId, BackendInfo, Scanner};
 
 /// Runs scanners, and stands between them and the sources.
@@ -178,7 +178,7 @@ impl Engine {
         let mut state = shared.state();
         let unanswered = std::mem::take(&mut state.unanswered);
         for Unanswered { source, solution } in unanswered.values() {
-            let why = Refusal::new("", "the source had not answered when adit stopped");
+            let why = RejectReason::new("", "the source had not answered when adit stopped");
             shared.judge(&mut state, *source, solution, Verdict::Unknown(why));
         }
         shared.announce_unconfirmed(&state);

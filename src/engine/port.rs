@@ -144,7 +144,7 @@ impl Port {
     /// Tells what became of a block for which no solution waits any more.
     pub fn late_verdict(&self, block: &ReportedBlock, verdict: Verdict) {
         let mut state = self.shared.state();
-        state.slot(self.source).note_refusal(&verdict);
+        state.slot(self.source).note_reject_reason(&verdict);
         self.shared.block(&mut state, self.source, block, verdict);
         self.shared.stop_at_goal(&mut state);
     }

@@ -131,10 +131,10 @@ pub struct SourceStatus {
     pub shares: Tally,
     /// Its verdicts on blocks.
     pub blocks: Tally,
-    /// Why it refused solutions, and how often, in the order in which the reasons came first. In the
+    /// Why it rejected solutions, and how often, in the order in which the reasons came first. In the
     /// source's own words, fit to be shown; a bounded number of them.
     pub reject_reasons: Vec<(String, u64)>,
-    /// Refusals for reasons beyond that number.
+    /// Rejections for reasons beyond that number.
     pub other_rejects: u64,
 }
 

@@ -190,7 +190,7 @@ fn a_block_that_is_no_share_goes_out_once_on_each_tip() {
     let unit = pool.unit();
     assert_eq!(unit.target, Target::max());
     assert!(pool.find(&unit, 0).is_some(), "the first on another tip");
-    let refused = Refusal::new("low difficulty", "");
+    let refused = RejectReason::new("low difficulty", "");
     pool.port.verdict(&block, Verdict::Rejected(refused));
     assert_eq!(pool.blocks(), [(block.hash, "unknown"), (block.hash, "stale")]);
     let summary = pool.finish();
@@ -287,8 +287,8 @@ fn the_last_status_says_what_the_summary_says() {
         best = Some(best.map_or(difficulty, |best: f64| best.max(difficulty)));
         let verdict = match number {
             0..=2 => Verdict::Accepted,
-            3 | 4 => Verdict::Rejected(Refusal::new("low difficulty", "")),
-            5 => Verdict::Stale(Refusal::new("", "too late")),
+            3 | 4 => Verdict::Rejected(RejectReason::new("low difficulty", "")),
+            5 => Verdict::Stale(RejectReason::new("", "too late")),
             // No answer.
             _ => continue,
         };
@@ -333,7 +333,7 @@ fn a_pool_that_puts_a_number_into_each_reason_fills_no_memory() {
     let unit = with(&pool.to, |feed| feed.next(1, 1_000).unwrap());
     for number in 0..100 {
         let solution = pool.find(&unit, number).unwrap();
-        let why = Refusal::new(format!("{number}{}", "\u{7}".repeat(10_000)), "");
+        let why = RejectReason::new(format!("{number}{}", "\u{7}".repeat(10_000)), "");
         pool.port.verdict(&solution, Verdict::Rejected(why));
     }
     pool.finish();

@@ -160,11 +160,11 @@ impl Feed for List {
     fn try_next(&self, _: usize, nonces: u64) -> Option<WorkUnit> {
         let mut left = self.left.lock().unwrap();
         let unit = left.pop_front()?;
-        let (dealt, rest) = unit.nonces.split(nonces);
+        let (handed_out, rest) = unit.nonces.split(nonces);
         if let Some(nonces) = rest {
             left.push_front(WorkUnit { nonces, ..unit.clone() });
         }
-        Some(WorkUnit { nonces: dealt, ..unit })
+        Some(WorkUnit { nonces: handed_out, ..unit })
     }
 
     fn give_back(&self, unit: WorkUnit) {

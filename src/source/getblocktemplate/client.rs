@@ -460,7 +460,7 @@ impl Client {
     /// before its height is mined again, if the block was not accepted.
     fn settle(&mut self, found: &FoundBlock, verdict: Verdict) -> Option<Duration> {
         let wait = self.submitter.settle(found, &verdict);
-        if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
+        if verdict.reject_reason().is_some_and(|why| why.words == "time-too-new") {
             self.template_cache = TemplateCache::Outdated;
             self.announce_ahead();
         } else {

@@ -30,7 +30,7 @@ use super::profile::OptionalRequest;
 use super::work::{Extranonce, Notify};
 use crate::chain::target::Target;
 use crate::engine::Port;
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 use crate::printable::printable;
 use crate::source::pool::in_flight::InFlight;
 use crate::source::pool::responsiveness::UnansweredShares;
@@ -233,7 +233,7 @@ impl<'a> Connection<'a> {
         }
         for share in self.in_flight.drain() {
             let why = "the connection was lost before the pool answered";
-            self.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
+            self.port.verdict(&share.solution, Verdict::Unknown(RejectReason::new("", why)));
         }
         let lasted =
             self.current_job.is_some() && self.opened.elapsed() > self.config.timing.first_job;

@@ -126,7 +126,7 @@ fn the_accounts_agree_when_stopped_with_shares_on_their_way() {
 }
 
 #[test]
-fn answers_after_the_end_of_patience_change_nothing() {
+fn answers_after_the_timeout_change_nothing() {
     let held = Mutex::new(Vec::new());
     let pool = ScriptedPool::scripted(Rules::default(), move |request| {
         if request.method != "mining.submit" {
