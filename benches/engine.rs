@@ -48,7 +48,7 @@ fn job(number: u32) -> Job {
 
 fn start(kernel: Arc<dyn Kernel>, threads: usize) -> (Engine, Port) {
     let scanner: Arc<dyn Scanner> = Arc::new(CpuScanner::new(kernel, threads).unwrap());
-    // Nobody listens; the engine does not mind.
+    // Nothing listens; the engine does not mind.
     let (announcer, _) = Announcer::new();
     Engine::start(vec![scanner], SourceInfo::new("bench", "bench"), Goal::default(), announcer)
         .unwrap()

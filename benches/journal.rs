@@ -34,7 +34,7 @@ fn main_header() -> Header {
     }
 }
 
-/// A block of so many bytes, in hex.
+/// A block of this many bytes, in hex.
 fn block_hex(bytes: usize) -> String {
     let mut block = encode::serialize(&main_header());
     block.resize(bytes, 0x5a);

@@ -1,6 +1,6 @@
-//! What the engine does for each hit that a backend reports, and for each piece of work that it deals
-//! out: hashing a candidate again in plain code, cutting a unit, and a merkle root for another
-//! extranonce.
+//! What the engine does for each hit that a backend reports, and for each piece of work that it hands
+//! out: hashing a candidate again by the reference implementation, cutting a unit, and a merkle root for
+//! another extranonce.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -111,7 +111,8 @@ impl Team {
 }
 
 /// Whose energy a backend uses: a card's host thread is not counted.
-fn consumer(info: BackendInfo) -> Consumer {
+#[must_use]
+pub fn consumer(info: BackendInfo) -> Consumer {
     if info.id.is_gpu() { Consumer::Gpu(info.device) } else { Consumer::Cpu }
 }
 
@@ -166,7 +167,7 @@ pub struct Progress {
 pub struct Slice {
     /// Hashes done.
     pub hashes: u64,
-    /// In this many seconds, from the first range dealt to the last one counted.
+    /// In this many seconds, from the first range handed out to the last one counted.
     pub seconds: f64,
     /// The share of the cores' time that was ours, of that in which our threads wanted to run, 0 to
     /// 1. Less than 1 where other programs ran on them.

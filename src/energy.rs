@@ -7,9 +7,11 @@ mod nvml;
 #[path = "energy/no_nvml.rs"]
 mod nvml;
 mod rapl;
+mod totals;
 
 pub use self::nvml::Nvml;
 pub use self::rapl::Rapl;
+pub use self::totals::EnergyTotals;
 use crate::units::Joules;
 
 /// Why there is no figure.
@@ -83,6 +85,11 @@ impl Meters {
         let cards = consumers.iter().any(|consumer| matches!(consumer, Consumer::Gpu(_)));
         let nvml = if cards { Nvml::open() } else { Err(NoReading::Nothing) };
         Self { rapl, nvml }
+    }
+
+    /// Whether there are any counters.
+    fn are_there_any(&self) -> bool {
+        self.rapl.is_ok() || self.nvml.is_ok()
     }
 
     /// What the counters of `consumers` say now.

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 pub use self::control::{Control, ControlError};
 pub use self::port::Port;
 pub use self::rates::Rates;
+pub use self::sampler::EnergyMeter;
 pub use self::search_space::{NextWork, SearchSpace};
 pub use self::slot::{Connection, Health, SourceInfo};
 pub use self::sources::Sources;
@@ -39,16 +40,16 @@ use self::sampler::Sampler;
 use self::slot::SourceSlot;
 use self::state::{Shared, Unanswered};
 use crate::event::{Announcer, Summary};
-use crate::job::{Refusal, SourceId, Verdict};
+use crate::job::{RejectReason, SourceId, Verdict};
 use crate::scan::{BackendError, BackendId, BackendInfo, Scanner};
 
 /// Runs scanners, and stands between them and the sources.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// The thread that publishes the status, and what ends it when it is dropped.
+    /// The thread that publishes the status, and what gives it a meter and ends it when it is dropped.
     sampler: JoinHandle<Sampler>,
-    sampling: mpsc::Sender<()>,
+    sampling: mpsc::Sender<EnergyMeter>,
     status: watch::Receiver<Status>,
 }
 
@@ -99,10 +100,10 @@ impl Engine {
         }
         let sampler = Sampler::new(shared.clone());
         let status = sampler.status();
-        let (sampling, end) = mpsc::channel();
+        let (sampling, meters) = mpsc::channel();
         let sampler = std::thread::Builder::new()
             .name("status".to_owned())
-            .spawn(move || sampler.run(&end))?;
+            .spawn(move || sampler.run(&meters))?;
         let sources = Sources::of(shared.clone());
         Ok((Self { shared, threads, sampler, sampling, status }, sources))
     }
@@ -117,6 +118,13 @@ impl Engine {
     #[must_use]
     pub fn control(&self) -> Control {
         Control { shared: self.shared.clone(), status: self.status.clone() }
+    }
+
+    /// Has the energy of the backends read from now on, for [`BackendStatus::energy`]: the engine itself
+    /// knows no counters.
+    pub fn measure_energy(&self, meter: EnergyMeter) {
+        // The thread at the other end lives as long as the engine.
+        let _ = self.sampling.send(meter);
     }
 
     /// Stops: no more work is handed out, and the sources' ports end once they are drained.
@@ -169,7 +177,7 @@ impl Engine {
         let mut state = shared.state();
         let unanswered = std::mem::take(&mut state.unanswered);
         for Unanswered { source, solution } in unanswered.values() {
-            let why = Refusal::new("", "the source had not answered when adit stopped");
+            let why = RejectReason::new("", "the source had not answered when adit stopped");
             shared.judge(&mut state, *source, solution, Verdict::Unknown(why));
         }
         shared.announce_unconfirmed(&state);

@@ -223,31 +223,31 @@ pub enum Verdict {
     /// Taken.
     Accepted,
     /// Refused.
-    Rejected(Refusal),
+    Rejected(RejectReason),
     /// Right, but too late.
-    Stale(Refusal),
+    Stale(RejectReason),
     /// There was no answer; whether it arrived is not known.
-    Unknown(Refusal),
+    Unknown(RejectReason),
 }
 
 /// Why a solution was not accepted: the source's own words, and ours beside them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RejectReason {
     /// What the source said, unaltered but for control characters; empty where it said nothing.
     pub words: String,
     /// What that means; empty where we have nothing to add.
     pub meaning: &'static str,
 }
 
-impl Refusal {
-    /// A refusal in the source's words with ours beside them.
+impl RejectReason {
+    /// A reason in the source's words with ours beside them.
     pub fn new(words: impl Into<String>, meaning: &'static str) -> Self {
         Self { words: words.into(), meaning }
     }
 }
 
 /// `high-hash (the hash does not meet the target)`, or the half of it that there is.
-impl fmt::Display for Refusal {
+impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.words.as_str(), self.meaning) {
             ("", meaning) => f.write_str(meaning),
@@ -271,7 +271,7 @@ impl Verdict {
 
     /// Why it was not accepted.
     #[must_use]
-    pub const fn refusal(&self) -> Option<&Refusal> {
+    pub const fn reject_reason(&self) -> Option<&RejectReason> {
         match self {
             Self::Accepted => None,
             Self::Rejected(why) | Self::Stale(why) | Self::Unknown(why) => Some(why),

@@ -150,7 +150,7 @@ trait View: Send {
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long a listener that has shown something waits for more before it waits for a wake-up.
-const BREATH: Duration = Duration::from_millis(4);
+const COALESCE: Duration = Duration::from_millis(4);
 
 /// How many bytes are collected at most before they are written.
 const PENDING_MAX: usize = 64 * 1024;
@@ -221,7 +221,7 @@ impl Show {
             if std::mem::take(&mut self.busy) {
                 // Where one event came, more may follow: waking for each of thousands a second
                 // would take time from the threads that announce them.
-                thread::sleep(BREATH);
+                thread::sleep(COALESCE);
                 continue;
             }
             self.busy = true;
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
     use crate::chain::target::Target;
     use crate::event::{Announcer, SourceState, Tally};
-    use crate::job::{Refusal, SourceId, Verdict};
+    use crate::job::{RejectReason, SourceId, Verdict};
     use crate::scan::{BackendId, BackendInfo};
     use crate::units::HashRate;
 
@@ -404,7 +404,7 @@ mod tests {
     }
 
     pub(super) fn rejected() -> Verdict {
-        Verdict::Rejected(Refusal::new("high-hash", "the hash does not meet the target"))
+        Verdict::Rejected(RejectReason::new("high-hash", "the hash does not meet the target"))
     }
 
     pub(super) fn summary(events_lost: u64) -> Event {
@@ -444,7 +444,7 @@ mod tests {
             },
             Event::Share {
                 source,
-                verdict: Verdict::Stale(Refusal::new("", "too late")),
+                verdict: Verdict::Stale(RejectReason::new("", "too late")),
                 difficulty,
                 hash,
                 latency: Duration::from_millis(12),

@@ -93,6 +93,9 @@ use crate::engine::Port;
 
 /// Said where no pay-out address was given and none is needed.
 const NO_ADDRESS: &str = "no --address: the coins go where anyone can spend them";
+/// The reason of the state that is announced where a source connects again because
+/// [`crate::engine::Control::reconnect`] asks for it.
+const RECONNECT_REQUESTED: &str = "a reconnect was requested";
 
 /// What a source's run comes to.
 pub type Run = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send>>;

@@ -1,4 +1,4 @@
-//! One slice: a feed that records the ranges it deals out and the candidates that come back, and
+//! One slice: a feed that records the ranges it hands out and the candidates that come back, and
 //! checks both with the reference implementation afterwards.
 
 use std::collections::HashSet;
@@ -89,12 +89,12 @@ pub enum Disagreement {
         nonce: u32,
     },
     /// It counted other than it did.
-    #[error("{counted} hashes counted, and {dealt} dealt out")]
+    #[error("{counted} hashes counted, and {handed_out} handed out")]
     Count {
         /// What it said.
         counted: u64,
         /// What it was to do.
-        dealt: u64,
+        handed_out: u64,
     },
 }
 
@@ -133,23 +133,23 @@ struct Found {
     inside: bool,
 }
 
-/// Deals out ranges for as long as a slice lasts, and records what becomes of them.
+/// Hands out ranges for as long as a slice lasts, and records what becomes of them.
 pub(super) struct Course {
     version_rolling: bool,
     zeros: u32,
     begun: Instant,
     slice: Duration,
-    dealer: Mutex<Dealer>,
+    handing_out: Mutex<HandingOut>,
     found: Mutex<Vec<Found>>,
     hashes: AtomicU64,
     /// When the last range was counted, in nanoseconds after the start.
     ended: AtomicU64,
 }
 
-struct Dealer {
+struct HandingOut {
     space: SearchSpace,
     random: Random,
-    dealt: Vec<WorkUnit>,
+    handed_out: Vec<WorkUnit>,
     returned: Vec<WorkUnit>,
 }
 
@@ -161,11 +161,11 @@ impl Course {
         slice: Duration,
     ) -> Self {
         let space = SearchSpace::new(Arc::new(job(version_rolling, zeros, &mut random)), 0);
-        let (dealt, returned) = (Vec::new(), Vec::new());
+        let (handed_out, returned) = (Vec::new(), Vec::new());
         Self {
             version_rolling,
             zeros,
-            dealer: Mutex::new(Dealer { space, random, dealt, returned }),
+            handing_out: Mutex::new(HandingOut { space, random, handed_out, returned }),
             found: Mutex::default(),
             hashes: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -186,15 +186,15 @@ impl Course {
 
     /// Compares what was found with what there is.
     pub(super) fn verify(self, random: &mut Random) -> Result<Tried, Disagreement> {
-        let Dealer { dealt, returned, .. } = held(self.dealer.into_inner());
+        let HandingOut { handed_out, returned, .. } = held(self.handing_out.into_inner());
         let found = held(self.found.into_inner());
 
         let size = |unit: &WorkUnit| unit.nonces.count() * unit.midstates.len() as u64;
         let sum = |units: &[WorkUnit]| units.iter().map(size).sum::<u64>();
-        let all = sum(&dealt) - sum(&returned);
+        let all = sum(&handed_out) - sum(&returned);
         let counted = self.hashes.into_inner();
         if counted != all {
-            return Err(Disagreement::Count { counted, dealt: all });
+            return Err(Disagreement::Count { counted, handed_out: all });
         }
 
         let mut seen = HashSet::new();
@@ -210,7 +210,7 @@ impl Course {
 
         // What was given back was done later, perhaps, or not at all.
         let whole = |unit: &&WorkUnit| !returned.iter().any(|returned| overlap(unit, returned));
-        let sample = sample(dealt.iter().filter(whole), random);
+        let sample = sample(handed_out.iter().filter(whole), random);
         let sampled = sum(&sample);
         let in_sample = sample
             .into_par_iter()
@@ -318,16 +318,16 @@ impl Found {
 impl Feed for Course {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         let passed = self.begun.elapsed();
-        let mut dealer: MutexGuard<'_, _> = held(self.dealer.lock());
-        let Dealer { space, random, dealt, .. } = &mut *dealer;
+        let mut handing_out: MutexGuard<'_, _> = held(self.handing_out.lock());
+        let HandingOut { space, random, handed_out, .. } = &mut *handing_out;
         // On a machine with other things to do, a slice may be over before it has begun.
-        if passed >= self.slice && !dealt.is_empty() {
+        if passed >= self.slice && !handed_out.is_empty() {
             return None;
         }
         loop {
             match space.take(midstates, nonces, Instant::now()) {
                 NextWork::Unit(unit) => {
-                    dealt.push(unit.clone());
+                    handed_out.push(unit.clone());
                     return Some(unit);
                 }
                 // A machine that is through with one header gets another.
@@ -344,9 +344,9 @@ impl Feed for Course {
     }
 
     fn give_back(&self, unit: WorkUnit) {
-        let mut dealer = held(self.dealer.lock());
-        dealer.returned.push(unit.clone());
-        dealer.space.put_back(unit);
+        let mut handing_out = held(self.handing_out.lock());
+        handing_out.returned.push(unit.clone());
+        handing_out.space.put_back(unit);
     }
 
     fn has_ended(&self) -> bool {

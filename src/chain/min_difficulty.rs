@@ -1,20 +1,20 @@
 //! The twenty-minute rule of testnet3 and testnet4 (Bitcoin Core's `GetNextWorkRequired` with
 //! `fPowAllowMinDifficultyBlocks`), and BIP 94's rule on time.
 //!
-//! A block whose nTime is more than twenty minutes after its predecessor's must have the lowest
+//! A block whose nTime is more than twenty minutes after its parent's must have the lowest
 //! difficulty, and one that is not must have the period's own. The first block of a period of 2016
 //! is excepted: its difficulty is computed, whenever it comes. So nBits hold for the nTime values of
 //! one side only, and a header must never be carried across the line with the bits of the other.
 
 use bitcoin::Network;
 
-/// How much later than its predecessor a block must be, in seconds, and one more.
+/// How much later than its parent a block must be, in seconds, and one more.
 const TWENTY_MINUTES: u32 = 20 * 60;
 
 /// A difficulty period, in blocks.
 pub const PERIOD: u32 = 2016;
 
-/// How much earlier than its predecessor a period's first block may be, in seconds (BIP 94).
+/// How much earlier than its parent a period's first block may be, in seconds (BIP 94).
 const MAX_TIMEWARP: u32 = 600;
 
 /// Which side of the line a block is on.

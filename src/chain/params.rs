@@ -17,7 +17,7 @@ pub struct Params {
     /// `None`: the data directory itself.
     pub data_folder: Option<&'static str>,
     /// Whether a block that comes late may have the lowest difficulty (Bitcoin Core's
-    /// `fPowAllowMinDifficultyBlocks`: more than 20 minutes after its predecessor). On such a chain
+    /// `fPowAllowMinDifficultyBlocks`: more than 20 minutes after its parent). On such a chain
     /// a template's nBits hold for its own nTime only. Regtest has the rule too, to no effect: it
     /// never has any other difficulty.
     pub min_difficulty_blocks: bool,

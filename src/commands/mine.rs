@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adit::bench::BenchError;
+use adit::bench::{BenchError, consumer};
 use adit::cli::{MineArgs, OutputArgs, VersionRolling};
-use adit::engine::{Control, Engine, Goal, Sources};
+use adit::energy::{Consumer, EnergyTotals};
+use adit::engine::{Control, EnergyMeter, Engine, Goal, Sources};
 use adit::event::{Announcer, PauseReason, Summary};
 use adit::exit::{Exit, Failure};
 use adit::protocols::{self, Terms};
@@ -153,6 +154,7 @@ fn engine(
 ) -> anyhow::Result<(Engine, Sources)> {
     let goal =
         Goal { blocks: args.blocks.map(NonZero::get), shares: args.shares.map(NonZero::get) };
+    let consumers = scanners.iter().map(|scanner| consumer(scanner.info())).collect();
     let (engine, slots) = Engine::with_sources(scanners, sources.infos(), goal, announcer.clone())
         .context("scanner threads")?;
     let control = engine.control();
@@ -160,7 +162,19 @@ fn engine(
     if args.paused {
         control.pause(PauseReason::User);
     }
+    engine.measure_energy(energy_meter(consumers));
     Ok((engine, slots))
+}
+
+/// What tells the engine how much energy its backends have used.
+fn energy_meter(mut consumers: Vec<Consumer>) -> EnergyMeter {
+    consumers.sort();
+    consumers.dedup();
+    // Mining does without these figures.
+    let totals = EnergyTotals::start(consumers)
+        .inspect_err(|error| tracing::debug!(%error, "no thread to read the energy"))
+        .ok();
+    Box::new(move |backend| totals.as_ref()?.of(&consumer(backend.clone())))
 }
 
 /// Runs engine and sources against each other until one of the reasons to stop is there.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bitcoin::BlockHash;
 
-use crate::job::{Job, Refusal, Solution, Verdict};
+use crate::job::{Job, RejectReason, Solution, Verdict};
 
 /// How many blocks of a pool wait for its next job at most. The verdict of one more than that stays
 /// unknown for the oldest.
@@ -41,7 +41,7 @@ impl Tip {
             (Some(height), Some(next)) => height.checked_add(1) == Some(next),
             _ => true,
         };
-        let why = Refusal::new("", "the pool's next job builds on another block");
+        let why = RejectReason::new("", "the pool's next job builds on another block");
         (is_at_its_height && self.hash != block.job.previous_block_hash)
             .then_some(Verdict::Stale(why))
     }

@@ -113,9 +113,12 @@ impl Control {
         Ok(())
     }
 
-    /// Asks a source to close its connection and to connect again. It is a request that the source
-    /// awaits on its port ([`super::Port::reconnect_requested`]), and no source does so yet: so far
-    /// nothing follows from it.
+    /// Asks a source to close its connection and to connect again at once, also in the midst of a wait
+    /// between attempts: `stratum_v1` collects the answers that are on their way before (two seconds at
+    /// most), `getblocktemplate` the one to a block that is being submitted. Either announces it as a
+    /// change of its state, with a reason that says so. The built-in chain has no connection: nothing
+    /// follows there. It is a request that the source awaits on its port
+    /// ([`super::Port::reconnect_requested`]).
     ///
     /// # Errors
     /// When there is no such source, or it is not running.

@@ -1,8 +1,8 @@
 //! One backend's side of the engine: units go out to it, and each hit is hashed again.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
@@ -12,7 +12,7 @@ use super::search_space::NextWork;
 use super::state::{Backend, Shared, Unanswered};
 use crate::chain::merkle;
 use crate::event::Event;
-use crate::job::{Job, Refusal, Solution, SourceId, Verdict};
+use crate::job::{Job, RejectReason, Solution, SourceId, Verdict};
 use crate::scan::{BackendError, Candidate, Feed, Hit, HitMask, Throttle, WorkUnit};
 
 /// A backend with this many candidates that failed verification is disabled, unless it has been right
@@ -75,7 +75,7 @@ impl Feed for BackendFeed {
         if let Some(space) = &mut self.shared.state().slot(unit.source).space {
             space.put_back(unit);
         }
-        // A backend may be waiting that has found all dealt out.
+        // A backend may be waiting that has found all handed out.
         self.shared.wake.notify_all();
     }
 
@@ -152,7 +152,7 @@ impl Feed for BackendFeed {
             found: Instant::now(),
         };
         if is_stale {
-            let why = Refusal::new("", "found for a job that had been replaced; not sent");
+            let why = RejectReason::new("", "found for a job that had been replaced; not sent");
             shared.judge(&mut state, unit.source, &solution, Verdict::Stale(why));
             return ControlFlow::Break(());
         }
@@ -172,7 +172,7 @@ impl Feed for BackendFeed {
         if sent {
             state.unanswered.insert(id, Unanswered { source: unit.source, solution });
         } else {
-            let why = Refusal::new("", "dropped: source queue full");
+            let why = RejectReason::new("", "dropped: source queue full");
             shared.judge(&mut state, unit.source, &solution, Verdict::Stale(why));
         }
         drop(state);
@@ -181,6 +181,10 @@ impl Feed for BackendFeed {
 
     fn count(&self, thread: usize, hashes: u64) {
         self.backend().meter.add(thread, hashes);
+    }
+
+    fn interrupted(&self, why: Option<String>) {
+        *self.backend().interruption.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
 

@@ -1,5 +1,6 @@
 //! One source's side of the engine: jobs and verdicts come in, solutions go out.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -143,7 +144,7 @@ impl Port {
     /// Tells what became of a block for which no solution waits any more.
     pub fn late_verdict(&self, block: &ReportedBlock, verdict: Verdict) {
         let mut state = self.shared.state();
-        state.slot(self.source).note_refusal(&verdict);
+        state.slot(self.source).note_reject_reason(&verdict);
         self.shared.block(&mut state, self.source, block, verdict);
         self.shared.stop_at_goal(&mut state);
     }
@@ -161,9 +162,12 @@ impl Port {
         (!rate.is_nan()).then(|| HashRate::from_f64(rate))
     }
 
-    /// Resolves when the source is asked to close its connection and to connect again. A request that
-    /// comes while this is not awaited is kept; several count as one.
-    pub async fn reconnect_requested(&self) {
-        self.reconnect.notified().await;
+    /// Resolves when the source is asked to close its connection and to connect again
+    /// ([`super::Control::reconnect`]). A request that comes while this is not awaited is kept; several
+    /// count as one. The future borrows nothing, so that it can be awaited beside
+    /// [`Self::solution`].
+    pub fn reconnect_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        let reconnect = self.reconnect.clone();
+        async move { reconnect.notified().await }
     }
 }

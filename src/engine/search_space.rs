@@ -3,7 +3,7 @@
 //! The space has four dimensions. From the outside in: nTime (it moves with the clock), the
 //! extranonce, the version, the nonce. Everything but the nonce is cut into *slabs*, runs of
 //! versions of one (nTime, extranonce), as wide as the backend that opens one likes; a slab's
-//! nonces are then dealt out in order, in pieces of any size. Backends that ask for the same width
+//! nonces are then handed out in order, in pieces of any size. Backends that ask for the same width
 //! share a slab, so that its midstates are made once.
 
 use std::ops::Range;
@@ -20,13 +20,13 @@ use crate::scan::{MAX_MIDSTATES, Midstate, NonceRange, SecondBlock, WorkTemplate
 pub enum NextWork {
     /// Work.
     Unit(WorkUnit),
-    /// All is dealt out until the clock allows the next nTime, this much later.
+    /// All is handed out until the clock allows the next nTime, this much later.
     Later(Duration),
-    /// All is dealt out for good.
+    /// All is handed out for good.
     Exhausted,
 }
 
-/// A run of versions with nonces left to deal.
+/// A run of versions with nonces left to hand out.
 #[derive(Debug)]
 struct Slab {
     template: Arc<WorkTemplate>,
@@ -119,7 +119,7 @@ impl SearchSpace {
 
     /// What is left of this space, for a job that is the same work: its target, its key and its mask
     /// may differ. Pools repeat jobs, with the same id or another; begun from the start, such a
-    /// job would give the same shares again. (What was dealt out and not scanned when the job
+    /// job would give the same shares again. (What was handed out and not scanned when the job
     /// changed is lost: a millisecond's work.) `None` where the job is other work.
     #[must_use]
     pub fn carried_on(&self, job: &Arc<Job>, generation: u64) -> Option<Self> {
@@ -154,7 +154,7 @@ impl SearchSpace {
         self.target = self.job.share_target;
     }
 
-    /// What is dealt out from here on carries `generation`.
+    /// What is handed out from here on carries `generation`.
     pub fn renew(&mut self, generation: u64) {
         self.generation = generation;
     }
@@ -182,10 +182,10 @@ impl SearchSpace {
                 Err(nothing) => return nothing,
             },
         };
-        NextWork::Unit(self.deal(index, width, nonces))
+        NextWork::Unit(self.hand_out(index, width, nonces))
     }
 
-    /// Gives back what a backend took and could not do; it is dealt out before anything new.
+    /// Gives back what a backend took and could not do; it is handed out before anything new.
     pub fn put_back(&mut self, unit: WorkUnit) {
         if unit.generation == self.generation {
             let WorkUnit { template, midstates, nonces, .. } = unit;
@@ -194,7 +194,7 @@ impl SearchSpace {
     }
 
     /// Deals a piece of the slab at `index`, and drops the slab if that was the last.
-    fn deal(&mut self, index: usize, width: usize, nonces: u64) -> WorkUnit {
+    fn hand_out(&mut self, index: usize, width: usize, nonces: u64) -> WorkUnit {
         let slab = &mut self.slabs[index];
         if slab.midstates.len() > width {
             // Too wide for this backend: the versions beyond its width become a slab of their own.
@@ -210,11 +210,11 @@ impl SearchSpace {
             self.slabs.push(rest);
         }
         let slab = &mut self.slabs[index];
-        let (dealt, rest) = slab.nonces.split(nonces);
+        let (handed_out, rest) = slab.nonces.split(nonces);
         let unit = WorkUnit {
             template: slab.template.clone(),
             midstates: slab.midstates.clone(),
-            nonces: dealt,
+            nonces: handed_out,
             target: self.target,
             source: self.source,
             generation: self.generation,
@@ -254,7 +254,7 @@ impl SearchSpace {
         })
     }
 
-    /// Where the cursor goes when the versions below `version_end` are dealt out.
+    /// Where the cursor goes when the versions below `version_end` are handed out.
     fn after(&self, at: Cursor, version_end: u64) -> Option<Cursor> {
         if version_end < self.versions {
             return Some(Cursor { version: version_end, ..at });
@@ -337,11 +337,11 @@ mod tests {
     }
 
     /// Takes everything, with a random one of `asks` each time, giving some pieces back, and checks
-    /// that every (nTime, extranonce, version, nonce) was dealt exactly once.
+    /// that every (nTime, extranonce, version, nonce) was handed out exactly once.
     fn check(job: &Arc<Job>, asks: &[(usize, u64)], give_back_each: usize) {
         let late = job.received + Duration::from_secs(3600);
         let mut space = SearchSpace::new(job.clone(), 7);
-        let mut dealt: BTreeMap<(u32, u64, u32), Vec<(u64, u64)>> = BTreeMap::new();
+        let mut handed_out: BTreeMap<(u32, u64, u32), Vec<(u64, u64)>> = BTreeMap::new();
         let mut taken = 0usize;
         loop {
             let (k, n) = asks[taken % asks.len()];
@@ -369,7 +369,7 @@ mod tests {
                     SecondBlock::of(bytes[64..76].try_into().unwrap()),
                     unit.template.second_block
                 );
-                dealt
+                handed_out
                     .entry((unit.template.ntime, unit.template.extranonce, midstate.version))
                     .or_default()
                     .push((u64::from(unit.nonces.first()), unit.nonces.end()));
@@ -380,8 +380,8 @@ mod tests {
             MerkleRoot::Rolled(_) => 256,
         };
         let expected = u64::from(job.ntime.ahead + 1) * extranonces * job.version_mask.versions();
-        assert_eq!(dealt.len() as u64, expected, "every place was visited");
-        for (place, mut ranges) in dealt {
+        assert_eq!(handed_out.len() as u64, expected, "every place was visited");
+        for (place, mut ranges) in handed_out {
             ranges.sort_unstable();
             let mut next = 0;
             for (first, end) in ranges {
@@ -434,7 +434,7 @@ mod tests {
             let NextWork::Unit(unit) = taken else { panic!("{taken:?}") };
             for midstate in unit.scan().midstates {
                 let place = (unit.template.ntime, unit.template.extranonce, midstate.version);
-                assert!(seen.insert((place, unit.nonces.first())), "dealt twice");
+                assert!(seen.insert((place, unit.nonces.first())), "handed out twice");
             }
             unit
         };

@@ -12,14 +12,14 @@ use super::search_space::SearchSpace;
 use crate::chain::min_difficulty::Stage;
 use crate::chain::target::{Difficulty, Target};
 use crate::event::{SourceState, Tally};
-use crate::job::{Job, Refusal, Solution, SourceId, Verdict};
+use crate::job::{Job, RejectReason, Solution, SourceId, Verdict};
 use crate::printable::printable;
 
 /// How many jobs that were replaced or cleared are remembered, so that the same work is not done
 /// again when a pool sends it once more.
 const RECENT_JOBS: usize = 8;
 
-/// How many distinct reasons of refusals are counted one by one for each source: a pool may put
+/// How many distinct reject reasons are counted one by one for each source: a pool may put
 /// anything into them.
 const REASONS_MAX: usize = 16;
 /// The longest reason that is kept, in characters.
@@ -100,14 +100,14 @@ pub(super) struct JobFacts {
 pub(super) struct RejectReasons {
     /// Distinct reasons in the order in which they came first, [`REASONS_MAX`] at most.
     pub(super) counts: Vec<(String, u64)>,
-    /// Refusals for further reasons.
+    /// Rejections for further reasons.
     pub(super) others: u64,
 }
 
 impl RejectReasons {
-    fn count(&mut self, refusal: &Refusal) {
-        let reason = if refusal.words.is_empty() { refusal.meaning } else { &refusal.words };
-        let reason = printable(reason, REASON_MAX);
+    fn count(&mut self, reason: &RejectReason) {
+        let text = if reason.words.is_empty() { reason.meaning } else { &reason.words };
+        let reason = printable(text, REASON_MAX);
         if let Some((_, count)) = self.counts.iter_mut().find(|(known, _)| *known == reason) {
             *count += 1;
         } else if self.counts.len() < REASONS_MAX {
@@ -264,7 +264,7 @@ impl SourceSlot {
     }
 
     /// Counts why a solution was refused, if it was.
-    pub(super) fn note_refusal(&mut self, verdict: &Verdict) {
+    pub(super) fn note_reject_reason(&mut self, verdict: &Verdict) {
         if let Verdict::Rejected(why) | Verdict::Stale(why) = verdict {
             self.reject_reasons.count(why);
         }

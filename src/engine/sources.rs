@@ -12,7 +12,7 @@ use super::port::Port;
 use super::slot::{Connection, Health};
 use super::state::{Shared, Unanswered};
 use crate::event::{Event, SourceState};
-use crate::job::{Refusal, SourceId, Verdict};
+use crate::job::{RejectReason, SourceId, Verdict};
 
 /// How many solutions may wait for their source. A source whose queue is full loses further ones
 /// (said and counted as stale): scanners never wait.
@@ -72,7 +72,7 @@ impl Sources {
             state.unanswered.iter().filter(|(_, it)| left(it)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(Unanswered { solution, .. }) = state.unanswered.remove(&id) {
-                let why = Refusal::new("", "the source had not answered when it was left");
+                let why = RejectReason::new("", "the source had not answered when it was left");
                 self.shared.judge(&mut state, source, &solution, Verdict::Unknown(why));
             }
         }

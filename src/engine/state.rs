@@ -35,6 +35,8 @@ pub(super) struct Backend {
     pub(super) errors: AtomicU64,
     /// Why it is disabled, once it is.
     pub(super) failure: OnceLock<BackendError>,
+    /// Why it does not hash for a while, where it says so.
+    pub(super) interruption: Mutex<Option<String>>,
     /// The share of the time that it hashes.
     pub(super) throttle: SharedThrottle,
 }
@@ -49,8 +51,15 @@ impl Backend {
             hits: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failure: OnceLock::new(),
+            interruption: Mutex::new(None),
             throttle: SharedThrottle::new(Throttle::NONE),
         }
+    }
+
+    /// Why it does not hash, for a while or for good, where there is a reason.
+    pub(super) fn fault(&self) -> Option<String> {
+        let of_now = || self.interruption.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.failure.get().map(ToString::to_string).or_else(of_now)
     }
 
     /// Whether it is disabled.

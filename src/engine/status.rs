@@ -80,8 +80,11 @@ pub struct BackendStatus {
     pub hardware_errors: u64,
     /// The share of the time that it is to hash.
     pub throttle: Throttle,
-    /// The energy that it has used since the start. The engine does not measure it: those who do may
-    /// fill it in.
+    /// The energy that it has used since the start, where there is a meter for it
+    /// ([`super::Engine::measure_energy`]): read once a second. Counters may be those of more than the
+    /// backend: a processor's (RAPL) count whole packages, with everything else that runs on them, and a
+    /// card's count the whole card. So the figures of two CPU backends are of the same packages, and must
+    /// not be added.
     pub energy: Option<Joules>,
 }
 
@@ -94,7 +97,8 @@ pub enum BackendState {
     Hashing,
     /// It waits: mining is paused, there is no job, or the run ends.
     Resting,
-    /// It is disabled, for this reason.
+    /// It does not hash, for this reason: it is disabled, or its device has failed and is being
+    /// initialised again.
     Failed(String),
 }
 
@@ -130,10 +134,10 @@ pub struct SourceStatus {
     pub shares: Tally,
     /// Its verdicts on blocks.
     pub blocks: Tally,
-    /// Why it refused solutions, and how often, in the order in which the reasons came first. In the
+    /// Why it rejected solutions, and how often, in the order in which the reasons came first. In the
     /// source's own words, fit to be shown; a bounded number of them.
     pub reject_reasons: Vec<(String, u64)>,
-    /// Refusals for reasons beyond that number.
+    /// Rejections for reasons beyond that number.
     pub other_rejects: u64,
 }
 
@@ -167,7 +171,8 @@ impl Status {
     }
 
     /// Reads everything at this moment.
-    pub(super) fn read(shared: &Shared, history: &RateHistory) -> Self {
+    /// `energy`: what each backend has used, in their order.
+    pub(super) fn read(shared: &Shared, history: &RateHistory, energy: &[Option<Joules>]) -> Self {
         let (wall_clock, now) = (SystemTime::now(), Instant::now());
         let hashes = shared.hashes();
         let (rates, rates_of_each) = history.rates(now, &hashes);
@@ -207,6 +212,9 @@ impl Status {
             events_lost: shared.announcer.lost(),
         };
         drop(state);
+        for (status, energy) in backends.iter_mut().zip(energy) {
+            status.energy = *energy;
+        }
         // A card's kernel is known once it is tuned.
         for (status, backend) in backends.iter_mut().zip(&shared.backends) {
             if backend.info.id.is_gpu() {
@@ -235,8 +243,8 @@ impl RunState {
 
 impl BackendStatus {
     fn of(backend: &Backend, run: RunState, hashes: u64, rates: Rates) -> Self {
-        let state = match backend.failure.get() {
-            Some(failure) => BackendState::Failed(failure.to_string()),
+        let state = match backend.fault() {
+            Some(why) => BackendState::Failed(why),
             None if run != RunState::Mining => BackendState::Resting,
             None if hashes == 0 => BackendState::Starting,
             None => BackendState::Hashing,

@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::event::{Announcement, Event, Listener, PauseReason, Tally};
 use crate::job::{Job, JobKey, MerkleRoot, Solution, TimeRange};
 use crate::scan::cpu::{CpuScanner, Sha2};
 use crate::scan::{BackendError, Feed, Hit, Throttle, WorkUnit};
+use crate::units::Joules;
 
 /// What a test does with a backend's feed, on the backend's thread.
 type Act = Box<dyn FnOnce(&dyn Feed) + Send>;
@@ -188,7 +190,7 @@ fn a_block_that_is_no_share_goes_out_once_on_each_tip() {
     let unit = pool.unit();
     assert_eq!(unit.target, Target::max());
     assert!(pool.find(&unit, 0).is_some(), "the first on another tip");
-    let refused = Refusal::new("low difficulty", "");
+    let refused = RejectReason::new("low difficulty", "");
     pool.port.verdict(&block, Verdict::Rejected(refused));
     assert_eq!(pool.blocks(), [(block.hash, "unknown"), (block.hash, "stale")]);
     let summary = pool.finish();
@@ -285,8 +287,8 @@ fn the_last_status_says_what_the_summary_says() {
         best = Some(best.map_or(difficulty, |best: f64| best.max(difficulty)));
         let verdict = match number {
             0..=2 => Verdict::Accepted,
-            3 | 4 => Verdict::Rejected(Refusal::new("low difficulty", "")),
-            5 => Verdict::Stale(Refusal::new("", "too late")),
+            3 | 4 => Verdict::Rejected(RejectReason::new("low difficulty", "")),
+            5 => Verdict::Stale(RejectReason::new("", "too late")),
             // No answer.
             _ => continue,
         };
@@ -331,7 +333,7 @@ fn a_pool_that_puts_a_number_into_each_reason_fills_no_memory() {
     let unit = with(&pool.to, |feed| feed.next(1, 1_000).unwrap());
     for number in 0..100 {
         let solution = pool.find(&unit, number).unwrap();
-        let why = Refusal::new(format!("{number}{}", "\u{7}".repeat(10_000)), "");
+        let why = RejectReason::new(format!("{number}{}", "\u{7}".repeat(10_000)), "");
         pool.port.verdict(&solution, Verdict::Rejected(why));
     }
     pool.finish();
@@ -452,4 +454,64 @@ fn requests_reach_the_backend_and_the_source_that_they_are_for() {
     control.stop();
     assert_eq!(control.reconnect(SourceId(0)), Err(ControlError::SourceNotRunning(SourceId(0))));
     pool.finish();
+}
+
+/// Waits until the first backend's status is such.
+fn wait_for_backend(engine: &Engine, is_such: impl Fn(&BackendStatus) -> bool) -> BackendStatus {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let backend = engine.status().borrow().backends[0].clone();
+        if is_such(&backend) {
+            return backend;
+        }
+        assert!(Instant::now() < deadline, "{backend:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_backend_that_is_interrupted_has_failed_until_it_hashes_again() {
+    let pool = Pool::new(Goal::default());
+    let is = |state: BackendState| {
+        wait_for_backend(&pool.engine, |backend| backend.state == state);
+    };
+    pool.port.publish(pool_job(1, BlockHash::all_zeros(), no_share()));
+    with(&pool.to, |feed| feed.count(0, 1));
+    is(BackendState::Hashing);
+    with(&pool.to, |feed| feed.interrupted(Some("the device is lost".into())));
+    is(BackendState::Failed("the device is lost".into()));
+    // Also where nothing is to be hashed.
+    pool.engine.control().pause(PauseReason::User);
+    std::thread::sleep(Duration::from_millis(250));
+    is(BackendState::Failed("the device is lost".into()));
+    with(&pool.to, |feed| feed.interrupted(None));
+    is(BackendState::Resting);
+    pool.engine.control().resume(PauseReason::User);
+    is(BackendState::Hashing);
+    pool.finish();
+}
+
+#[test]
+fn the_energy_is_what_the_meter_reads_once_a_second() {
+    let pool = Pool::new(Goal::default());
+    assert_eq!(wait_for_backend(&pool.engine, |_| true).energy, None);
+    let readings = Arc::new(AtomicU64::new(0));
+    let count = readings.clone();
+    pool.engine.measure_energy(Box::new(move |backend| {
+        assert_eq!(backend.id, BackendId::Cpu("puppet"));
+        // At first it cannot be read.
+        match count.fetch_add(1, Ordering::Relaxed) {
+            0 => None,
+            number => Some(Joules::from_f64(number as f64)),
+        }
+    }));
+    let begun = Instant::now();
+    let read = wait_for_backend(&pool.engine, |backend| backend.energy.is_some());
+    assert_eq!(read.energy, Some(Joules::from_f64(1.0)));
+    assert!(readings.load(Ordering::Relaxed) <= begun.elapsed().as_secs() + 2);
+    let status = pool.engine.status();
+    pool.finish();
+    // And once more at the end.
+    let last = readings.load(Ordering::Relaxed) - 1;
+    assert_eq!(status.borrow().backends[0].energy, Some(Joules::from_f64(last as f64)));
 }

@@ -8,7 +8,7 @@ use bitcoin::block::Header;
 use super::confirmation::{Confirmations, Tip, WAITING};
 use super::state::{LastBlock, Shared, State};
 use crate::event::{Event, Tally};
-use crate::job::{Job, Refusal, Solution, SourceId, Verdict};
+use crate::job::{Job, RejectReason, Solution, SourceId, Verdict};
 
 /// A block whose verdict is announced.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl Shared {
             let latency = solution.found.elapsed();
             let slot = state.slot(source);
             slot.shares.count(&verdict);
-            slot.note_refusal(&verdict);
+            slot.note_reject_reason(&verdict);
             if verdict == Verdict::Accepted {
                 slot.last_share = Some((time, difficulty));
                 slot.latency = Some(latency);
@@ -61,7 +61,7 @@ impl Shared {
         }
         if solution.is_block() {
             if solution.job.ends_when_solved {
-                state.slot(source).note_refusal(&verdict);
+                state.slot(source).note_reject_reason(&verdict);
                 self.block(state, source, &ReportedBlock::of(solution, false), verdict);
             } else {
                 self.pool_block(state, source, solution, verdict);
@@ -108,11 +108,11 @@ impl Shared {
             Verdict::Stale(_) => {
                 return self.block(state, source, &ReportedBlock::of(solution, false), verdict);
             }
-            Verdict::Accepted => Refusal::new(
+            Verdict::Accepted => RejectReason::new(
                 "",
                 "not confirmed yet: the pool has it, and its next job will show more",
             ),
-            Verdict::Rejected(why) | Verdict::Unknown(why) => Refusal::new(
+            Verdict::Rejected(why) | Verdict::Unknown(why) => RejectReason::new(
                 why.to_string(),
                 "not confirmed yet: the pool's next job will show more",
             ),

@@ -79,10 +79,10 @@ pub fn submitblock_answer(input: &[u8]) {
             assert_eq!(words, None);
         }
         Ok(SubmitResponse::Verdict(verdict)) => {
-            assert_short(verdict.refusal().map_or("", |refusal| refusal.words.as_str()));
+            assert_short(verdict.reject_reason().map_or("", |reason| reason.words.as_str()));
         }
-        Ok(SubmitResponse::AlreadyKnown(refusal) | SubmitResponse::Undecided(refusal)) => {
-            assert_short(&refusal.words);
+        Ok(SubmitResponse::AlreadyKnown(reason) | SubmitResponse::Undecided(reason)) => {
+            assert_short(&reason.words);
         }
         Err(error) => assert_shown_well(&error),
     }

@@ -124,9 +124,9 @@ impl Bench {
     pub fn with_cards(mut self, cards: &[Gpu]) -> Self {
         let row = |card: &Gpu| CardRow {
             index: card.index,
-            name: card.name.clone(),
+            name: one_line(&card.name),
             api: card.api,
-            driver: card.driver.clone(),
+            driver: one_line(&card.driver),
         };
         self.machine.gpus = cards.iter().map(row).collect();
         self
@@ -216,7 +216,7 @@ impl BenchRow {
         Self {
             backend: info.id.kind(),
             kernel: info.kernel.clone(),
-            device: info.device.clone(),
+            device: one_line(&info.device),
             index: info.id.index(),
             threads: info.threads,
             version_rolling: measured.version_rolling,

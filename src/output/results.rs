@@ -77,7 +77,8 @@ struct GpuRow {
 }
 
 impl Devices {
-    /// A processor with its usable threads and kernels, and the graphics cards.
+    /// A processor with its usable threads and kernels, and the graphics cards. Names are those that
+    /// firmware and drivers give, made fit to be shown ([`one_line`]) in JSON too.
     #[must_use]
     pub fn new(model: String, threads: usize, kernels: &[Opened], gpus: &[Gpu]) -> Self {
         let kernels = kernels
@@ -92,15 +93,15 @@ impl Devices {
             .iter()
             .map(|gpu| GpuRow {
                 index: gpu.index,
-                name: gpu.name.clone(),
+                name: one_line(&gpu.name),
                 api: gpu.api,
-                driver: gpu.driver.clone(),
+                driver: one_line(&gpu.driver),
                 kind: gpu.kind.word(),
                 default: gpu.is_default(),
                 same_as: gpu.same_as,
             })
             .collect();
-        Self { cpu: Cpu { model, threads, kernels }, gpus }
+        Self { cpu: Cpu { model: one_line(&model), threads, kernels }, gpus }
     }
 }
 
@@ -108,7 +109,7 @@ impl Shown for Devices {
     fn table(&self) -> String {
         let Cpu { model, threads, kernels } = &self.cpu;
         let s = if *threads == 1 { "" } else { "s" };
-        let mut text = format!("cpu: {}, {threads} thread{s}\n", one_line(model));
+        let mut text = format!("cpu: {model}, {threads} thread{s}\n");
         for row in kernels {
             let state = row.reason.as_deref().unwrap_or("available");
             let _ = writeln!(text, "  cpu:{:<8} {state}", row.kernel);
@@ -181,10 +182,11 @@ impl Checks {
         let gpu_row = |(gpu, checked): &(Gpu, GpuCheck)| CheckRow {
             backend: "gpu",
             kernel: "wgsl",
-            device: Some(gpu.name.clone()),
+            device: Some(one_line(&gpu.name)),
             index: Some(gpu.index),
             result: if checked.result.is_ok() { "pass" } else { "fail" },
-            reason: checked.result.as_ref().err().map(ToString::to_string),
+            // It may quote the driver.
+            reason: checked.result.as_ref().err().map(|error| one_line(&error.to_string())),
             skipped: checked.skipped.iter().map(|variant| variant.name()).collect(),
             seconds: checked.took.as_secs_f64(),
         };
@@ -252,4 +254,35 @@ impl Shown for Ground {
 pub fn grinding(at: &grind::Progress) -> String {
     let percent = at.tried as f64 / 4_294_967_296.0 * 100.0;
     format!("grinding: {percent:.1} % of all nonces tried, {}", at.rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scan::gpu;
+
+    const HOSTILE: &str = "a\u{1b}[2J\u{202e}name\n";
+
+    #[test]
+    fn the_names_that_drivers_give_are_fit_to_be_shown_in_json_too() {
+        // Where the machine has cards, or a driver for one in software.
+        let mut gpus = gpu::enumerate();
+        for gpu in &mut gpus {
+            (gpu.name, gpu.driver) = (HOSTILE.to_owned(), HOSTILE.to_owned());
+        }
+        let checks = gpus.iter().map(|gpu| {
+            let check = GpuCheck { result: Ok(()), skipped: Vec::new(), took: Duration::ZERO };
+            (gpu.clone(), check)
+        });
+        let checks = Checks::new(&[], &checks.collect::<Vec<_>>());
+        let devices = Devices::new(HOSTILE.to_owned(), 1, &[], &gpus);
+        for text in [shown(&devices, true), shown(&devices, false), shown(&checks, true)] {
+            let value = text.replace('\n', "");
+            assert!(value.chars().all(crate::printable::is_printable), "{value}");
+            // Control characters would be escaped in JSON.
+            assert!(!value.contains("\\u") && !value.contains("\\n"), "{value}");
+        }
+    }
 }

@@ -122,8 +122,8 @@ impl From<Tally> for Counts {
 
 /// The source's own words, which scripts compare; ours where it said nothing.
 fn reason(verdict: &Verdict) -> Option<String> {
-    verdict.refusal().map(|refusal| match refusal.words.as_str() {
-        "" => refusal.meaning.to_owned(),
+    verdict.reject_reason().map(|reason| match reason.words.as_str() {
+        "" => reason.meaning.to_owned(),
         words => one_line(words),
     })
 }

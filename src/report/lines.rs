@@ -123,8 +123,8 @@ impl View for Lines {
                     if let Event::Block { resent: true, .. } = announcement.event {
                         text.push_str(" sent again");
                     }
-                    if let Some(refusal) = verdict.refusal() {
-                        let _ = write!(text, " {}", one_line(&refusal.to_string()));
+                    if let Some(reason) = verdict.reject_reason() {
+                        let _ = write!(text, " {}", one_line(&reason.to_string()));
                     }
                     text.push('\n');
                 }

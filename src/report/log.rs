@@ -51,19 +51,19 @@ fn levels(options: LogOptions) -> Targets {
 static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// How long the reader of stderr may take nothing before it is not waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until what was logged is written, if its reader reads.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
-        let _ = writer.drain(PATIENCE);
+        let _ = writer.drain(DRAIN_TIMEOUT);
     }
 }
 
 /// Writes `text` to stderr behind what was logged, and waits for it as [`flush`] does.
 pub fn write(writer: &Writer, text: &str) {
     writer.insist(Stream::Stderr, text.as_bytes());
-    let _ = writer.drain(PATIENCE);
+    let _ = writer.drain(DRAIN_TIMEOUT);
 }
 
 /// Sets the log up for the whole process. To be called once; a second call changes nothing.

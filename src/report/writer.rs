@@ -189,12 +189,12 @@ impl Writer {
     /// Waits until all is written; gives up when nothing of it is for this long. Says whether all
     /// is.
     #[must_use]
-    pub fn drain(&self, patience: Duration) -> bool {
+    pub fn drain(&self, timeout: Duration) -> bool {
         let begun = Instant::now();
         let mut state = self.shared.state();
         while !state.is_idle() {
             let since = state.moved.max(begun);
-            let Some(left) = patience.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+            let Some(left) = timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
             else {
                 return false;
             };

@@ -95,8 +95,8 @@ pub trait Feed: Sync {
     /// The same without waiting: `None` where there is nothing to do at once, or it is time to stop.
     fn try_next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit>;
 
-    /// Takes back what was dealt and is not done: it is dealt again before anything new. Nothing of
-    /// it may have been counted.
+    /// Takes back what was handed out and is not done: it is handed out again before anything new.
+    /// Nothing of it may have been counted.
     fn give_back(&self, unit: WorkUnit);
 
     /// Whether a unit is still of the job that is mined.
@@ -107,7 +107,8 @@ pub trait Feed: Sync {
     /// Whether it is time to stop: [`Feed::next`] gives nothing any more.
     fn has_ended(&self) -> bool;
 
-    /// Whether hashing is paused: [`Feed::next`] waits, and nothing that was dealt before is begun.
+    /// Whether hashing is paused: [`Feed::next`] waits, and nothing that was handed out before is
+    /// begun.
     fn is_paused(&self) -> bool {
         false
     }
@@ -123,6 +124,10 @@ pub trait Feed: Sync {
 
     /// Counts `hashes` done by the scanner's thread number `thread`.
     fn count(&self, thread: usize, hashes: u64);
+
+    /// Says why the scanner does not hash for a while, as when its device has failed and is initialised
+    /// again; `None` once it does again.
+    fn interrupted(&self, _why: Option<String>) {}
 }
 
 /// Why a backend cannot go on.
@@ -155,7 +160,7 @@ pub trait Scanner: Send + Sync {
         Ok(())
     }
 
-    /// Scans until the feed says stop. Blocks its caller. What was dealt to it and is not done when
+    /// Scans until the feed says stop. Blocks its caller. What was handed out to it and is not done when
     /// it fails has been given back.
     ///
     /// # Errors

@@ -21,7 +21,8 @@ use crate::job::{JobKey, MerkleRoot, Solution, Verdict};
 /// How long to wait after the chain rejected our block, which it never should.
 const REJECTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// A regtest chain in this process as a source of jobs.
+/// A regtest chain in this process as a source of jobs. It has no connection, so a request to reconnect
+/// changes nothing.
 #[derive(Clone, Debug)]
 pub struct Builtin {
     /// Who is paid; without one, a script that anyone can spend.

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-pub use self::dial::dial;
+pub use self::dial::{DialError, dial};
 pub use self::proxy::Proxy;
 pub use self::tls::{CaFile, CaFileError};
 

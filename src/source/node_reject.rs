@@ -1,7 +1,7 @@
 //! What a node's reject reasons mean: its words (BIP 22's responses to `submitblock`, and the
 //! reasons of Bitcoin Core's and Knots's validation) with an explanation.
 
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 use crate::printable::printable;
 
 /// The most characters kept of what a node says.
@@ -56,7 +56,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (
         "time-timewarp-attack",
         Rejected,
-        "nTime of a period's first block is over 10 minutes before its predecessor's (BIP 94)",
+        "nTime of a period's first block is over 10 minutes before its parent's (BIP 94)",
     ),
     ("bad-version", Rejected, "the version is too low or has bits that the node does not accept"),
     (
@@ -142,11 +142,11 @@ pub enum SubmitResponse {
     Verdict(Verdict),
     /// The node has the block already: in its best chain, beside it, or not yet processed, which
     /// `getblockheader` tells.
-    AlreadyKnown(Refusal),
+    AlreadyKnown(RejectReason),
     /// The node could not judge the block. A node that was restarted after a crash starts behind its
     /// last tip and does not know the previous block (`prev-blk-not-found`), and one whose clock was
     /// set back finds the block too new (`time-too-new`). The same block may be accepted later.
-    Undecided(Refusal),
+    Undecided(RejectReason),
 }
 
 /// What a node's words say of a submitted block. (A node that accepts a block responds with `null`,
@@ -164,12 +164,12 @@ pub fn parse_response(words: &str) -> SubmitResponse {
             Some((Rejected, *meaning))
         })
         .unwrap_or((Rejected, ""));
-    let refusal = Refusal::new(printable(words, WORDS_MAX), meaning);
+    let reason = RejectReason::new(printable(words, WORDS_MAX), meaning);
     match kind {
-        AlreadyKnown => SubmitResponse::AlreadyKnown(refusal),
-        Undecided => SubmitResponse::Undecided(refusal),
-        Rejected => SubmitResponse::Verdict(Verdict::Rejected(refusal)),
-        Stale => SubmitResponse::Verdict(Verdict::Stale(refusal)),
+        AlreadyKnown => SubmitResponse::AlreadyKnown(reason),
+        Undecided => SubmitResponse::Undecided(reason),
+        Rejected => SubmitResponse::Verdict(Verdict::Rejected(reason)),
+        Stale => SubmitResponse::Verdict(Verdict::Stale(reason)),
     }
 }
 
@@ -199,16 +199,16 @@ mod tests {
             assert!(seen.insert(words), "{words} is in the table twice");
             assert!(!meaning.is_empty() && !meaning.ends_with('.'), "{words}");
             let verdict = verdict_for(words);
-            let refusal = verdict.refusal().unwrap();
-            assert_eq!((refusal.words.as_str(), refusal.meaning), (*words, *meaning));
+            let reason = verdict.reject_reason().unwrap();
+            assert_eq!((reason.words.as_str(), reason.meaning), (*words, *meaning));
             let is_stale = matches!(kind, Stale | AlreadyKnown);
             assert_eq!(matches!(verdict, Verdict::Stale(_)), is_stale);
         }
     }
 
     #[test]
-    fn a_refusal_reads_well() {
-        let line = |words| verdict_for(words).refusal().unwrap().to_string();
+    fn a_reject_reason_reads_well() {
+        let line = |words| verdict_for(words).reject_reason().unwrap().to_string();
         assert_eq!(line("high-hash"), "high-hash (the hash does not meet the target)");
         assert_eq!(line(""), "the node gives no reason");
         assert_eq!(
@@ -247,9 +247,9 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_words_stay_one_short_line(words in "\\PC{0,10}[\\x00-\\x1f\u{202e}a-z]{0,400}") {
-            if let Some(refusal) = verdict_for(&words).refusal() {
-                prop_assert!(refusal.words.chars().count() <= WORDS_MAX);
-                prop_assert!(refusal.words.chars().all(crate::printable::is_printable));
+            if let Some(reason) = verdict_for(&words).reject_reason() {
+                prop_assert!(reason.words.chars().count() <= WORDS_MAX);
+                prop_assert!(reason.words.chars().all(crate::printable::is_printable));
             }
         }
     }

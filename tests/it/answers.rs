@@ -426,8 +426,8 @@ fn a_proposal_without_a_result_holds_up_nothing_and_is_not_a_rejection() {
         let exit = run.arg(server.url()).run(SOON).expect_code(0);
         let events = promised::check(&exit.stdout);
         assert_eq!(promised::blocks(&events)[0]["result"], "accepted", "{reply:?}");
-        let troubles = events.iter().filter(|event| event["state"] == "retrying").count();
-        assert_eq!(troubles, 0, "{reply:?}: {exit:#?}");
+        let failures = events.iter().filter(|event| event["state"] == "retrying").count();
+        assert_eq!(failures, 0, "{reply:?}: {exit:#?}");
         assert!(server.calls().iter().any(is_proposal), "{reply:?}");
     }
 }

@@ -232,7 +232,7 @@ fn the_login_of_a_local_node_is_given_to_no_other_machine() {
     fs::create_dir_all(datadir.join("regtest")).unwrap();
     fs::write(datadir.join("bitcoin.conf"), "rpcuser=al\nrpcpassword=hunter2\n").unwrap();
     fs::write(datadir.join("regtest/.cookie"), "__cookie__:hunter2").unwrap();
-    // RFC 5737: nobody's address.
+    // RFC 5737: no one's address.
     for command in
         [&["mine", "http://192.0.2.1:18443"][..], &["estimate", "http://192.0.2.1:18443"]]
     {
@@ -304,7 +304,7 @@ fn a_node_that_is_not_ready_is_waited_for() {
         assert_eq!(promised::blocks(&events).len(), 1, "{exit:#?}");
         assert!(!exit.stderr.contains("panicked"), "{exit:#?}");
         let reasons = events.iter().filter(|event| event["reason"].is_string()).count();
-        assert!(reasons <= 3, "the same trouble is told once: {exit:#?}");
+        assert!(reasons <= 3, "the same error is told once: {exit:#?}");
     });
 }
 

@@ -248,7 +248,7 @@ fn what_is_missing_now_or_too_short_to_say_fails() {
     let told = "cpu:avx1024 on 1 thread, one version was measured then, and is missing now";
     assert!(exit.stderr.contains(told), "{}", exit.stderr);
     assert!(exit.stdout.contains("only before: cpu:avx1024"), "{}", exit.stdout);
-    // Whoever asks for others does not miss it.
+    // A user who asks for others does not miss it.
     against(&file, &[&long[..], &["cpu:sha2"]].concat()).expect_code(0);
 }
 

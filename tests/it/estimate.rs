@@ -141,8 +141,8 @@ fn a_node_of_another_chain_or_none_at_all_is_said() {
     let run = |url: &str| {
         Adit::new(["estimate", url, "--rpc-cookie", &cookie, "--hash-rate", "1k"]).run(SOON)
     };
-    let nobody = run(&format!("http://127.0.0.1:{}", free_port())).expect_code(1).stderr;
-    assert!(nobody.contains("hint: is the node running"), "{nobody}");
+    let unused = run(&format!("http://127.0.0.1:{}", free_port())).expect_code(1).stderr;
+    assert!(unused.contains("hint: is the node running"), "{unused}");
     for answer in [
         json!({"chain": "moon", "blocks": 1, "difficulty": 1.0}),
         json!({"chain": "main", "blocks": 1, "difficulty": 0.0}),

@@ -20,8 +20,8 @@ fn url(node: &Node) -> String {
     node.url_with_password("adit", "secret")
 }
 
-/// An address of this machine where nobody listens.
-fn nobody() -> String {
+/// An address of this machine where nothing listens.
+fn unused_address() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
@@ -116,9 +116,9 @@ fn a_pool_is_fallen_back_on_and_left_again() {
 fn the_order_may_stand_in_the_configuration() {
     let pool = ScriptedPool::start(Rules::default());
     let home = Home::new();
-    let nobody = nobody();
+    let unused_address = unused_address();
     home.write_config(&format!(
-        "source = [\"stratum+tcp://{nobody}\", \"{}\"]\nuser = \"alice\"\n[mine]\nshares = 2\n",
+        "source = [\"stratum+tcp://{unused_address}\", \"{}\"]\nuser = \"alice\"\n[mine]\nshares = 2\n",
         pool.url()
     ));
     let exit = Adit::new(["mine", "--json"]).home(&home).run(SOON).expect_code(0);

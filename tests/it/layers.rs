@@ -1,4 +1,4 @@
-//! Who may use whom: the layers of the library, held against its sources.
+//! Which module may use which: the layers of the library, compared with its sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

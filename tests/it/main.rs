@@ -27,6 +27,7 @@ mod pace;
 mod process;
 mod readme;
 mod real_server;
+mod reconnect;
 mod signet;
 mod stratum;
 mod testnet4;

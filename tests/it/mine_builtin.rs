@@ -79,7 +79,7 @@ fn json_keeps_its_promise_and_the_blocks_are_a_chain() {
     let summary = events.last().unwrap();
     assert_eq!(summary["blocks"]["accepted"], 2000);
     assert_eq!(summary["hardware_errors"], 0);
-    // Each block takes two hashes on the average.
+    // Each block takes two hashes on average.
     assert!(summary["hashes"].as_u64().unwrap() > 2000, "{summary}");
     assert!(summary["elapsed_seconds"].as_f64().unwrap() > 0.0);
 }
@@ -213,7 +213,7 @@ fn a_terminal_gets_colours_and_a_progress_line_unless_it_wants_none() {
     let exit = on_terminal(&[]).run(SOON).expect_code(0);
     assert!(exit.stdout.contains("\u{1b}[32maccepted"), "{exit:#?}");
     assert!(exit.stdout.contains(" · height "), "{exit:#?}");
-    // Seventeen thousand lines a second would show nobody anything.
+    // Seventeen thousand lines a second would show no one anything.
     let shown = exit.stdout.lines().filter(|line| line.contains("accepted\u{1b}[0m")).count();
     assert!((1..500).contains(&shown), "{shown} lines");
     assert!(exit.stdout.contains("… and "), "{exit:#?}");

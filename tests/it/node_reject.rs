@@ -36,7 +36,7 @@ fn the_built_in_chain_answers_as_a_real_node() {
         assert!(real.contains(expected), "real node, block {number}: {real}, not {expected}");
         refused += usize::from(expected != "null");
     }
-    assert!(refused >= 39, "{refused} refusals");
+    assert!(refused >= 39, "{refused} rejections");
     assert_eq!(node.height(), u64::from(chain.height()));
     assert_eq!(node.best_hash(), chain.tip().to_string());
 }

@@ -47,7 +47,7 @@ fn a_share_through_tls_is_a_block_of_the_nodes_chain() {
     let relay = Relay::easing(datum.address(), EASED);
     let tls = Stunnel::start(relay.address());
 
-    // Nobody is trusted whom nobody has named.
+    // No issuer is trusted that was not named.
     let exit = Adit::new(["mine", "--json", "--user", "adit"]).arg(tls.url()).run(SOON);
     let exit = exit.expect_code(4);
     assert!(exit.stderr.contains("issuer that is not known here"), "{exit:?}");
@@ -220,8 +220,8 @@ fn what_a_real_proxy_refuses_is_one_line() {
     assert_eq!((pool.connections(), proxy.connections()), (0, 0));
 
     // A pool that is not there is tried again, and the proxy is not blamed for it.
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let url = format!("stratum+tcp://{nobody}");
+    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let url = format!("stratum+tcp://{unused}");
     let mut miner = through(&proxy, Some("right"), &url).start();
     let trouble = miner.wait_for_event(|event| event["state"] == "retrying", SOON);
     let why = format!("proxy {}: the server refused its connection", proxy.url());

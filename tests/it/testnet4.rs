@@ -113,7 +113,7 @@ fn bits_of_the_period_are_mined_until_the_line_and_with_times_before_it() {
 
 #[test]
 fn a_periods_first_block_has_no_switch() {
-    // BIP 94: its time is at the earliest ten minutes before its predecessor's, here an hour ahead.
+    // BIP 94: its time is at the earliest ten minutes before its parent's, here an hour ahead.
     let mut node = Testnet4::with_tip(4_032, 0);
     (node.tip, node.period) = (now() + 3_600, EASY);
     let (node, tip) = (Arc::new(node), now() + 3_600);

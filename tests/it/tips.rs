@@ -311,8 +311,8 @@ fn a_slow_call_later_changes_nothing() {
         let told = exit.stderr.lines().filter(|line| line.contains("the node is slow: no answer"));
         assert_eq!(told.count(), 1, "{exit:#?}");
         let events = promised::check(&exit.stdout);
-        let troubles = states(&events, "retrying").len() + states(&events, "lost").len();
-        assert_eq!(troubles, 0, "{exit:#?}");
+        let failures = states(&events, "retrying").len() + states(&events, "lost").len();
+        assert_eq!(failures, 0, "{exit:#?}");
     }
 }
 

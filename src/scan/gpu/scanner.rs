@@ -336,6 +336,9 @@ impl Scanner for GpuScanner {
             let error = match self.initialise(&mut device, &|| feed.has_ended()) {
                 Ok(Waited::Stopped) => return Ok(()),
                 Ok(Waited::Ready((handle, sizer))) => {
+                    if failures > 0 {
+                        feed.interrupted(None);
+                    }
                     match self.scan(handle, sizer, feed, &mut worked) {
                         Ok(Waited::Ready(())) => return Ok(()),
                         // Batches are still in flight, so the device cannot be used again.
@@ -365,6 +368,7 @@ impl Scanner for GpuScanner {
                 self.gpu.index,
                 wait.as_secs(),
             );
+            feed.interrupted(Some(format!("{error}; it is being initialised again")));
             pause(wait, feed);
             if feed.has_ended() {
                 return Ok(());

@@ -122,6 +122,8 @@ struct List {
     hashes: AtomicU64,
     given_back: AtomicU64,
     throttle: Option<Throttle>,
+    /// What was said of interruptions.
+    interruptions: Mutex<Vec<Option<String>>>,
 }
 
 impl List {
@@ -158,11 +160,11 @@ impl Feed for List {
     fn try_next(&self, _: usize, nonces: u64) -> Option<WorkUnit> {
         let mut left = self.left.lock().unwrap();
         let unit = left.pop_front()?;
-        let (dealt, rest) = unit.nonces.split(nonces);
+        let (handed_out, rest) = unit.nonces.split(nonces);
         if let Some(nonces) = rest {
             left.push_front(WorkUnit { nonces, ..unit.clone() });
         }
-        Some(WorkUnit { nonces: dealt, ..unit })
+        Some(WorkUnit { nonces: handed_out, ..unit })
     }
 
     fn give_back(&self, unit: WorkUnit) {
@@ -181,6 +183,10 @@ impl Feed for List {
     fn hit(&self, unit: &WorkUnit, hit: Hit) -> ControlFlow<()> {
         *self.hits.lock().unwrap().entry(place(unit, hit)).or_default() += 1;
         ControlFlow::Continue(())
+    }
+
+    fn interrupted(&self, why: Option<String>) {
+        self.interruptions.lock().unwrap().push(why);
     }
 
     fn count(&self, _: usize, hashes: u64) {
@@ -283,6 +289,9 @@ mod faults {
             let list = List::new(&units);
             faulty(fault, false).run(&list).unwrap();
             assert!(list.given_back.load(Ordering::Relaxed) > 0, "{fault:?}");
+            let interruptions = list.interruptions.lock().unwrap();
+            let [Some(why), None] = &interruptions[..] else { panic!("{interruptions:?}") };
+            assert!(why.ends_with("; it is being initialised again"), "{why}");
             list.check(&units);
         }
     }

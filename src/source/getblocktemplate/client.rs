@@ -1,5 +1,7 @@
-//! Mining on a node: connecting to it, keeping its template fresh, publishing it as a job, and
-//! submitting what is found.
+//! Mining on a node: connecting to it ([`connecting`]), keeping its template fresh, publishing it as a
+//! job, and submitting what is found.
+
+mod connecting;
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,6 @@ use super::mempool::{MempoolReport, MempoolWatch};
 use super::node_error::{ErrorClassifier, NodeError, TemplateFailure};
 use super::node_state::NodeState;
 use super::pacer::{Pacer, TemplateUse};
-use super::payout::payout;
 use super::publisher::JobPublisher;
 use super::rpc::RpcError;
 use super::submission::{FoundBlock, SubmitError, Submitted, Submitter};
@@ -26,9 +27,9 @@ use crate::chain::params::Params;
 use crate::engine::Port;
 use crate::job::{Solution, Verdict};
 use crate::printable::printable;
+use crate::source::SourceError;
 use crate::source::backoff::Backoff;
 use crate::source::block_schedule::skipped_notice;
-use crate::source::{NO_ADDRESS, Refused, SourceError};
 
 /// The waits between attempts, doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -45,6 +46,8 @@ enum ConnectionEnd {
     Stopped,
     /// The node is gone; the reason.
     Lost(String),
+    /// The user wants another connection.
+    ReconnectRequested,
 }
 
 /// Whether mining on the connection goes on (`None`) after something has been handled; the error ends
@@ -58,13 +61,6 @@ enum TemplateCache {
     Trusted,
     /// Their time was too far ahead: the node's clock has been set back since.
     Outdated,
-}
-
-/// How a wait ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitOutcome {
-    Elapsed,
-    Stopped,
 }
 
 /// A node's client for the time that the source runs, over however many connections.
@@ -124,112 +120,6 @@ impl Client {
         outcome
     }
 
-    async fn reconnect_until_stopped(&mut self) -> Result<(), SourceError> {
-        loop {
-            let end = match self.connect().await? {
-                Some(payout) => self.mine(&payout).await?,
-                None => ConnectionEnd::Stopped,
-            };
-            match end {
-                ConnectionEnd::Stopped => {
-                    self.state.ended(&self.port);
-                    return Ok(());
-                }
-                ConnectionEnd::Lost(reason) => {
-                    self.submitter.hang_up();
-                    self.state.lost(&self.port, reason);
-                    let wait = self.backoff.next();
-                    if self.wait(wait).await == WaitOutcome::Stopped {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tries until the node answers and is one that can be mined on; `None` if it is time to stop.
-    async fn connect(&mut self) -> Result<Option<Payout>, SourceError> {
-        loop {
-            match self.handshake().await {
-                Ok(payout) => {
-                    self.publisher.new_connection();
-                    self.errors.node_connected();
-                    return Ok(Some(payout));
-                }
-                Err(NodeError::Fatal(error)) => return Err(error),
-                Err(NodeError::Temporary(reason)) => self.state.retrying(&self.port, reason),
-            }
-            self.publisher.drop_old_template(&self.port);
-            let wait = self.backoff.next();
-            if self.wait(wait).await == WaitOutcome::Stopped {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Waits, and keeps what is found meanwhile.
-    async fn wait(&mut self, time: Duration) -> WaitOutcome {
-        let end = tokio::time::Instant::now() + time;
-        loop {
-            tokio::select! {
-                solution = self.port.solution() => match solution {
-                    Some(solution) => self.submitter.keep_for_later(solution, &self.port),
-                    None => return WaitOutcome::Stopped,
-                },
-                () = sleep_until(end) => return WaitOutcome::Elapsed,
-            }
-        }
-    }
-
-    /// Asks the node which chain it is on, and submits again what has no verdict yet.
-    async fn handshake(&mut self) -> Result<Payout, NodeError> {
-        let body = match self.call(request("getblockchaininfo", "")).await {
-            Ok(body) => body,
-            Err(error) => {
-                if matches!(error, RpcError::Connection(_)) {
-                    self.errors.node_unreachable();
-                }
-                return Err(self.errors.classify(&error));
-            }
-        };
-        let chain = match parse_chain_name(&body) {
-            Ok(Some(chain)) => chain,
-            Ok(None) => {
-                return Err(NodeError::Temporary("the node says nothing of itself".to_owned()));
-            }
-            Err(TemplateError::Rpc(error)) => return Err(self.errors.classify(&error)),
-            Err(error) => return Err(NodeError::Temporary(error.to_string())),
-        };
-        let Some(params) = Params::from_chain_name(&chain) else {
-            let chain = printable(&chain, 40);
-            let why = format!("it is on the chain {chain:?}, which adit does not know");
-            return Err(self.errors.fatal(Refused::BySource, why, None));
-        };
-        let payout = payout(&self.config, params, &self.errors)?;
-        self.params = Some(params);
-        self.submitter.set_chain(params);
-        self.port.started(Some(params.network));
-        self.resend_unanswered().await.map_err(|error| self.errors.classify(&error))?;
-        let Self { submitter, port, state, errors, .. } = self;
-        let resent = submitter.resend_earlier_runs(port, state).await;
-        resent.map_err(|error| errors.classify(&error))?;
-        if self.config.address.is_none() && self.publisher.is_first_connection() {
-            self.port.notice(NO_ADDRESS);
-        }
-        Ok(payout)
-    }
-
-    /// Submits blocks again whose answer never came.
-    async fn resend_unanswered(&mut self) -> Result<(), RpcError> {
-        loop {
-            let Self { submitter, port, state, .. } = self;
-            let Some((found, verdict)) = submitter.resend_unanswered(port, state).await? else {
-                return Ok(());
-            };
-            self.settle(&found, verdict);
-        }
-    }
-
     /// Mines until the connection is lost or it is time to stop.
     async fn mine(&mut self, payout: &Payout) -> Result<ConnectionEnd, SourceError> {
         let mut fetcher = TemplateFetcher::new();
@@ -249,8 +139,11 @@ impl Client {
             }
             tips.mining_on(self.publisher.tip());
             let wake = self.wake_at(fetcher.due);
+            let reconnect = self.port.reconnect_requested();
             let end = tokio::select! {
                 biased;
+                // Before solutions: of easy blocks there is always one.
+                () = reconnect => Some(ConnectionEnd::ReconnectRequested),
                 solution = self.port.solution() => {
                     self.on_solution(solution, payout, &mut fetcher).await?
                 }
@@ -567,7 +460,7 @@ impl Client {
     /// before its height is mined again, if the block was not accepted.
     fn settle(&mut self, found: &FoundBlock, verdict: Verdict) -> Option<Duration> {
         let wait = self.submitter.settle(found, &verdict);
-        if verdict.refusal().is_some_and(|why| why.words == "time-too-new") {
+        if verdict.reject_reason().is_some_and(|why| why.words == "time-too-new") {
             self.template_cache = TemplateCache::Outdated;
             self.announce_ahead();
         } else {

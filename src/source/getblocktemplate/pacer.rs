@@ -63,6 +63,11 @@ impl Pacer {
         }
     }
 
+    /// The connection is gone: the mempool is not watched until the next one.
+    pub fn disconnected(&mut self) {
+        self.watch = None;
+    }
+
     /// Whether no block is wanted.
     pub const fn is_idle(&self) -> bool {
         self.pace.is_some() && self.pending.is_none()

@@ -13,7 +13,7 @@ use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES};
 use super::rpc::{Envelope, METHOD_NOT_FOUND, Rpc, RpcError};
 use super::template::{Layout, PreparedTemplate};
 use crate::chain::block::BlockBody;
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 use crate::source::node_reject;
 
 /// How many hashes a block must take on average to be proposed: about a second on a few cores. If it
@@ -26,7 +26,7 @@ pub enum ProposalResult {
     /// It would accept it.
     Valid,
     /// It would reject it.
-    Rejected(Refusal),
+    Rejected(RejectReason),
     /// It did not check it: the node does not support proposals.
     Unsupported(String),
     /// It did not check this one: its tip has changed, or the call failed.
@@ -144,7 +144,7 @@ async fn propose(mut rpc: Rpc, head: &[u8], body: &BlockBody) -> ProposalResult 
         may_submit.await
     {
         let meaning = "its -rpcwhitelist must have the call";
-        return ProposalResult::Rejected(Refusal::new(error.to_string(), meaning));
+        return ProposalResult::Rejected(RejectReason::new(error.to_string(), meaning));
     }
     match rpc.call(request(head, body).into(), RESPONSE_BYTES, CALL_TIMEOUT).await {
         Ok(answer) => read(&answer),

@@ -17,7 +17,6 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use self::answer::{Envelope, METHOD_NOT_FOUND, RpcError};
@@ -30,6 +29,7 @@ use self::cookie_paths::missing_folder;
 use self::peer::{FirstBytes, Watched, rpc_ports};
 use crate::printable::printable;
 use crate::secret::Secret;
+use crate::source::net::{DialError, dial};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -181,23 +181,10 @@ impl Rpc {
     }
 
     async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, FirstBytes), RpcError> {
-        let to = (self.endpoint.host.as_str(), self.endpoint.port);
-        let stream = timeout(CONNECT, TcpStream::connect(to))
+        let stream = timeout(CONNECT, dial(&self.endpoint))
             .await
             .map_err(|_| RpcError::Deadline(CONNECT))?
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => {
-                    let never_ran = match &self.credentials {
-                        Credentials::Cookie(paths) => missing_folder(paths),
-                        Credentials::UserPassword { .. } => String::new(),
-                    };
-                    RpcError::Connection(format!(
-                        "the node is not up yet, waiting for it: {error}{never_ran}"
-                    ))
-                }
-                _ => RpcError::Connection(error.to_string()),
-            })?;
-        stream.set_nodelay(true).map_err(|error| RpcError::Connection(error.to_string()))?;
+            .map_err(|error| self.not_connected(error))?;
         let (stream, first) = Watched::new(stream);
         let (connection, driver) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -208,6 +195,25 @@ impl Rpc {
             }
         });
         Ok((connection, first))
+    }
+
+    /// The error where there is no connection: of several addresses, the last one's.
+    fn not_connected(&self, error: DialError) -> RpcError {
+        let failures = match error {
+            DialError::Name { why, .. } => return RpcError::Connection(why),
+            DialError::Tcp(failures) => failures,
+        };
+        RpcError::Connection(match failures.last() {
+            Some((_, error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                let never_ran = match &self.credentials {
+                    Credentials::Cookie(paths) => missing_folder(paths),
+                    Credentials::UserPassword { .. } => String::new(),
+                };
+                format!("the node is not up yet, waiting for it: {error}{never_ran}")
+            }
+            Some((_, error)) => error.to_string(),
+            None => "no attempt to connect was made".to_owned(),
+        })
     }
 
     /// The error of a connection over which no HTTP response came, by the first bytes that came and

@@ -21,7 +21,7 @@ use super::verdict::{Ask, submit_block, submit_response, verdict_of};
 use crate::chain::block;
 use crate::chain::params::Params;
 use crate::engine::Port;
-use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+use crate::job::{MerkleRoot, RejectReason, Solution, Verdict};
 use crate::journal::{EntryId, Fate, Found, Journal, Pending};
 use crate::source::backoff::Backoff;
 use crate::source::node_reject::SubmitResponse;
@@ -334,7 +334,7 @@ impl Submitter {
             Verdict::Unknown(why) if self.unresolved.is_passed_by(hash) => {
                 let meaning =
                     "the node could not judge it, and its chain is 100 blocks further now";
-                Verdict::Stale(Refusal { meaning, ..why })
+                Verdict::Stale(RejectReason { meaning, ..why })
             }
             Verdict::Unknown(_) => return None,
             verdict => verdict,

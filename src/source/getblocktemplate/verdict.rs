@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::calls::{header_request, parse_result, request, submit_request};
 use super::limits::{CALL_TIMEOUT, RESPONSE_BYTES};
 use super::rpc::{Rpc, RpcError};
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 use crate::source::node_reject::{self, SubmitResponse};
 
 /// What the response to `submitblock` says of the block (null is `None`). Errors are about the
@@ -100,7 +100,7 @@ pub async fn verdict_of(
         Ok(None) | Err(RpcError::Node { .. } | RpcError::Forbidden(_) | RpcError::Nonsense(_)) => {
             let meaning =
                 "the node has this block, and does not say whether it is in its best chain";
-            return Ok(Verdict::Unknown(Refusal { meaning, ..why }));
+            return Ok(Verdict::Unknown(RejectReason { meaning, ..why }));
         }
         Err(error) => return Err(error),
     };
@@ -109,11 +109,11 @@ pub async fn verdict_of(
     Ok(match (position.height, tip) {
         (Some(height), Some(tip)) if tip < height => {
             let meaning = "the node has this block, and has not come to it yet";
-            Verdict::Unknown(Refusal { meaning, ..why })
+            Verdict::Unknown(RejectReason { meaning, ..why })
         }
         _ => {
             let meaning = "the node has this block, and it is not in its best chain";
-            Verdict::Stale(Refusal { meaning, ..why })
+            Verdict::Stale(RejectReason { meaning, ..why })
         }
     })
 }

@@ -21,12 +21,42 @@ const ADDRESSES: usize = 16;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Why there is no TCP connection. [`ConnectError`] is the form for users.
+#[derive(Debug)]
+pub enum DialError {
+    /// The name has no address.
+    Name {
+        /// The name.
+        host: String,
+        /// The system's error message.
+        why: String,
+    },
+    /// No address accepted the connection: the errors in the order in which they came.
+    Tcp(Vec<(SocketAddr, io::Error)>),
+}
+
+impl From<DialError> for ConnectError {
+    /// With each address beside its reason where there are several.
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Name { host, why } => Self::Name { host, why },
+            DialError::Tcp(failures) => {
+                let several = failures.len() > 1;
+                let reasons = failures.into_iter().map(|(address, error)| {
+                    if several { format!("{}: {error}", address.ip()) } else { error.to_string() }
+                });
+                Self::Tcp(reasons.collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
+}
+
 /// Connects by TCP to the first address of the endpoint's host that answers. Small writes are not
 /// delayed, and keep-alive probes notice a dead peer.
 ///
 /// # Errors
 /// When the name has no address, or no address accepts the connection. There is no deadline.
-pub async fn dial(to: &Endpoint) -> Result<TcpStream, ConnectError> {
+pub async fn dial(to: &Endpoint) -> Result<TcpStream, DialError> {
     let addresses = match to.host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, to.port)],
         Err(_) => resolve(&to.host, to.port).await?,
@@ -34,8 +64,8 @@ pub async fn dial(to: &Endpoint) -> Result<TcpStream, ConnectError> {
     first_of(alternating(addresses)).await
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    let error = |why: String| ConnectError::Name { host: host.to_owned(), why };
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    let error = |why: String| DialError::Name { host: host.to_owned(), why };
     if super::is_onion(host) {
         // RFC 7686: such a name is not to be given to the system's resolver.
         return Err(error("it is an onion service".to_owned()));
@@ -65,26 +95,22 @@ fn alternating(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 
 /// Tries one after the other: the next when one has failed, or has not answered for [`STAGGER`]. The
 /// first to answer is used, and the other attempts are dropped.
-async fn first_of(mut untried: VecDeque<SocketAddr>) -> Result<TcpStream, ConnectError> {
-    let several = untried.len() > 1;
+async fn first_of(mut untried: VecDeque<SocketAddr>) -> Result<TcpStream, DialError> {
     let mut attempts = JoinSet::new();
     let mut failures = Vec::new();
     loop {
         if let Some(address) = untried.pop_front() {
-            attempts.spawn(async move { (address, connect(address).await) });
+            attempts.spawn(async move { connect(address).await.map_err(|error| (address, error)) });
         }
         let ended = tokio::select! {
             ended = attempts.join_next() => ended,
             () = sleep(STAGGER), if !untried.is_empty() => continue,
         };
         match ended {
-            Some(Ok((_, Ok(stream)))) => return Ok(stream),
-            Some(Ok((address, Err(error)))) if several => {
-                failures.push(format!("{}: {error}", address.ip()));
-            }
-            Some(Ok((_, Err(error)))) => failures.push(error.to_string()),
-            Some(Err(error)) => failures.push(error.to_string()),
-            None => return Err(ConnectError::Tcp(failures.join("; "))),
+            Some(Ok(Ok(stream))) => return Ok(stream),
+            Some(Ok(Err(failure))) => failures.push(failure),
+            Some(Err(error)) => tracing::debug!(%error, "an attempt to connect ended early"),
+            None => return Err(DialError::Tcp(failures)),
         }
     }
 }
@@ -149,21 +175,21 @@ mod tests {
     async fn when_all_fail_each_has_its_reason() {
         let one = closed(Ipv4Addr::LOCALHOST.into()).await;
         let other = closed(Ipv6Addr::LOCALHOST.into()).await;
-        let error = first_of([one, other].into()).await.unwrap_err();
+        let error = ConnectError::from(first_of([one, other].into()).await.unwrap_err());
         assert!(!error.is_final());
         let text = error.to_string();
         assert!(text.contains("127.0.0.1: ") && text.contains("::1: "), "{text}");
-        let error = first_of([one].into()).await.unwrap_err().to_string();
+        let error = ConnectError::from(first_of([one].into()).await.unwrap_err()).to_string();
         assert!(error.to_lowercase().starts_with("connection refused"), "{error}");
     }
 
     #[tokio::test]
     async fn a_name_without_an_address_is_an_error_that_may_pass() {
         let to = |host: &str| Endpoint { host: host.to_owned(), port: 1 };
-        let error = dial(&to("nowhere.invalid")).await.unwrap_err();
+        let error = ConnectError::from(dial(&to("nowhere.invalid")).await.unwrap_err());
         assert!(error.to_string().starts_with("the name nowhere.invalid has no address: "));
         assert!(!error.is_final(), "the network may be down");
-        let error = dial(&to("expyuzz4wqqyqhjn.onion")).await.unwrap_err();
+        let error = ConnectError::from(dial(&to("expyuzz4wqqyqhjn.onion")).await.unwrap_err());
         assert!(error.hint().unwrap().contains("--proxy"));
     }
 }

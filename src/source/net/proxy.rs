@@ -37,7 +37,7 @@ impl Proxy {
         let proxy = Endpoint { host: self.host.clone(), port: self.port };
         let stream = dial(&proxy).await.map_err(|error| ConnectError::Proxy {
             proxy: self.to_string(),
-            why: error.to_string(),
+            why: ConnectError::from(error).to_string(),
             lasting: false,
         })?;
         let target = (to.host.as_str(), to.port);

@@ -56,9 +56,9 @@ impl UnansweredShares {
     /// When the pool counts as unresponsive, if it answers none before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let (enough, patience) = self.limit;
+        let (enough, timeout) = self.limit;
         let run = self.run.filter(|run| run.count >= enough)?;
-        Some(run.since + patience)
+        Some(run.since + timeout)
     }
 }
 

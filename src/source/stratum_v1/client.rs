@@ -12,13 +12,33 @@ use super::profile::Trust;
 use crate::engine::Port;
 use crate::source::backoff::Backoff;
 use crate::source::net::ConnectError;
-use crate::source::{Refused, SourceError};
+use crate::source::{RECONNECT_REQUESTED, Refused, SourceError};
 
 /// How often a first TLS handshake has to fail until that is final.
 const TLS_FAILURES_MAX: u32 = 3;
 
 /// What is said of shares that waited for a connection which did not come.
 const NOT_SENT: &str = "the connection was lost before it could be sent";
+
+/// How a connection ended, or the attempt to make one.
+enum Ended {
+    /// It is time to stop.
+    Stopped,
+    /// There is none, for this reason.
+    Lost(String),
+    /// The user wants another one.
+    ReconnectRequested,
+}
+
+/// What has ended a time without a connection.
+enum Waited<T> {
+    /// What was waited for, which came to this.
+    Done(T),
+    /// It is time to stop.
+    Stopped,
+    /// The user wants a connection now.
+    ReconnectRequested,
+}
 
 /// Mines on one pool, over one connection at a time.
 pub(super) struct Client {
@@ -56,37 +76,53 @@ impl Client {
     /// When the pool rejects the worker for good, or cannot be connected to at all.
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let outcome = loop {
-            let reason = match self.connect_and_mine().await {
-                Ok(Some(reason)) => reason,
-                Ok(None) => break Ok(()),
+            let waited = match self.connect_and_mine().await {
+                Ok(Ended::Lost(reason)) => {
+                    self.lost(reason);
+                    let wait = self.backoff.next_with_jitter().max(self.least_wait);
+                    self.queueing_meanwhile(sleep(wait)).await
+                }
+                Ok(Ended::ReconnectRequested) => Waited::ReconnectRequested,
+                Ok(Ended::Stopped) => Waited::Stopped,
                 Err(error) => break Err(error),
             };
-            self.lost(reason);
-            let least = std::mem::take(&mut self.least_wait);
-            let wait = self.backoff.next_with_jitter().max(least);
-            if self.queueing_meanwhile(sleep(wait)).await.is_none() {
-                break Ok(());
+            match waited {
+                Waited::Done(()) => {}
+                Waited::Stopped => break Ok(()),
+                Waited::ReconnectRequested => {
+                    self.lost(RECONNECT_REQUESTED.to_owned());
+                    self.backoff.reset();
+                }
             }
         };
         self.pool.session.end(&self.port, NOT_SENT);
         outcome
     }
 
-    /// Mines over one connection. Gives why there is none any more; `None` if it is time to stop.
-    async fn connect_and_mine(&mut self) -> Result<Option<String>, SourceError> {
+    /// Mines over one connection.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    async fn connect_and_mine(&mut self) -> Result<Ended, SourceError> {
+        self.least_wait = Duration::ZERO;
         let redirected_to = self.redirected_to.take();
         let mut endpoint = self.config.endpoint.clone();
         endpoint.port = redirected_to.unwrap_or(endpoint.port);
         let transport = self.config.transport.clone();
         let attempt = async move { transport.connect(&endpoint).await };
         let stream = match self.queueing_meanwhile(attempt).await {
-            None => return Ok(None),
-            Some(Ok(stream)) => stream,
-            Some(Err(error)) => {
+            Waited::Stopped => return Ok(Ended::Stopped),
+            Waited::ReconnectRequested => {
+                // This attempt takes too long for the user, who knows more than we do.
+                self.redirected_to = redirected_to;
+                return Ok(Ended::ReconnectRequested);
+            }
+            Waited::Done(Ok(stream)) => stream,
+            Waited::Done(Err(error)) => {
                 // A port that the pool named is no reason to give up the one that the user named.
                 let permanent =
                     if redirected_to.is_some() { None } else { self.permanent_error(&error) };
-                return permanent.map_or_else(|| Ok(Some(error.to_string())), Err);
+                return permanent.map_or_else(|| Ok(Ended::Lost(error.to_string())), Err);
             }
         };
         self.pool.session.is_connected = true;
@@ -99,8 +135,9 @@ impl Client {
             self.redirected_to = redirect.port.or(redirected_to);
         }
         match end {
-            End::Stopped => Ok(None),
-            End::Lost(reason) => Ok(Some(reason)),
+            End::Stopped => Ok(Ended::Stopped),
+            End::Lost(reason) => Ok(Ended::Lost(reason)),
+            End::ReconnectRequested => Ok(Ended::ReconnectRequested),
             End::Rejected(why) => {
                 let error = self.rejected(why);
                 if redirected_to.is_none() {
@@ -108,7 +145,7 @@ impl Client {
                 }
                 // The pool itself has sent the miner there.
                 self.redirected_to = None;
-                Ok(Some(error.to_string()))
+                Ok(Ended::Lost(error.to_string()))
             }
         }
     }
@@ -153,8 +190,8 @@ impl Client {
         health.lost(&self.port, reason);
     }
 
-    /// Does `work` and queues what is found meanwhile; `None` if it is time to stop.
-    async fn queueing_meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Does `work` and queues what is found meanwhile, until it is done or the user intervenes.
+    async fn queueing_meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Waited<T> {
         let mut work = std::pin::pin!(work);
         let session = &mut self.pool.session;
         loop {
@@ -165,9 +202,14 @@ impl Client {
                     None => pending().await,
                 }
             };
+            let requested = self.port.reconnect_requested();
             tokio::select! {
-                done = &mut work => return Some(done),
-                solution = self.port.solution() => session.queue(&self.port, solution?),
+                done = &mut work => return Waited::Done(done),
+                solution = self.port.solution() => match solution {
+                    Some(solution) => session.queue(&self.port, solution),
+                    None => return Waited::Stopped,
+                },
+                () = requested => return Waited::ReconnectRequested,
                 () = gap_is_over => {
                     session.end(&self.port, "the pool did not come back in time; not sent");
                 }

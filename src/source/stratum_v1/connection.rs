@@ -2,12 +2,13 @@
 //!
 //! This file has the lines that are sent and received, the timeouts, and the end. [`handshake`] has what
 //! comes before mining, [`notifications`] what the pool sends unasked, [`jobs`] what goes to the engine,
-//! and [`shares`] what comes from it.
+//! [`shares`] what comes from it, and [`loss`] why a connection was lost.
 
 mod handshake;
 mod jobs;
 mod learning;
 mod limits;
+mod loss;
 mod notifications;
 mod resumed;
 mod shares;
@@ -25,11 +26,11 @@ use super::config::Config;
 use super::line::LineBuffer;
 use super::message::{self, Answer, Message};
 use super::pool_state::PoolState;
-use super::profile::{OptionalRequest, Resumption, SilentCloses};
+use super::profile::OptionalRequest;
 use super::work::{Extranonce, Notify};
 use crate::chain::target::Target;
 use crate::engine::Port;
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 use crate::printable::printable;
 use crate::source::pool::in_flight::InFlight;
 use crate::source::pool::responsiveness::UnansweredShares;
@@ -37,6 +38,7 @@ use crate::source::pool::responsiveness::UnansweredShares;
 use self::jobs::PoolJob;
 use self::learning::LowerDifficulty;
 use self::limits::{NoticeLimiter, UnusableMessages};
+use self::loss::{TLS_ALERT, is_tls_alert};
 use self::resumed::ResumedJobs;
 use self::shares::Share;
 
@@ -46,11 +48,7 @@ const AGENT: &str = concat!("adit/", env!("CARGO_PKG_VERSION"));
 const IN_FLIGHT_MAX: usize = 1_024;
 /// How many bytes may wait to be written; beyond that no share and no answer is added.
 const OUT_MAX: usize = 256 << 10;
-/// How long after an optional request the loss of the connection is put down to it.
-const SUSPECT_FOR: Duration = Duration::from_secs(10);
 
-/// The reason where a server expects TLS and is not spoken to in TLS.
-const TLS_ALERT: &str = "it answers in TLS: write stratum+tls:// to it";
 /// The reason where the pool has sent `client.reconnect`.
 const RECONNECT: &str = "it asked for a new connection";
 
@@ -70,6 +68,8 @@ pub(super) enum End {
     Rejected(String),
     /// It is lost, for this reason; the pool may be tried again.
     Lost(String),
+    /// It was left because the user wants another one, whatever has ended it in the meantime.
+    ReconnectRequested,
 }
 
 /// What the pool has asked for in `client.reconnect`.
@@ -99,8 +99,15 @@ enum HandshakePhase {
     Authorizing,
     /// It is complete.
     Mining,
-    /// The pool has asked for a new connection: only answers are waited for.
+    /// The pool or the user has asked for a new connection: only answers are waited for.
     Leaving,
+}
+
+/// Who wants a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Requester {
+    Pool,
+    User,
 }
 
 pub(super) struct Connection<'a> {
@@ -162,6 +169,8 @@ pub(super) struct Connection<'a> {
     unusable_messages: UnusableMessages,
     notice_limiter: NoticeLimiter,
     redirect: Redirect,
+    /// Who wants a new connection, where this one is being left.
+    leaving_for: Requester,
     /// Whether it is time to stop: only answers are waited for.
     stopping: bool,
 }
@@ -203,6 +212,7 @@ impl<'a> Connection<'a> {
             unusable_messages: UnusableMessages::new(now),
             notice_limiter: NoticeLimiter::new(now),
             redirect: Redirect::default(),
+            leaving_for: Requester::Pool,
             stopping: false,
         }
     }
@@ -212,13 +222,18 @@ impl<'a> Connection<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let end = self.exchange(stream).await;
+        let mut end = self.exchange(stream).await;
         if let End::Lost(_) = end {
-            self.skip_suspects();
+            if self.leaving_for == Requester::User {
+                // Requests without an answer are not why it ended.
+                end = End::ReconnectRequested;
+            } else {
+                self.skip_suspects();
+            }
         }
         for share in self.in_flight.drain() {
             let why = "the connection was lost before the pool answered";
-            self.port.verdict(&share.solution, Verdict::Unknown(Refusal::new("", why)));
+            self.port.verdict(&share.solution, Verdict::Unknown(RejectReason::new("", why)));
         }
         let lasted =
             self.current_job.is_some() && self.opened.elapsed() > self.config.timing.first_job;
@@ -247,6 +262,7 @@ impl<'a> Connection<'a> {
             let listening =
                 !self.stopping && self.in_flight.len() < IN_FLIGHT_MAX && self.out.len() < OUT_MAX;
             let due = self.due();
+            let reconnect = self.port.reconnect_requested();
             tokio::select! {
                 read = reader.read_buf(self.lines.room()) => match read {
                     Ok(0) => return End::Lost(self.closed()),
@@ -261,11 +277,27 @@ impl<'a> Connection<'a> {
                     Some(solution) => self.take_solution(solution),
                     None => self.stopping = true,
                 },
+                () = reconnect, if !self.stopping => {
+                    self.leaving_for = Requester::User;
+                    self.leave();
+                }
                 () = sleep_until(due.into()) => {
                     if let Err(end) = self.on_timer(Instant::now()) {
                         return end;
                     }
                 }
+            }
+        }
+    }
+
+    /// Leaves the pool for a new connection, once the answers on their way have come.
+    fn leave(&mut self) {
+        if self.phase != HandshakePhase::Leaving {
+            self.enter_phase(HandshakePhase::Leaving);
+            // What is found from now on could not be sent.
+            if !self.pool.profile.may_resume() {
+                self.next_job = None;
+                self.port.clear_job();
             }
         }
     }
@@ -476,76 +508,6 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// The reason where the pool has closed the connection.
-    fn closed(&self) -> String {
-        let what = match self.phase {
-            HandshakePhase::Configuring => "it closed the connection at mining.configure",
-            HandshakePhase::Subscribing => "it closed the connection at mining.subscribe",
-            HandshakePhase::Authorizing => "it closed the connection at mining.authorize",
-            HandshakePhase::Mining if !self.lines.rest().is_empty() => {
-                "it closed the connection in the middle of a line"
-            }
-            HandshakePhase::Mining | HandshakePhase::Leaving => "it closed the connection",
-        };
-        self.or_tls(what.to_owned())
-    }
-
-    /// The reason where reading or writing failed.
-    fn broken(&self, error: &io::Error) -> String {
-        self.or_tls(format!("the connection was lost: {error}"))
-    }
-
-    /// The reason `what`, or that the port may be one for TLS: a server that expects TLS answers a client
-    /// without it by an alert, closes the connection without a byte, or sends nothing.
-    fn or_tls(&self, what: String) -> String {
-        if is_tls_alert(self.lines.rest()) {
-            TLS_ALERT.to_owned()
-        } else if !self.config.transport.uses_tls() && self.last_bytes == self.opened {
-            what + "; it has sent nothing at all: if this is a TLS port, write stratum+tls:// to it"
-        } else {
-            what
-        }
-    }
-
-    /// Skips the requests from now on that may be why the connection was lost. Some pools close it at a
-    /// request that they do not know; others refuse the request first, and then close the connection or
-    /// send nothing more. So a request is a suspect if it had no answer when the connection was lost soon
-    /// after it, or was refused shortly before the pool's last message. But a proxy whose server is away
-    /// closes every connection at the first request.
-    fn skip_suspects(&mut self) {
-        let profile = &mut self.pool.profile;
-        let resuming = Request::Subscribe { resuming: true };
-        if self.last_bytes > self.opened {
-            profile.silent_closes = SilentCloses::default();
-        } else {
-            let without_configure =
-                !self.pending_requests.iter().any(|(_, request, _)| *request == Request::Configure);
-            if without_configure {
-                profile.restore(OptionalRequest::Configure);
-            }
-            if !profile.silent_closes.record(without_configure) {
-                self.pending_requests.retain(|(_, request, _)| *request == resuming);
-            }
-        }
-        let unanswered = std::mem::take(&mut self.pending_requests)
-            .into_iter()
-            .filter(|(_, request, sent)| *request == resuming || sent.elapsed() <= SUSPECT_FOR)
-            .map(|(_, request, _)| request);
-        let refused = std::mem::take(&mut self.refused_requests)
-            .into_iter()
-            .filter(|(_, at)| self.last_bytes <= *at + SUSPECT_FOR)
-            .map(|(request, _)| request);
-        for request in unanswered.chain(refused) {
-            match request {
-                Request::Configure => profile.skip(OptionalRequest::Configure),
-                Request::Extranonce => profile.skip(OptionalRequest::Extranonce),
-                Request::Suggest => profile.skip(OptionalRequest::Suggest),
-                Request::Subscribe { resuming: true } => profile.resumption = Resumption::Never,
-                Request::Subscribe { resuming: false } | Request::Authorize => {}
-            }
-        }
-    }
-
     /// Shows the user a notice that the pool has caused, unless there are too many.
     fn notice(&mut self, text: String) {
         if self.notice_limiter.allows(&text) {
@@ -562,9 +524,4 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, out: &mut BytesMut) -> io:
         return Err(io::ErrorKind::WriteZero.into());
     }
     if out.is_empty() { writer.flush().await } else { Ok(()) }
-}
-
-/// Whether this is the beginning of a TLS alert (RFC 8446, section 5.1: content type 21, version 3.x).
-fn is_tls_alert(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x15, 0x03])
 }

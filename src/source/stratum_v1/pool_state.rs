@@ -1,4 +1,12 @@
 //! What outlives a connection, and is lent to each for its time.
+//!
+//! A connection borrows it and does not report at its end what it has learned, since most of it has to hold
+//! at once, and however the connection ends: an optional request that the pool refused is not sent again in
+//! the same handshake, a share limit moves with each share, a session's queue is emptied by the login, a
+//! verdict is looked up in the table of jobs. A copy that is merged afterwards would be a second truth until
+//! then. Each of the four parts has its own file and methods, which know nothing of connections; the client
+//! touches them only while there is none. What a connection tells the client, and holds for one time only, is
+//! its [`super::connection::Outcome`].
 
 use std::time::Instant;
 

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::message::{Answer, PoolError};
-use crate::job::{Refusal, Verdict};
+use crate::job::{RejectReason, Verdict};
 
 /// Why a share was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,10 +217,10 @@ pub fn verdict_of(answer: &Answer<'_>, maybe_other_header: bool) -> (Verdict, Op
         Some(code) if pool_error.words.is_empty() => format!("error {code}"),
         _ => pool_error.words,
     };
-    let refusal = Refusal::new(words, kind.meaning());
+    let reason = RejectReason::new(words, kind.meaning());
     let verdict = match kind {
-        RejectKind::Stale | RejectKind::UnknownJob => Verdict::Stale(refusal),
-        _ => Verdict::Rejected(refusal),
+        RejectKind::Stale | RejectKind::UnknownJob => Verdict::Stale(reason),
+        _ => Verdict::Rejected(reason),
     };
     (verdict, Some(kind))
 }
@@ -321,7 +321,7 @@ mod tests {
         ] {
             let verdict = verdict(line);
             assert_eq!(verdict.result(), result, "{line}");
-            assert_eq!(verdict.refusal().unwrap().to_string(), said, "{line}");
+            assert_eq!(verdict.reject_reason().unwrap().to_string(), said, "{line}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::job_table::JobTable;
 use crate::engine::Port;
-use crate::job::{Refusal, Solution, Verdict};
+use crate::job::{RejectReason, Solution, Verdict};
 
 /// How many shares wait for the session to be resumed, or for the login.
 const QUEUE_MAX: usize = 1_024;
@@ -79,5 +79,5 @@ impl Session {
 
 /// Reports a share as stale that must not be sent.
 pub(super) fn mark_stale(port: &Port, solution: &Solution, why: &'static str) {
-    port.verdict(solution, Verdict::Stale(Refusal::new("", why)));
+    port.verdict(solution, Verdict::Stale(RejectReason::new("", why)));
 }

@@ -21,7 +21,7 @@ impl Rate {
     }
 }
 
-/// One template, two hashes (on the average), one submit; one kept connection; over and over.
+/// One template, two hashes (on average), one submit; one kept connection; over and over.
 ///
 /// Block times move by a sixth of a second a block at the least: after some forty thousand blocks
 /// a chain is two hours ahead of the clock, and the node gives no template any more. So give each

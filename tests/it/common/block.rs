@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 pub type Hash = [u8; 32];
 
-/// `OP_TRUE`: what whoever spends an output of [`anyone_can_spend`] has to show.
+/// `OP_TRUE`: what the one who spends an output of [`anyone_can_spend`] has to show.
 pub const OP_TRUE: u8 = 0x51;
 
 pub fn sha256(bytes: &[u8]) -> Hash {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::node::Node;
 use super::tool::{self, Server};
 
-/// A pay-out address that nobody has the key of: it takes base58 and nothing else.
+/// A pay-out address that no one has the key of: it takes base58 and nothing else.
 const ADDRESS: &str = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8";
 
 pub struct DatumGateway {

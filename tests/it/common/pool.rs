@@ -22,7 +22,7 @@ pub enum Say {
     Line(String),
     /// Bytes as they are.
     Raw(Vec<u8>),
-    /// Nothing for so long. The connection's later requests wait too.
+    /// Nothing for this long. The connection's later requests wait too.
     Wait(Duration),
     /// The connection is closed.
     HangUp,

@@ -13,7 +13,7 @@ use super::rpc::{find_header, parse_length, read_exactly, read_headers, read_lin
 use super::{block, poll};
 
 /// How long a reply may stall or flood before the server hangs up by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How much an endless reply sends before the server hangs up by itself.
 const FLOOD: u64 = 1 << 30;
 
@@ -77,7 +77,7 @@ pub enum Reply {
     EndlessBody,
     /// A head that never ends.
     EndlessHead,
-    /// A well-formed result: a text of so many bytes.
+    /// A well-formed result: a text of this many bytes.
     HugeBody(usize),
     /// A result in small pieces with pauses between them.
     Slow {
@@ -275,13 +275,13 @@ impl Connection {
     fn serve(&self) -> io::Result<()> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
-        self.stream.set_write_timeout(Some(PATIENCE))?;
+        self.stream.set_write_timeout(Some(TIMEOUT))?;
         let mut reader = BufReader::new(self.stream.try_clone()?);
         loop {
             if reader.buffer().is_empty() && !self.wait_for_bytes()? {
                 return Ok(());
             }
-            self.stream.set_read_timeout(Some(PATIENCE))?;
+            self.stream.set_read_timeout(Some(TIMEOUT))?;
             let first = read_line(&mut reader)?;
             let headers = read_headers(&mut reader)?;
             let length = find_header(&headers, "content-length").unwrap_or("0");
@@ -387,7 +387,7 @@ impl Connection {
                 }
             }
             Reply::When(gate, reply) => {
-                self.pause_until(PATIENCE, || gate.is_open());
+                self.pause_until(TIMEOUT, || gate.is_open());
                 if gate.is_open() {
                     return self.send(call, *reply);
                 }
@@ -400,7 +400,7 @@ impl Connection {
                 self.write(&body.as_bytes()[..body.len() / 2])?;
             }
             Reply::Silence => {
-                self.pause_until(PATIENCE, || false);
+                self.pause_until(TIMEOUT, || false);
             }
             Reply::EndlessBody => {
                 self.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")?;
@@ -435,9 +435,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Repeats `part` until `length` bytes are sent, the peer hangs up, or patience ends.
+    /// Repeats `part` until `length` bytes are sent, the peer hangs up, or the timeout is over.
     fn flood(&self, part: &[u8], length: u64) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut left = length;
         while left > 0 && !self.shared.stop.load(Ordering::SeqCst) {
             if Instant::now() > deadline {

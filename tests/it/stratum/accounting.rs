@@ -12,7 +12,7 @@ use crate::stratum::miner::{Ended, Miner, SOON, config, shares};
 
 /// Compares what both sides know about each share.
 #[track_caller]
-fn audit(pool: &ScriptedPool, ended: &Ended) {
+pub fn audit(pool: &ScriptedPool, ended: &Ended) {
     let tally = &ended.summary.shares;
     let told =
         ended.events.iter().filter(|event| matches!(event, Event::Share { .. })).count() as u64;
@@ -126,7 +126,7 @@ fn the_accounts_agree_when_stopped_with_shares_on_their_way() {
 }
 
 #[test]
-fn answers_after_the_end_of_patience_change_nothing() {
+fn answers_after_the_timeout_change_nothing() {
     let held = Mutex::new(Vec::new());
     let pool = ScriptedPool::scripted(Rules::default(), move |request| {
         if request.method != "mining.submit" {

@@ -351,8 +351,10 @@ fn verdicts_come_late_in_any_order_and_in_many_shapes() {
         miner.wait_for_shares(result, count);
     }
     let rejected = miner.shares("rejected");
-    let said: Vec<String> =
-        rejected[..4].iter().map(|(_, verdict)| verdict.refusal().unwrap().to_string()).collect();
+    let said: Vec<String> = rejected[..4]
+        .iter()
+        .map(|(_, verdict)| verdict.reject_reason().unwrap().to_string())
+        .collect();
     assert_eq!(
         said,
         [
@@ -377,7 +379,9 @@ fn a_new_extranonce_holds_for_later_jobs() {
     assert_eq!(miner.shares("rejected").len(), 0);
     pool.new_job(true);
     miner.wait_for_shares("rejected", 2);
-    assert!(miner.shares("rejected")[0].1.refusal().unwrap().words.contains("Low difficulty"));
+    assert!(
+        miner.shares("rejected")[0].1.reject_reason().unwrap().words.contains("Low difficulty")
+    );
     miner.stop();
 }
 

@@ -156,7 +156,7 @@ fn shares_that_are_never_answered_are_unknown() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let (_, verdict) = &miner.shares("unknown")[0];
-    assert_eq!(verdict.refusal().unwrap().to_string(), "the pool did not answer in time");
+    assert_eq!(verdict.reject_reason().unwrap().to_string(), "the pool did not answer in time");
     assert_eq!(pool.connections(), 1);
     miner.stop();
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit::engine::{Engine, Goal};
+use adit::engine::{Control, Engine, Goal};
 use adit::event::{Announcer, Event, SourceState, Summary, Tally};
 use adit::job::Verdict;
 use adit::scan::cpu::{CpuScanner, Sha2};
@@ -67,12 +67,17 @@ impl Miner {
 
     /// On several pools, the best first.
     pub fn start_on(configs: Vec<Config>) -> Self {
-        let scanner = CpuScanner::new(Arc::new(Sha2), 1).expect("a thread");
-        let (announcer, events) = Announcer::new();
         let make =
             |config: Config| -> Make { Box::new(move || Box::new(StratumV1::new(config.clone()))) };
-        let sources = Failover::new(configs.into_iter().map(make).collect());
-        let (engine, sources_of_engine) = Engine::with_sources(
+        Self::start_sources(configs.into_iter().map(make).collect())
+    }
+
+    /// On sources of any kind, the best first.
+    pub fn start_sources(sources: Vec<Make>) -> Self {
+        let scanner = CpuScanner::new(Arc::new(Sha2), 1).expect("a thread");
+        let (announcer, events) = Announcer::new();
+        let sources = Failover::new(sources);
+        let (engine, slots) = Engine::with_sources(
             vec![Arc::new(scanner)],
             sources.infos(),
             Goal::default(),
@@ -90,9 +95,14 @@ impl Miner {
         let source = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(sources.run(sources_of_engine))
+            runtime.block_on(sources.run(slots))
         });
         Self { engine, heard, listener, source }
+    }
+
+    /// What steers it.
+    pub fn control(&self) -> Control {
+        self.engine.control()
     }
 
     pub fn events(&self) -> Vec<Event> {

@@ -41,7 +41,7 @@ fn version_bits_are_sent_as_each_kind_of_pool_takes_them() {
             let ended = miner.stop();
             assert_eq!(refused(&pool) > 0, learns, "{kind:?} {version:x}");
             for (_, verdict) in crate::stratum::miner::shares(&ended.events, "rejected") {
-                let why = verdict.refusal().unwrap().to_string();
+                let why = verdict.reject_reason().unwrap().to_string();
                 assert!(why.contains("the hash is right"), "{why}");
             }
             // No bit of the job's is cleared, whatever is sent.

@@ -73,7 +73,7 @@ fn await_event(miner: &Miner, place: &str, wanted: &str) {
                 height.map(|h| h.to_string()).as_deref() == Some(rest)
             }
             ("share", Event::Share { verdict, .. }) => {
-                let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
+                let words = verdict.reject_reason().map(ToString::to_string).unwrap_or_default();
                 format!("{} {words}", verdict.result()).trim_end() == rest
             }
             ("connected" | "lost" | "notice" | "height" | "share", _) => false,

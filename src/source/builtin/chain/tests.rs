@@ -96,7 +96,7 @@ fn set_witness(block: &mut Block, items: &[&[u8]]) {
 /// A block made wrong, and the words it is refused with.
 type Refused = (&'static str, fn(&mut Block));
 
-/// Every refusal that one block is enough for. `next` comes right from a template at a height
+/// Every rejection that one block is enough for. `next` comes right from a template at a height
 /// above 16.
 const REFUSED: &[Refused] = &[
     ("high-hash", |b| {
@@ -397,9 +397,9 @@ fn a_refused_block_changes_nothing() {
         let mut block = next(&chain);
         make_wrong(&mut block);
         let verdict = Verdict::from(chain.submit(&block, NOW).unwrap_err());
-        let Verdict::Rejected(refusal) = verdict else { panic!("{expected}: {verdict:?}") };
-        assert_eq!(refusal.words, *expected);
-        assert!(!refusal.meaning.is_empty(), "{expected}");
+        let Verdict::Rejected(reason) = verdict else { panic!("{expected}: {verdict:?}") };
+        assert_eq!(reason.words, *expected);
+        assert!(!reason.meaning.is_empty(), "{expected}");
         assert_eq!(chain.template(NOW), before);
     }
     chain.submit(&next(&chain), NOW).unwrap();

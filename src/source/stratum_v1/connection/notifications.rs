@@ -8,7 +8,7 @@ use super::super::difficulty;
 use super::super::message::{self, Params, WORDS_MAX, quoted};
 use super::super::profile::Resumption;
 use super::super::work::{self, Extranonce, Notify};
-use super::{AGENT, Connection, End, HandshakePhase, PoolJob};
+use super::{AGENT, Connection, End, PoolJob};
 use crate::printable::printable;
 
 /// The longest wait before a new connection that a pool may impose.
@@ -160,14 +160,7 @@ impl Connection<'_> {
         }
         let wait = params.get(2).and_then(message::number);
         self.redirect.least_wait = RECONNECT_WAIT_MAX.min(Duration::from_secs(wait.unwrap_or(0)));
-        if self.phase != HandshakePhase::Leaving {
-            self.enter_phase(HandshakePhase::Leaving);
-            // What is found from now on could not be sent.
-            if !self.pool.profile.may_resume() {
-                self.next_job = None;
-                self.port.clear_job();
-            }
-        }
+        self.leave();
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::reject::{self, RejectKind};
 use super::super::session::mark_stale;
 use super::super::version_bits::Form;
 use super::{Connection, End, HandshakePhase, Request};
-use crate::job::{MerkleRoot, Refusal, Solution, Verdict};
+use crate::job::{MerkleRoot, RejectReason, Solution, Verdict};
 use crate::source::pool::responsiveness::PoolFault;
 
 /// With more shares in flight than this the pool is behind with its answers.
@@ -101,7 +101,7 @@ impl Connection<'_> {
         answer: &Answer<'_>,
     ) -> Result<(), End> {
         let (verdict, kind) = reject::verdict_of(answer, self.maybe_other_header(share));
-        let words = verdict.refusal().map(ToString::to_string).unwrap_or_default();
+        let words = verdict.reject_reason().map(ToString::to_string).unwrap_or_default();
         if verdict == Verdict::Accepted {
             self.accepted = true;
             self.pool.profile.trust = Trust::ShareAccepted;
@@ -171,7 +171,7 @@ impl Connection<'_> {
         let timing = self.config.timing;
         let mut is_silent = false;
         while let Some(expired) = self.in_flight.expire(now, timing.answer) {
-            let why = Refusal::new("", "the pool did not answer in time");
+            let why = RejectReason::new("", "the pool did not answer in time");
             self.port.verdict(&expired.share.solution, Verdict::Unknown(why));
             is_silent |= expired.sent > self.last_message;
             self.unanswered_shares.timed_out(expired.id, expired.sent);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::client::Client;
 use super::super::config::Timing;
 use super::super::difficulty;
-use super::super::profile::Trust;
+use super::super::profile::{Resumption, Trust};
 use super::super::quirks::DifficultyHolds;
 use super::*;
 use crate::chain::coinbase::Coinbase;
