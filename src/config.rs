@@ -29,15 +29,15 @@ use crate::protocols::{self, LoginOptions, SourceSpec};
 /// command of a session, such as a run of tests.
 const IN_ENVIRONMENT: [(&str, &str); 1] = [("disable-cpu-features", "ADIT_DISABLE_CPU_FEATURES")];
 
-/// What surrounds the command line.
-pub struct Surroundings<'a> {
+/// What an invocation depends on beside the command line.
+pub struct ProcessEnvironment<'a> {
     /// Looks a variable up in the environment.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The configuration file that is read when none is named; it may be missing.
     pub default_file: Option<PathBuf>,
 }
 
-impl Surroundings<'_> {
+impl ProcessEnvironment<'_> {
     /// The process's own.
     #[must_use]
     pub fn process() -> Self {
@@ -51,9 +51,9 @@ impl Surroundings<'_> {
     }
 }
 
-impl fmt::Debug for Surroundings<'_> {
+impl fmt::Debug for ProcessEnvironment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings").field("default_file", &self.default_file).finish()
+        f.debug_struct("ProcessEnvironment").field("default_file", &self.default_file).finish()
     }
 }
 
@@ -101,16 +101,16 @@ enum Layer {
 /// When help or version were asked for, or when something is wrong.
 pub fn invocation(
     argv: impl IntoIterator<Item = OsString>,
-    surroundings: &Surroundings<'_>,
+    environment: &ProcessEnvironment<'_>,
 ) -> Result<Invocation, NotRun> {
-    invocation_by(&Grammar::new(), argv, surroundings)
+    invocation_by(&Grammar::new(), argv, environment)
 }
 
 /// [`invocation`] by a grammar that is there already.
 pub(crate) fn invocation_by(
     grammar: &Grammar,
     argv: impl IntoIterator<Item = OsString>,
-    surroundings: &Surroundings<'_>,
+    environment: &ProcessEnvironment<'_>,
 ) -> Result<Invocation, NotRun> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let matches = grammar.parse(&argv)?;
@@ -125,7 +125,7 @@ pub(crate) fn invocation_by(
 
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, variable) in IN_ENVIRONMENT.into_iter().chain(protocols::IN_ENVIRONMENT) {
-        let value = (surroundings.variable)(variable).filter(|value| !value.is_empty());
+        let value = (environment.variable)(variable).filter(|value| !value.is_empty());
         let (Some(arg), Some(value)) = (grammar.arg(command, key), value) else { continue };
         if layers.contains_key(key) || grammar.rivals(command, arg).any(|r| layers.contains_key(&r))
         {
@@ -143,7 +143,7 @@ pub(crate) fn invocation_by(
 
     let mut warnings = Vec::new();
     let named = given.try_get_one::<PathBuf>("config").ok().flatten();
-    if let Some((file, text)) = read(named, surroundings)? {
+    if let Some((file, text)) = read(named, environment)? {
         let settings = Settings::parse(grammar, &file, &text)?;
         warnings.extend(settings.exposed(&file));
         let higher = layers.clone();
@@ -213,7 +213,7 @@ fn settle_login(
                     format!("login to the {peer}"),
                     format!("both the source's URL and {key} give one"),
                 )
-                .hint("leave one of them away"));
+                .hint("omit one of them"));
             }
         }
     }

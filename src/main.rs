@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit::cli::{Cli, Command};
-use adit::config::{self, Invocation, NotRun, Surroundings};
+use adit::config::{self, Invocation, NotRun, ProcessEnvironment};
 use adit::exit::{Exit, Failure, limit_hint};
 use adit::report::{OutputError, Progress, Writer, log};
 use adit::signals::{self, EndsCleanly, Signals};
@@ -50,7 +50,7 @@ fn run(
     ending: &mut Option<EndsCleanly>,
 ) -> Result<Exit, Failure> {
     let Invocation { cli: Cli { command, output }, warnings } =
-        match config::invocation(std::env::args_os(), &Surroundings::process()) {
+        match config::invocation(std::env::args_os(), &ProcessEnvironment::process()) {
             Ok(invocation) => invocation,
             Err(NotRun::Display(text)) => {
                 signals.end_at_once();

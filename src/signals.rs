@@ -98,7 +98,7 @@ impl Signals {
                 };
                 tokio::select! {
                     second = second => second,
-                    () = patience(ending) => first,
+                    () = end_is_due(ending) => first,
                 }
             });
             if let Some(act) = last_act.get() {
@@ -121,10 +121,10 @@ impl Signals {
     }
 
     /// A signal is told to the caller, until what is returned is dropped. It ends the process all the
-    /// same where that takes longer than `patience`.
+    /// same where that takes longer than `timeout`.
     #[must_use]
-    pub fn ends_cleanly(&self, patience: Duration) -> EndsCleanly {
-        self.ending.send_replace(Ending::Clean(patience));
+    pub fn ends_cleanly(&self, timeout: Duration) -> EndsCleanly {
+        self.ending.send_replace(Ending::Clean(timeout));
         EndsCleanly(self.ending.clone())
     }
 
@@ -162,15 +162,15 @@ pub fn leave(exit: Exit) -> ! {
 }
 
 /// Comes back when the process is to be ended after the first signal.
-async fn patience(ending: watch::Sender<Ending>) {
+async fn end_is_due(ending: watch::Sender<Ending>) {
     let mut ending = ending.subscribe();
     let mut leaves = async |one: Ending, time| {
         let left = ending.wait_for(|ending| *ending != one);
         let left = tokio::time::timeout(time, left).await;
         left.ok().and_then(Result::ok).map(|ending| *ending)
     };
-    if let Some(clean @ Ending::Clean(patience)) = leaves(Ending::Undecided, UNDECIDED).await {
-        leaves(clean, patience).await;
+    if let Some(clean @ Ending::Clean(timeout)) = leaves(Ending::Undecided, UNDECIDED).await {
+        leaves(clean, timeout).await;
     }
 }
 

@@ -48,7 +48,7 @@
 //! let kernel = cpu::best_kernel(CpuFeatures::detected());
 //! let scanner = Arc::new(CpuScanner::new(kernel, 1)?);
 //! let source = Box::new(OneBlock);
-//! // Whoever wants to know of events as they happen listens; this example does not.
+//! // Events can be listened to as they happen; this example does not.
 //! let (announcer, _events) = Announcer::new();
 //! let (engine, port) =
 //!     Engine::start(vec![scanner], source.name(), Goal::default(), announcer)?;

@@ -25,9 +25,9 @@ use tokio::sync::{Notify, oneshot};
 use super::backends;
 
 /// How long a source may take to get the last answers when it is time to go.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// The same when it waits for none, and has but to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(500);
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same when it waits for none, and has only to close its connections.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Mines until it is to stop. Once the command line is known to be right, there is always a summary.
 pub fn run(
@@ -215,8 +215,8 @@ async fn mine(
         ended
     } else {
         // What is on its way may still be answered.
-        let patience = if engine.awaits_answers() { LAST_ANSWERS } else { GOODBYE };
-        tokio::time::timeout(patience, &mut running).await.ok()
+        let timeout = if engine.awaits_answers() { LAST_ANSWERS_TIMEOUT } else { CLOSE_TIMEOUT };
+        tokio::time::timeout(timeout, &mut running).await.ok()
     };
     running.abort();
     let failure = engine.failure();

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
 use super::grammar::{Grammar, key_of};
-use super::{ConfigError, Problem, Surroundings};
+use super::{ConfigError, Problem, ProcessEnvironment};
 use crate::value_error::nearest;
 
 /// The most bytes that a configuration file may have.
@@ -216,9 +216,9 @@ fn line_at(text: &str, at: usize) -> usize {
 /// Reads the file that is named, or the default one if there is one.
 pub(super) fn read(
     named: Option<&PathBuf>,
-    surroundings: &Surroundings<'_>,
+    environment: &ProcessEnvironment<'_>,
 ) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let file = match (named, &surroundings.default_file) {
+    let file = match (named, &environment.default_file) {
         (Some(file), _) => file.clone(),
         // Where it may not even be seen whether there is one, it counts as absent.
         (None, Some(file)) if fs::metadata(file).is_ok() => file.clone(),

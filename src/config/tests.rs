@@ -29,7 +29,7 @@ impl Run {
             |name: &str| (name == "ADIT_RPC_PASSWORD").then(|| self.password.map(Into::into))?;
         let default_file = Some(self.folder.path().join("adit.toml"));
         let argv = line.split_whitespace().map(OsString::from);
-        invocation(argv, &Surroundings { variable: &variable, default_file })
+        invocation(argv, &ProcessEnvironment { variable: &variable, default_file })
     }
 
     fn mine(&self, line: &str) -> MineArgs {

@@ -15,7 +15,7 @@ use super::assert_shown_well;
 use crate::bench::Saved;
 use crate::bench::compare::{Comparison, Machines};
 use crate::chain::params::Params;
-use crate::config::{Grammar, NotRun, Surroundings, invocation_by};
+use crate::config::{Grammar, NotRun, ProcessEnvironment, invocation_by};
 use crate::exit::Exit;
 use crate::journal;
 use crate::source::getblocktemplate::conf::{self, Conf};
@@ -50,12 +50,12 @@ pub fn adit_toml(input: &[u8]) {
     let folder = Scratch::new();
     let file = folder.0.join("adit.toml");
     fs::write(&file, input).expect("a scratch folder can be written to");
-    let surroundings = Surroundings { variable: &|_| None, default_file: Some(file) };
+    let environment = ProcessEnvironment { variable: &|_| None, default_file: Some(file) };
     let command = ["adit", "mine", "regtest"].map(OsString::from);
     thread_local! {
         static GRAMMAR: Grammar = Grammar::new();
     }
-    match GRAMMAR.with(|grammar| invocation_by(grammar, command, &surroundings)) {
+    match GRAMMAR.with(|grammar| invocation_by(grammar, command, &environment)) {
         Ok(_) => {}
         Err(NotRun::Failure(failure)) => {
             assert_eq!(failure.exit, Exit::Usage);

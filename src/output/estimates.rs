@@ -203,7 +203,7 @@ impl Shown for Estimate {
                 let years = Wait::from_seconds(block.find.seconds.mean);
                 let _ = writeln!(
                     text,
-                    "\nNobody waits {years}: at this rate, do not expect to find a block here."
+                    "\nDo not expect to find a block here: at this rate one takes {years} on average."
                 );
             }
         }

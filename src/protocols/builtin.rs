@@ -36,9 +36,8 @@ fn make(_: &Place, _: &SourceOptions, terms: &Terms) -> Result<Make, Failure> {
                 PayoutError::OtherNetwork { .. } => Exit::Refused,
                 _ => Exit::Usage,
             };
-            Failure::new(exit, "pay-out address", error.to_string()).hint(
-                "the built-in chain is a regtest chain, and pays no one: leave --address away",
-            )
+            Failure::new(exit, "pay-out address", error.to_string())
+                .hint("the built-in chain is a regtest chain, and pays no one: omit --address")
         })?),
         None => None,
     };

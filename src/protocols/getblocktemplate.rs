@@ -53,7 +53,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 };
 
 const HINTS: Hints = Hints {
-    path: "mining needs no wallet: leave the path away",
+    path: "mining needs no wallet: omit the path",
     ports: "nodes listen on 8332 (main), 18332 (testnet3), 48332 (testnet4), 38332 (signet) and 18443 \
             (regtest) unless told otherwise",
     ipv6: "http://[::1]:18443",

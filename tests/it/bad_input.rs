@@ -123,7 +123,7 @@ fn an_address_is_asked_for_where_coins_are_worth_something() {
 }
 
 #[test]
-fn a_wrong_password_is_refused_and_shown_to_nobody() {
+fn a_wrong_password_is_refused_and_never_shown() {
     let node = Node::builder(Chain::Regtest).password("miner", "right").start();
     let wrong = |adit: Adit| {
         let exit = adit.arg("-vv").run(SOON);
@@ -515,7 +515,7 @@ fn deeply_nested_json_is_no_way_to_the_stack() {
 }
 
 #[test]
-fn a_silent_node_holds_nobody() {
+fn a_silent_node_holds_nothing_up() {
     for method in ["getblockchaininfo", "getblocktemplate"] {
         let template = Template::regtest(7);
         let server = ScriptedNode::start(move |call| {

@@ -101,7 +101,7 @@ fn a_configuration_that_makes_no_sense_is_told_in_one_line() {
 }
 
 #[test]
-fn restarts_resets_and_wiped_chains_leave_nobody_stuck() {
+fn restarts_resets_and_wiped_chains_leave_nothing_stuck() {
     let mut node = Node::start(Chain::Regtest, &[]);
     let run = mine(&node).start();
     node.wait_for_height(20, SOON);

@@ -96,7 +96,7 @@ fn two_logins_of_one_rank_are_one_too_many() {
     assert_eq!(
         exit.stderr,
         "error: login to the pool: both the source's URL and user give one\n\
-         hint: leave one of them away\n"
+         hint: omit one of them\n"
     );
 }
 
