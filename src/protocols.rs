@@ -100,22 +100,33 @@ pub struct Terms {
     pub every: Option<Duration>,
     /// Whether a block is wanted as soon as there is a transaction for it.
     pub on_transaction: bool,
-    /// Where found blocks are recorded; without it, where the user's state is kept.
-    pub journal: Option<PathBuf>,
-    /// The journal, once a source has asked for it: all sources have the same.
-    pub opened: OnceCell<Arc<Journal>>,
+    /// Where found blocks are recorded.
+    pub journal: SharedJournal,
 }
 
-impl Terms {
-    /// The journal, which is opened the first time.
+/// The journal of all sources that need one: it is opened when the first of them is made.
+#[derive(Debug)]
+pub struct SharedJournal {
+    dir: Option<PathBuf>,
+    opened: OnceCell<Arc<Journal>>,
+}
+
+impl SharedJournal {
+    /// In this directory; without one, where the user's state is kept.
+    #[must_use]
+    pub fn at(dir: Option<PathBuf>) -> Self {
+        Self { dir, opened: OnceCell::new() }
+    }
+
+    /// The journal.
     ///
     /// # Errors
     /// When it cannot be opened, or when there is no place for it.
-    fn journal(&self) -> Result<Arc<Journal>, Failure> {
+    fn open(&self) -> Result<Arc<Journal>, Failure> {
         if let Some(journal) = self.opened.get() {
             return Ok(journal.clone());
         }
-        let dir = match &self.journal {
+        let dir = match &self.dir {
             Some(dir) => dir.clone(),
             None => {
                 crate::dirs::state_dir().map(|state| state.join("journal")).ok_or_else(|| {

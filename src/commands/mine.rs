@@ -1,6 +1,5 @@
 //! `adit mine`: a source, the engine and a report, wired together.
 
-use std::cell::OnceCell;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +11,7 @@ use adit::energy::{Consumer, EnergyTotals};
 use adit::engine::{Control, EnergyMeter, Engine, Goal, Sources};
 use adit::event::{Announcer, PauseReason, Summary};
 use adit::exit::{Exit, Failure};
-use adit::protocols::{self, Terms};
+use adit::protocols::{self, SharedJournal, Terms};
 use adit::report::{Format, OutputError, Progress, Report, Writer};
 use adit::scan::cpu::CpuFeatures;
 use adit::scan::{Scanner, Throttle};
@@ -254,8 +253,7 @@ fn sources(args: &MineArgs) -> Result<Failover, Failure> {
         version_rolling: args.version_rolling == VersionRolling::Auto,
         every: args.every,
         on_transaction: args.on_transaction,
-        journal: args.journal.clone(),
-        opened: OnceCell::new(),
+        journal: SharedJournal::at(args.journal.clone()),
     };
     protocols::sources(&args.source, &args.reach, &terms)
 }

@@ -101,7 +101,7 @@ impl NodeAt {
 }
 
 fn make(place: &Place, options: &SourceOptions, terms: &Terms) -> Result<Make, Failure> {
-    let journal = terms.journal()?;
+    let journal = terms.journal.open()?;
     let NodeAt { endpoint, credentials, network } = NodeAt::at(place, &options.node)?;
     let config = Config {
         endpoint,
