@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit::engine::{Engine, Goal, SourceInfo};
+use adit::engine::{Engine, Goal};
 use adit::event::{Announcer, Event};
 use adit::scan::cpu::{self, CpuFeatures, CpuScanner};
 use adit::scan::{Hit, Kernel, Scan, Scanner};
@@ -158,13 +158,8 @@ impl Bench {
                 }
             }
         });
-        let (engine, port) = Engine::start(
-            vec![scanner],
-            SourceInfo::new(source.name(), source.kind()),
-            Goal::default(),
-            announcer,
-        )
-        .unwrap();
+        let (engine, port) =
+            Engine::start(vec![scanner], source.info(), Goal::default(), announcer).unwrap();
         let (tell, on_their_way) = mpsc::channel();
         let source = std::thread::spawn(move || {
             let runtime =

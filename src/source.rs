@@ -20,6 +20,10 @@
 //!         "one block".to_owned()
 //!     }
 //!
+//!     fn kind(&self) -> &'static str {
+//!         "example"
+//!     }
+//!
 //!     fn run(self: Box<Self>, mut port: adit::engine::Port) -> Run {
 //!         Box::pin(async move {
 //!             port.started(Some(Network::Regtest));
@@ -51,7 +55,7 @@
 //! // Events can be listened to as they happen; this example does not.
 //! let (announcer, _events) = Announcer::new();
 //! let (engine, port) =
-//!     Engine::start(vec![scanner], source.name(), Goal::default(), announcer)?;
+//!     Engine::start(vec![scanner], source.info(), Goal::default(), announcer)?;
 //! let (mut status, control) = (engine.status(), engine.control());
 //!
 //! // Sources run on one thread of tokio's; the engine has threads of its own.
@@ -89,7 +93,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::engine::Port;
+use crate::engine::{Port, SourceInfo};
 
 /// Said where no pay-out address was given and none is needed.
 const NO_ADDRESS: &str = "no --address: the coins go where anyone can spend them";
@@ -108,6 +112,11 @@ pub trait Source: Send {
 
     /// The protocol that it speaks, as the status names it: one word.
     fn kind(&self) -> &'static str;
+
+    /// What the engine is to know of it.
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new(self.name(), self.kind())
+    }
 
     /// Runs until the port has no more solutions (then it is time to go) or the source is of no
     /// use for good. What goes wrong in passing is announced and tried again.

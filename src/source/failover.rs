@@ -36,8 +36,7 @@ impl Failover {
     /// What the engine is to know of each source.
     #[must_use]
     pub fn infos(&self) -> Vec<SourceInfo> {
-        let info = |source: Box<dyn Source>| SourceInfo::new(source.name(), source.kind());
-        self.sources.iter().map(|make| info(make())).collect()
+        self.sources.iter().map(|make| make().info()).collect()
     }
 
     /// Runs until it is time to stop, or until every source has failed for good.
