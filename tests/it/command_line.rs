@@ -98,8 +98,10 @@ fn zsh(line: &str) -> Vec<String> {
 
 /// As fish says that it completes it.
 fn fish(line: &str) -> Vec<String> {
+    let home = Home::new();
+    let folder = home.path().display();
     let ask = format!(
-        "{}\ntouch some-file\ncomplete -C '{line}' | string replace -r '\\t.*' ''\ntrue\n",
+        "{}\ncd {folder}\ntouch some-file\ncomplete -C '{line}' | string replace -r '\\t.*' ''\ntrue\n",
         script("fish")
     );
     offered(through("fish", &["--no-config"], &ask, "fish"))
