@@ -1,7 +1,7 @@
 //! What is announced to any number of listeners. Nothing waits for a listener.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -234,6 +234,17 @@ pub enum Event {
     Summary(Summary),
 }
 
+impl Event {
+    /// Whether there can be thousands of its kind a second, on a chain that is easy enough. Those give
+    /// way where a listener has no room, since figures count all of them; what is said once does not.
+    const fn is_frequent(&self) -> bool {
+        matches!(
+            self,
+            Self::Job { .. } | Self::Share { .. } | Self::Block { .. } | Self::Rate { .. }
+        )
+    }
+}
+
 /// Verdicts counted. Their sum is what was submitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -298,7 +309,8 @@ const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// Sends events to every listener without ever waiting for one. Cheap to clone.
 ///
-/// Each listener has a queue of its own: what does not fit is lost to that listener alone.
+/// Each listener has a queue of its own: what does not fit is lost to that listener alone. Blocks, shares
+/// and jobs cannot take all of its room, so that a failure is heard whatever else there is to hear.
 #[derive(Clone, Debug, Default)]
 pub struct Announcer {
     outlets: Arc<Mutex<Vec<Outlet>>>,
@@ -306,24 +318,55 @@ pub struct Announcer {
     lost: Arc<AtomicU64>,
 }
 
+/// Room in each queue that is kept for events that are not frequent.
+const RESERVED: usize = 1024;
+
 /// The announcer's end of a listener's queue.
 #[derive(Debug)]
 struct Outlet {
     to: mpsc::SyncSender<Announcement>,
-    lost: Arc<AtomicU64>,
+    queue: Arc<Queue>,
 }
 
-/// A listener's end of its queue.
+/// What both ends of a listener's queue know of it.
+#[derive(Debug)]
+struct Queue {
+    /// How many frequent events may wait.
+    capacity: usize,
+    waiting: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Outlet {
+    /// # Errors
+    /// When there is no room for it, or nobody listens any more.
+    fn try_send(&self, announcement: Announcement) -> Result<(), TrySendError<Announcement>> {
+        let Queue { capacity, waiting, .. } = &*self.queue;
+        if announcement.event.is_frequent() && waiting.load(Ordering::Relaxed) >= *capacity {
+            return Err(TrySendError::Full(announcement));
+        }
+        // Before it is sent, so that the listener does not take away what was not added yet.
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = self.to.try_send(announcement);
+        if sent.is_err() {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+/// A listener's end of its queue. As an iterator it gives the events up to the end, and waits for each.
 #[derive(Debug)]
 pub struct Listener {
     from: mpsc::Receiver<Announcement>,
-    lost: Arc<AtomicU64>,
+    queue: Arc<Queue>,
     /// How many of the lost ones the listener has asked about.
     told: AtomicU64,
 }
 
 impl Announcer {
-    /// How many events wait for a listener at most; further ones are counted and dropped.
+    /// How many events wait for a listener at most; further ones are counted and dropped. There is a
+    /// little more room for those that are not frequent, such as a backend's failure.
     pub const CAPACITY: usize = 65_536;
 
     /// An announcer and its first listener.
@@ -343,10 +386,11 @@ impl Announcer {
     /// The same with room for `capacity` events instead of [`Announcer::CAPACITY`].
     #[must_use]
     pub fn subscribe_with(&self, capacity: usize) -> Listener {
-        let (to, from) = mpsc::sync_channel(capacity);
-        let lost = Arc::new(AtomicU64::new(0));
-        self.outlets().push(Outlet { to, lost: lost.clone() });
-        Listener { from, lost, told: AtomicU64::new(0) }
+        let (to, from) = mpsc::sync_channel(capacity + RESERVED);
+        let (waiting, lost) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let queue = Arc::new(Queue { capacity, waiting, lost });
+        self.outlets().push(Outlet { to, queue: queue.clone() });
+        Listener { from, queue, told: AtomicU64::new(0) }
     }
 
     fn outlets(&self) -> MutexGuard<'_, Vec<Outlet>> {
@@ -361,10 +405,10 @@ impl Announcer {
     /// Announces `event` as of `time`.
     pub fn announce_at(&self, time: SystemTime, event: Event) {
         let mut outlets = self.outlets();
-        let send = |outlet: &Outlet, event| match outlet.to.try_send(Announcement { time, event }) {
+        let send = |outlet: &Outlet, event| match outlet.try_send(Announcement { time, event }) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                outlet.lost.fetch_add(1, Ordering::Relaxed);
+                outlet.queue.lost.fetch_add(1, Ordering::Relaxed);
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 true
             }
@@ -387,9 +431,9 @@ impl Announcer {
         let until = Instant::now() + LAST_WORD;
         for outlet in std::mem::take(&mut *self.outlets()) {
             let mut left = end.clone();
-            while let Err(TrySendError::Full(back)) = outlet.to.try_send(left) {
+            while let Err(TrySendError::Full(back)) = outlet.try_send(left) {
                 if Instant::now() >= until {
-                    outlet.lost.fetch_add(1, Ordering::Relaxed);
+                    outlet.queue.lost.fetch_add(1, Ordering::Relaxed);
                     self.lost.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
@@ -412,7 +456,7 @@ impl Listener {
     /// # Errors
     /// When there will be none any more.
     pub fn recv(&self) -> Result<Announcement, RecvError> {
-        self.from.recv()
+        self.from.recv().inspect(|_| self.taken())
     }
 
     /// The next event, if it comes within `time`.
@@ -420,7 +464,7 @@ impl Listener {
     /// # Errors
     /// When none came, or there will be none any more.
     pub fn recv_timeout(&self, time: Duration) -> Result<Announcement, RecvTimeoutError> {
-        self.from.recv_timeout(time)
+        self.from.recv_timeout(time).inspect(|_| self.taken())
     }
 
     /// The next event, if it is there.
@@ -428,18 +472,22 @@ impl Listener {
     /// # Errors
     /// When it is not, or there will be none any more.
     pub fn try_recv(&self) -> Result<Announcement, TryRecvError> {
-        self.from.try_recv()
+        self.from.try_recv().inspect(|_| self.taken())
     }
 
     /// The events that are there.
     pub fn try_iter(&self) -> impl Iterator<Item = Announcement> + '_ {
-        self.from.try_iter()
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+
+    fn taken(&self) {
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many events this listener has lost because its queue was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.queue.lost.load(Ordering::Relaxed)
     }
 
     /// How many it has lost since this was last asked.
@@ -450,13 +498,11 @@ impl Listener {
     }
 }
 
-/// The events up to the end; waits for each.
-impl IntoIterator for Listener {
+impl Iterator for Listener {
     type Item = Announcement;
-    type IntoIter = mpsc::IntoIter<Announcement>;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.from.into_iter()
+    fn next(&mut self) -> Option<Announcement> {
+        self.recv().ok()
     }
 }
 
@@ -472,20 +518,46 @@ mod tests {
         listener.try_iter().filter_map(text).collect()
     }
 
+    fn rate() -> Event {
+        Event::Rate { total: HashRate::from_f64(1.0), backends: Vec::new() }
+    }
+
+    fn frequent(listener: &Listener) -> usize {
+        listener.try_iter().filter(|told| told.event.is_frequent()).count()
+    }
+
     #[test]
     fn a_slow_listener_is_told_what_it_lost_and_the_others_lose_nothing() {
         let (announcer, quick) = Announcer::new();
         let slow = announcer.subscribe_with(3);
-        let all: Vec<String> = (0..10).map(|number| number.to_string()).collect();
-        for text in &all {
-            announcer.announce(Event::Notice(text.clone()));
+        for _ in 0..10 {
+            announcer.announce(rate());
         }
-        assert_eq!(notices(&quick), all);
-        assert_eq!(notices(&slow), all[..3]);
+        assert_eq!((frequent(&quick), frequent(&slow)), (10, 3));
         assert_eq!((quick.lost(), slow.lost(), announcer.lost()), (0, 7, 7));
         assert_eq!((slow.newly_lost(), slow.newly_lost()), (7, 0));
-        announcer.announce(Event::Notice("more".to_owned()));
-        assert_eq!((notices(&slow), slow.newly_lost()), (vec!["more".to_owned()], 0));
+        announcer.announce(rate());
+        assert_eq!((frequent(&slow), slow.newly_lost()), (1, 0));
+    }
+
+    #[test]
+    fn a_failure_is_heard_where_blocks_are_lost() {
+        let (announcer, listener) = Announcer::new();
+        let full = Announcer::CAPACITY + RESERVED;
+        for number in 0..full {
+            announcer.announce(rate());
+            if number + 10 > full {
+                announcer.announce(Event::Notice(number.to_string()));
+            }
+        }
+        assert_eq!(listener.lost(), RESERVED as u64);
+        assert_eq!(notices(&listener).len(), 9);
+        // What is said without end is bounded all the same.
+        let slow = announcer.subscribe_with(3);
+        for number in 0..2 * RESERVED {
+            announcer.announce(Event::Notice(number.to_string()));
+        }
+        assert_eq!((notices(&slow).len(), slow.lost()), (RESERVED + 3, RESERVED as u64 - 3));
     }
 
     #[test]
@@ -508,7 +580,9 @@ mod tests {
     fn each_listener_hears_the_end_and_then_nothing() {
         let (announcer, quick) = Announcer::new();
         let slow = announcer.subscribe_with(1);
-        announcer.announce(Event::Notice("in the way".to_owned()));
+        for _ in 0..=RESERVED {
+            announcer.announce(Event::Notice("in the way".to_owned()));
+        }
         let reader = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));
             slow.into_iter().last()

@@ -1,5 +1,5 @@
 //! The protocols that a source may speak, as the command line and the configuration file see them: one
-//! row of [`PROTOCOLS`] for each.
+//! row of the table `PROTOCOLS` for each.
 //!
 //! Everything that depends on the protocol before a source runs stands in its row: how its sources are
 //! written, what is suggested where one is written wrongly, which options give it a login, and how a

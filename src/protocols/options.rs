@@ -1,5 +1,8 @@
 //! The options that say how sources are reached: those of nodes, and those of pools.
 
+// These comments are the help's words, where a bracket is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
