@@ -340,6 +340,10 @@ struct Queue {
 impl Outlet {
     /// # Errors
     /// When there is no room for it, or nobody listens any more.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it gives back what it did not take, as the channel does"
+    )]
     fn try_send(&self, announcement: Announcement) -> Result<(), TrySendError<Announcement>> {
         let Queue { capacity, waiting, .. } = &*self.queue;
         if announcement.event.is_frequent() && waiting.load(Ordering::Relaxed) >= *capacity {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
+use bitcoin::BlockHash;
 use bitcoin::block::Header;
 
 use super::confirmation::{Confirmations, Tip, WAITING};
@@ -17,6 +18,8 @@ pub struct ReportedBlock {
     pub height: Option<u32>,
     /// Its header.
     pub header: Header,
+    /// Its hash.
+    pub hash: BlockHash,
     /// Whether it was announced before with the verdict unknown, which this one replaces.
     pub was_unknown: bool,
     /// Whether it was found by an earlier run and sent again by this one.
@@ -27,8 +30,8 @@ impl ReportedBlock {
     /// A block of this run's.
     #[must_use]
     pub fn of(solution: &Solution, was_unknown: bool) -> Self {
-        let (height, header) = (solution.job.height, solution.header);
-        Self { height, header, was_unknown, resent: false }
+        let Solution { job, header, hash, .. } = solution;
+        Self { height: job.height, header: *header, hash: *hash, was_unknown, resent: false }
     }
 }
 
@@ -79,9 +82,9 @@ impl Shared {
         block: &ReportedBlock,
         verdict: Verdict,
     ) {
-        let ReportedBlock { height, header, was_unknown, resent } = *block;
+        let ReportedBlock { height, header, hash, was_unknown, resent } = *block;
         state.count_block(source, &verdict, was_unknown);
-        let (time, hash) = (SystemTime::now(), header.block_hash());
+        let time = SystemTime::now();
         state.last_block = Some(LastBlock { time, height, hash, result: verdict.result() });
         let block = Event::Block { source, verdict, height, header, hash, was_unknown, resent };
         self.announcer.announce_at(time, block);

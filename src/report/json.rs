@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use bitcoin::consensus::encode::serialize_hex;
-use serde::Serialize;
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::consensus::Encodable as _;
+use bitcoin::hashes::Hash as _;
+use serde::{Serialize, Serializer};
 
 use super::View;
 use crate::chain::params::Params;
@@ -26,7 +29,7 @@ enum Line<'a> {
     },
     Job {
         height: Option<u32>,
-        previous_block_hash: String,
+        previous_block_hash: Hex<32>,
         difficulty: f64,
         clean: bool,
     },
@@ -34,15 +37,15 @@ enum Line<'a> {
         result: &'static str,
         reason: Option<String>,
         difficulty: f64,
-        hash: String,
+        hash: Hex<32>,
         latency_seconds: f64,
     },
     Block {
         result: &'static str,
         reason: Option<String>,
         height: Option<u32>,
-        hash: String,
-        header: String,
+        hash: Hex<32>,
+        header: Hex<{ Header::SIZE }>,
         /// There only where it is true.
         #[serde(skip_serializing_if = "Option::is_none")]
         resent: Option<bool>,
@@ -64,6 +67,38 @@ enum Line<'a> {
         shares: Counts,
         hardware_errors: u64,
     },
+}
+
+/// Bytes that are shown as lower-case hex. There are thousands of lines a second, so that it is written
+/// without a copy on the heap.
+struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut digits = [[0; 2]; N];
+        // There is room for two digits of each byte.
+        let _ = hex::encode_to_slice(self.0, digits.as_flattened_mut());
+        to.serialize_str(str::from_utf8(digits.as_flattened()).unwrap_or_default())
+    }
+}
+
+/// In the order in which hashes are written: the last byte first.
+impl From<&BlockHash> for Hex<32> {
+    fn from(hash: &BlockHash) -> Self {
+        let mut bytes = hash.to_byte_array();
+        bytes.reverse();
+        Self(bytes)
+    }
+}
+
+/// As it is serialized.
+impl From<&Header> for Hex<{ Header::SIZE }> {
+    fn from(header: &Header) -> Self {
+        let mut bytes = [0; Header::SIZE];
+        // A header has this size.
+        let _ = header.consensus_encode(&mut &mut bytes[..]);
+        Self(bytes)
+    }
 }
 
 #[derive(Serialize)]
@@ -148,7 +183,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
             "job",
             Line::Job {
                 height: *height,
-                previous_block_hash: previous_block_hash.to_string(),
+                previous_block_hash: previous_block_hash.into(),
                 difficulty: difficulty.to_f64(),
                 clean: *clean,
             },
@@ -159,7 +194,7 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 result: verdict.result(),
                 reason: reason(verdict),
                 difficulty: difficulty.to_f64(),
-                hash: hash.to_string(),
+                hash: hash.into(),
                 latency_seconds: seconds(*latency),
             },
         ),
@@ -169,8 +204,8 @@ fn line(event: &Event) -> Option<(&'static str, Line<'_>)> {
                 result: verdict.result(),
                 reason: reason(verdict),
                 height: *height,
-                hash: hash.to_string(),
-                header: serialize_hex(header),
+                hash: hash.into(),
+                header: header.into(),
                 resent: resent.then_some(true),
             },
         ),

@@ -85,7 +85,7 @@ impl Builtin {
             }
             port.publish(job);
             let Some(solution) = port.solution().await else { return };
-            let verdict = match chain.submit_hex(&block_hex(&solution), now()) {
+            let verdict = match chain.submit_bytes(&block_bytes(&solution), now()) {
                 Ok(()) => Verdict::Accepted,
                 Err(reject) => reject.into(),
             };
@@ -101,14 +101,14 @@ impl Builtin {
     }
 }
 
-/// The whole block, as it would be sent to a node.
-fn block_hex(solution: &Solution) -> String {
+/// The whole block, serialized: this chain's blocks have no transactions but the coinbase.
+fn block_bytes(solution: &Solution) -> Vec<u8> {
     match (&solution.job.merkle_root, &solution.job.body) {
         (MerkleRoot::Rolled(coinbase), Some(body)) => {
-            block::assemble_hex(&solution.header, coinbase, solution.extranonce, body)
+            block::head(&solution.header, coinbase, solution.extranonce, body)
         }
         // The jobs of this source have both.
-        _ => String::new(),
+        _ => Vec::new(),
     }
 }
 

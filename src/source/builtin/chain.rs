@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::consensus::encode::{deserialize, deserialize_hex};
 use bitcoin::hashes::Hash as _;
 use bitcoin::script::Builder;
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Transaction, Weight};
@@ -304,6 +304,15 @@ impl RegtestChain {
     /// As [`Self::submit`], or [`Reject::Undecodable`].
     pub fn submit_hex(&mut self, block: &str, now: u64) -> Result<(), Reject> {
         let block: Block = deserialize_hex(block).map_err(|_| Reject::Undecodable)?;
+        self.submit(&block, now)
+    }
+
+    /// Submits a serialized block. `now`: seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], or [`Reject::Undecodable`].
+    pub fn submit_bytes(&mut self, block: &[u8], now: u64) -> Result<(), Reject> {
+        let block: Block = deserialize(block).map_err(|_| Reject::Undecodable)?;
         self.submit(&block, now)
     }
 

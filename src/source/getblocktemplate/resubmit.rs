@@ -41,23 +41,19 @@ pub struct UnresolvedBlock {
 impl UnresolvedBlock {
     /// A block of this run, about to be announced as unknown.
     pub fn of_this_run(solution: &Solution, block_hex: &str, entry: Option<EntryId>) -> Self {
-        let reported = ReportedBlock {
-            height: solution.job.height,
-            header: solution.header,
-            was_unknown: true,
-            resent: false,
-        };
+        let reported = ReportedBlock::of(solution, true);
         let block_hex = entry.is_none().then(|| Arc::from(block_hex));
         Self { reported, entry, block_hex }
     }
 
     /// A block from the journal. One of an earlier run is announced when its fate is known; one of
     /// this run, whose source has ended meanwhile, was announced as unknown.
-    pub const fn of_journal(found: &Pending) -> Self {
+    pub fn of_journal(found: &Pending) -> Self {
         let resent = found.id.is_adopted();
         let reported = ReportedBlock {
             height: found.height,
             header: found.header,
+            hash: found.header.block_hash(),
             was_unknown: !resent,
             resent,
         };
@@ -65,7 +61,7 @@ impl UnresolvedBlock {
     }
 
     fn hash(&self) -> BlockHash {
-        self.reported.header.block_hash()
+        self.reported.hash
     }
 }
 
