@@ -54,8 +54,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts a thread for each scanner; they wait for the first job. The port is the only source's.
-    ///
+    /// Starts a thread for each scanner; they wait for the first job. `source` says what the status
+    /// shows of the only source, whose port is returned.
     ///
     /// # Errors
     /// When the system gives no thread.

@@ -175,7 +175,7 @@ pub fn grind(
     })
 }
 
-/// Deals out one header's nonces until one of them does.
+/// Hands out one header's nonces until one of them does.
 struct Grindstone {
     target: Target,
     state: Mutex<State>,

@@ -371,6 +371,7 @@ fn others_may_write(dir: &Path) -> Result<Option<Warning>, JournalError> {
 
 /// Only what an adit does at its start with the files of dead processes: the blocks without a fate,
 /// each with its network.
+#[cfg(any(debug_assertions, fuzzing))]
 pub(crate) fn recover(dir: &Path) -> Result<Vec<(String, BlockHash)>, JournalError> {
     let mut files = adopt_all(dir, &mut Vec::new())?;
     let mut blocks = Vec::new();

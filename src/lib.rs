@@ -114,6 +114,8 @@ pub mod energy;
 pub mod estimate;
 #[doc(hidden)]
 pub mod exit;
+// For tests and fuzzing alone: it would be a twentieth of a release build.
+#[cfg(any(debug_assertions, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[doc(hidden)]

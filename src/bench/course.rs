@@ -139,14 +139,14 @@ pub(super) struct Course {
     zeros: u32,
     begun: Instant,
     slice: Duration,
-    handing_out: Mutex<HandingOut>,
+    ranges: Mutex<Ranges>,
     found: Mutex<Vec<Found>>,
     hashes: AtomicU64,
     /// When the last range was counted, in nanoseconds after the start.
     ended: AtomicU64,
 }
 
-struct HandingOut {
+struct Ranges {
     space: SearchSpace,
     random: Random,
     handed_out: Vec<WorkUnit>,
@@ -165,7 +165,7 @@ impl Course {
         Self {
             version_rolling,
             zeros,
-            handing_out: Mutex::new(HandingOut { space, random, handed_out, returned }),
+            ranges: Mutex::new(Ranges { space, random, handed_out, returned }),
             found: Mutex::default(),
             hashes: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl Course {
 
     /// Compares what was found with what there is.
     pub(super) fn verify(self, random: &mut Random) -> Result<Tried, Disagreement> {
-        let HandingOut { handed_out, returned, .. } = held(self.handing_out.into_inner());
+        let Ranges { handed_out, returned, .. } = held(self.ranges.into_inner());
         let found = held(self.found.into_inner());
 
         let size = |unit: &WorkUnit| unit.nonces.count() * unit.midstates.len() as u64;
@@ -318,8 +318,8 @@ impl Found {
 impl Feed for Course {
     fn next(&self, midstates: usize, nonces: u64) -> Option<WorkUnit> {
         let passed = self.begun.elapsed();
-        let mut handing_out: MutexGuard<'_, _> = held(self.handing_out.lock());
-        let HandingOut { space, random, handed_out, .. } = &mut *handing_out;
+        let mut ranges: MutexGuard<'_, _> = held(self.ranges.lock());
+        let Ranges { space, random, handed_out, .. } = &mut *ranges;
         // On a machine with other things to do, a slice may be over before it has begun.
         if passed >= self.slice && !handed_out.is_empty() {
             return None;
@@ -344,9 +344,9 @@ impl Feed for Course {
     }
 
     fn give_back(&self, unit: WorkUnit) {
-        let mut handing_out = held(self.handing_out.lock());
-        handing_out.returned.push(unit.clone());
-        handing_out.space.put_back(unit);
+        let mut ranges = held(self.ranges.lock());
+        ranges.returned.push(unit.clone());
+        ranges.space.put_back(unit);
     }
 
     fn has_ended(&self) -> bool {

@@ -193,7 +193,7 @@ impl SearchSpace {
         }
     }
 
-    /// Deals a piece of the slab at `index`, and drops the slab if that was the last.
+    /// Hands out a piece of the slab at `index`, and drops the slab if that was the last.
     fn hand_out(&mut self, index: usize, width: usize, nonces: u64) -> WorkUnit {
         let slab = &mut self.slabs[index];
         if slab.midstates.len() > width {

@@ -152,6 +152,7 @@ impl HitMask {
 
     /// Whether a hash whose last word is `h7` is to be reported.
     #[must_use]
+    #[inline]
     pub const fn admits(self, h7: u32) -> bool {
         h7 & self.0 == 0
     }

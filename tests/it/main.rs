@@ -12,6 +12,8 @@ mod estimate;
 mod failover;
 #[cfg(not(all(feature = "energy", feature = "gpu", feature = "plot")))]
 mod features;
+// What it tests is in no release build.
+#[cfg(debug_assertions)]
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;

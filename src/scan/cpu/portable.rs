@@ -54,11 +54,13 @@ impl Kernel for Sha2 {
             for nonce in u64::from(scan.nonces.first())..scan.nonces.end() {
                 #[expect(clippy::cast_possible_truncation, reason = "a range ends at 2^32")]
                 let nonce = nonce as u32;
-                header[12..16].copy_from_slice(&nonce.to_le_bytes());
+                [header[12], header[13], header[14], header[15]] = nonce.to_le_bytes();
                 let mut state = midstate.state;
                 compress256(&mut state, std::slice::from_ref(&header));
-                for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
-                    bytes.copy_from_slice(&word.to_be_bytes());
+                // Without an iterator, which may become calls in this loop.
+                for n in 0..8 {
+                    [digest[4 * n], digest[4 * n + 1], digest[4 * n + 2], digest[4 * n + 3]] =
+                        state[n].to_be_bytes();
                 }
                 let mut state = IV;
                 compress256(&mut state, std::slice::from_ref(&digest));

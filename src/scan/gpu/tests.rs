@@ -548,7 +548,7 @@ fn a_job_change_reaches_the_device_quickly() {
     assert_eq!(summary.blocks.accepted, 20);
 }
 
-/// Deals out the same unit for ever, and counts the batches that end in a pause.
+/// Hands out the same unit for ever, and counts the batches that end in a pause.
 struct Pausing {
     unit: WorkUnit,
     is_paused: AtomicBool,

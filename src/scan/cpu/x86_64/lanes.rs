@@ -10,6 +10,8 @@
 //! They do not depend on each other, so the CPU's execution ports stay busy. The eight words of the digest
 //! are carried from one iteration to the next.
 
+#![allow(clippy::needless_range_loop, reason = "iterators and `map` may become calls in the loop")]
+
 use std::mem::swap;
 use std::ops::ControlFlow;
 
@@ -318,8 +320,8 @@ fn hash_pair<V: Lanes>(
     next: Option<(&mut Table<V>, V, &Schedule)>,
 ) -> V {
     let zero = V::splat(proof, 0);
-    let mut w = [zero; 16];
-    w[..8].copy_from_slice(digest);
+    let [a, b, c, d, e, f, g, h] = *digest;
+    let mut w = [a, b, c, d, e, f, g, h, zero, zero, zero, zero, zero, zero, zero, zero];
     let mut next = next.map(|(table, w3, same)| {
         table.w3 = w3;
         (table, [w3; 16], same)
@@ -347,8 +349,8 @@ fn hash_pair<V: Lanes>(
     let [b, c, d] = inner.bcd;
     let [e, f, g, h] = inner.efgh;
     *digest = [inner.a(), b, c, d, e, f, g, h];
-    for (word, h) in digest.iter_mut().zip(start.state) {
-        *word = word.add(V::splat(proof, h));
+    for n in 0..8 {
+        digest[n] = digest[n].add(V::splat(proof, start.state[n]));
     }
     outer.efgh[0]
 }

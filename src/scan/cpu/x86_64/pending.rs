@@ -15,6 +15,7 @@ pub(super) struct Pending {
 }
 
 /// A bit for each lane in use, of `count` lanes, when `left` nonces (at least one) remain.
+#[inline]
 pub(super) fn lane_bits(left: u64, count: u32) -> u32 {
     let used = left.min(count.into()) as u32;
     u32::MAX >> (32 - used)

@@ -5,6 +5,7 @@
 //! vectors, a, b, e, f and c, d, g, h, of which the last is in the lowest lane.
 
 #![allow(unsafe_code, reason = "CPU instructions; each block says why this CPU has them")]
+#![allow(clippy::needless_range_loop, reason = "iterators and `map` may become calls in the loop")]
 
 use std::arch::x86_64::*;
 use std::ops::ControlFlow;
@@ -76,8 +77,8 @@ struct Table {
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn words(w: [u32; 4]) -> __m128i {
-    let [a, b, c, d] = w.map(u32::cast_signed);
-    _mm_setr_epi32(a, b, c, d)
+    let [a, b, c, d] = w;
+    _mm_setr_epi32(a.cast_signed(), b.cast_signed(), c.cast_signed(), d.cast_signed())
 }
 
 /// K for the rounds from 4`quad` on.
@@ -173,8 +174,9 @@ macro_rules! for_quads {
 fn fill_tables(tables: &mut [Table; STREAMS], block: SecondBlock, nonce: u32) {
     let [w0, w1, w2] = block.words;
     let mut w = [[words([0; 4]); 4]; STREAMS];
-    for (n, (table, w)) in (0..).zip(tables.iter_mut().zip(&mut w)) {
-        let w3 = nonce.wrapping_add(n).swap_bytes();
+    for n in 0..STREAMS {
+        let (table, w) = (&mut tables[n], &mut w[n]);
+        let w3 = nonce.wrapping_add(n as u32).swap_bytes();
         table.kw2 = words([K[2].wrapping_add(w2), K[3].wrapping_add(w3), 0, 0]);
         w[0] = words([w0, w1, w2, w3]);
         w[1] = words([0x8000_0000, 0, 0, 0]);
@@ -182,9 +184,10 @@ fn fill_tables(tables: &mut [Table; STREAMS], block: SecondBlock, nonce: u32) {
     }
     macro_rules! step {
         ($quad:literal) => {
-            for (table, w) in tables.iter_mut().zip(&mut w) {
-                w[$quad % 4] = next_words(w, $quad);
-                table.kw[$quad - 4] = _mm_add_epi32(w[$quad % 4], constants($quad));
+            for n in 0..STREAMS {
+                let words = next_words(&w[n], $quad);
+                w[n][$quad % 4] = words;
+                tables[n].kw[$quad - 4] = _mm_add_epi32(words, constants($quad));
             }
         };
     }
@@ -196,8 +199,8 @@ fn fill_tables(tables: &mut [Table; STREAMS], block: SecondBlock, nonce: u32) {
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn hash(start: &Start, tables: &[Table; STREAMS]) -> [u32; STREAMS] {
     let mut s = [start.after_two; STREAMS];
-    for (s, table) in s.iter_mut().zip(tables) {
-        s.two_rounds(table.kw2);
+    for n in 0..STREAMS {
+        s[n].two_rounds(tables[n].kw2);
     }
     for kw in FIRST_PADDING {
         for s in &mut s {
@@ -206,33 +209,38 @@ fn hash(start: &Start, tables: &[Table; STREAMS]) -> [u32; STREAMS] {
     }
     macro_rules! first {
         ($quad:literal) => {
-            for (s, table) in s.iter_mut().zip(tables) {
-                s.four_rounds(table.kw[$quad - 4]);
+            for n in 0..STREAMS {
+                s[n].four_rounds(tables[n].kw[$quad - 4]);
             }
         };
     }
     for_quads!(first: 4 5 6 7 8 9 10 11 12 13 14 15);
 
-    let mut w = s.map(|s| {
+    let padding = [words([0x8000_0000, 0, 0, 0]), words([0, 0, 0, 256])];
+    let mut w = [[padding[0], padding[0], padding[0], padding[1]]; STREAMS];
+    for n in 0..STREAMS {
         let digest = Working {
-            abef: _mm_add_epi32(s.abef, start.state.abef),
-            cdgh: _mm_add_epi32(s.cdgh, start.state.cdgh),
+            abef: _mm_add_epi32(s[n].abef, start.state.abef),
+            cdgh: _mm_add_epi32(s[n].cdgh, start.state.cdgh),
         };
-        let [w0, w4] = digest.message();
-        [w0, w4, words([0x8000_0000, 0, 0, 0]), words([0, 0, 0, 256])]
-    });
+        [w[n][0], w[n][1]] = digest.message();
+    }
     s = [Working::new(IV); STREAMS];
     macro_rules! second {
         ($quad:literal) => {
-            for (s, w) in s.iter_mut().zip(&mut w) {
-                let kw = second_kw(w, $quad);
+            for n in 0..STREAMS {
+                let kw = second_kw(&mut w[n], $quad);
                 // H7 of the result comes from e after round 60, which the next round moves to f.
-                if $quad == 15 { s.two_rounds(kw) } else { s.four_rounds(kw) }
+                if $quad == 15 { s[n].two_rounds(kw) } else { s[n].four_rounds(kw) }
             }
         };
     }
     for_quads!(second: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    s.map(|s| _mm_cvtsi128_si32(s.abef).cast_unsigned().wrapping_add(IV[7]))
+    let mut last_words = [0; STREAMS];
+    for n in 0..STREAMS {
+        last_words[n] = _mm_cvtsi128_si32(s[n].abef).cast_unsigned().wrapping_add(IV[7]);
+    }
+    last_words
 }
 
 /// K + W of the second hash for the rounds from 4`quad` on.
@@ -270,9 +278,10 @@ fn scan_shared(scan: &Scan<'_>, found: &mut dyn FnMut(Hit) -> ControlFlow<()>) -
         let lanes = lane_bits(scan.nonces.count() - done, STREAMS as u32);
         fill_tables(&mut tables, scan.second_block, nonce);
         for (midstate, start) in starts.iter().enumerate() {
+            let last_words = hash(start, &tables);
             let mut hits = 0;
-            for (lane, word) in hash(start, &tables).into_iter().enumerate() {
-                hits |= u32::from(scan.hit_mask.admits(word)) << lane;
+            for n in 0..STREAMS {
+                hits |= u32::from(scan.hit_mask.admits(last_words[n])) << n;
             }
             hashes += u64::from(lanes.count_ones());
             if hits & lanes != 0
